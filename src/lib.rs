@@ -1,0 +1,10 @@
+//! tokenferry
+
+#![allow(missing_docs)]
+pub mod cli;
+pub mod cluster;
+pub mod daemon;
+pub mod record;
+pub mod schedule;
+pub mod sink;
+pub mod token;

@@ -1,0 +1,244 @@
+//! One line of history, and the names that scripts rely on.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Format of the lines that this program writes; newer ones are refused, older ones read.
+pub const VERSION: u32 = 1;
+
+/// One event: one JSON line. Keys are absent where they have no meaning; durations are seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// Format version.
+    pub version: u32,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Counts up by one from line to line, across files.
+    pub seq: u64,
+    /// What happened.
+    pub kind: Kind,
+    /// Which target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The target's count of minted tokens, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Its cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// `NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
+    /// The target's labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Why it was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Who asked, where a person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
+    /// Seconds of life asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested: Option<u64>,
+    /// Seconds of life given (`exp − iat`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<u64>,
+    /// The token's `iat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<Timestamp>,
+    /// The token's `exp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The token's `jti`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// `Audit-Id` of the TokenRequest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_id: Option<String>,
+    /// How the token was proven good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// Mint attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
+    /// One entry for each place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkLine>,
+    /// Why it failed, or what a person should know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// SHA-256 of the schedule in force (`started`, `reloaded`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// Names that a reload added, removed, changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    /// See `added`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
+    /// See `added`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+    /// Lines in the checkpoint (`checkpointEnd`) or lines lost (`gap`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// Hash of the line before.
+    #[serde(default)]
+    pub previous: String,
+    /// SHA-256 over this line without this key, the hash before it included.
+    #[serde(default)]
+    pub hash: String,
+}
+
+impl Line {
+    /// An event of that kind, now; `seq`, `previous` and `hash` are given by the writer.
+    pub fn new(kind: Kind, time: Timestamp) -> Self {
+        Self {
+            version: VERSION,
+            time,
+            seq: 0,
+            kind,
+            target: None,
+            generation: None,
+            cluster: None,
+            service_account: None,
+            labels: BTreeMap::new(),
+            reason: None,
+            actor: None,
+            requested: None,
+            granted: None,
+            issued_at: None,
+            expires_at: None,
+            jti: None,
+            audit_id: None,
+            proof: None,
+            attempts: None,
+            sinks: Vec::new(),
+            error: None,
+            schedule: None,
+            added: Vec::new(),
+            removed: Vec::new(),
+            changed: Vec::new(),
+            count: None,
+            previous: String::new(),
+            hash: String::new(),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)] // each word is the record's own; contract and man page explain them
+pub enum Kind {
+    Checkpoint,
+    CheckpointEnd,
+    Started,
+    Stopped,
+    Reloaded,
+    ReloadRefused,
+    Rotated,
+    Failed,
+    Paid,
+    Adopted,
+    Rejected,
+    Retired,
+    Minted,
+    Executed,
+    Gap,
+}
+
+/// Why a rotation was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub enum Reason {
+    New,
+    Lifetime,
+    Cron,
+    Manual,
+    Missed,
+    Rejected,
+    Repair,
+    Changed,
+    Clock,
+}
+
+/// How a token was proven good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Proof {
+    /// The API server accepted it.
+    Online,
+    /// Its signature fits the cluster's keys.
+    Signature,
+    /// Its claims are what was asked for, over a TLS connection to the API server.
+    Claims,
+}
+
+/// Who asked for something by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Actor {
+    /// User id of the caller.
+    pub uid: u32,
+    /// User name, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What was typed.
+    pub command: String,
+}
+
+/// What became of one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkLine {
+    /// The sink's key in the schedule.
+    pub sink: String,
+    /// The place as people name it.
+    pub place: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// SHA-256 of the payload's bytes at that place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Attempts made.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// The failure's machine word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The failure in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// For `fellBack`: the place that was written instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// `jti` of the token that the place holds (checkpoints only, where it differs from the target's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// What became of one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// New bytes stand there.
+    Written,
+    /// The bytes stood there already.
+    Unchanged,
+    /// A fallback has them; the place is owed.
+    FellBack,
+    /// Nobody has them yet; it is tried again.
+    Owed,
+    /// Given up for this token.
+    Failed,
+}

@@ -1,0 +1,14 @@
+//! What should be fresh, and when? The schedule file as written, the plan that it means, and the times
+//! that follow. All pure: texts and variables come in, nothing is opened.
+
+pub mod check;
+pub mod cron;
+pub mod file;
+pub mod measure;
+pub mod plan;
+pub mod problem;
+pub mod timing;
+pub mod yaml;
+
+pub use plan::{Compliance, Plan, RecordsSpec, Rotate, Target, Window};
+pub use problem::{Problem, Severity};

@@ -1,0 +1,117 @@
+//! The file, checked: what the daemon runs by. Every value is whole here; nothing means "not yet filled in".
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cluster::{Ask, ClusterSpec};
+use crate::schedule::cron::CronRule;
+use crate::schedule::problem::Problem;
+use crate::sink::{Place, StoreSpec};
+
+/// A checked schedule.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The file that it came from.
+    pub path: PathBuf,
+    /// SHA-256, in hex, of the file's text and its includes' in order.
+    pub sha256: String,
+    /// Clusters by name.
+    pub clusters: BTreeMap<String, Arc<ClusterSpec>>,
+    /// Stores by name.
+    pub stores: BTreeMap<String, Arc<StoreSpec>>,
+    /// Targets in the file's order.
+    pub targets: Vec<Arc<Target>>,
+    /// Index into `targets` by name.
+    pub by_name: HashMap<String, usize>,
+    /// Where and how long records are kept.
+    pub records: RecordsSpec,
+    /// Where the control socket stands; the default place when `None`.
+    pub socket: Option<PathBuf>,
+    /// Where metrics are served, if at all.
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Reload when the file changes.
+    pub reload_on_change: bool,
+    /// What smells but does not stop the schedule.
+    pub warnings: Vec<Problem>,
+}
+
+impl Plan {
+    /// The target of that name.
+    pub fn target(&self, name: &str) -> Option<&Arc<Target>> {
+        self.by_name.get(name).map(|index| &self.targets[*index])
+    }
+}
+
+/// `records`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordsSpec {
+    /// The folder; the default place when `None`.
+    pub directory: Option<PathBuf>,
+    /// Seconds that a closed file is kept.
+    pub keep: u64,
+    /// Bytes at which a file is closed and the next begun.
+    pub max_size: u64,
+}
+
+/// One ServiceAccount's token, kept fresh.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// Unique name.
+    pub name: String,
+    /// The owner's own words.
+    pub labels: BTreeMap<String, String>,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// What the TokenRequest asks.
+    pub ask: Ask,
+    /// When it is rotated.
+    pub rotate: Rotate,
+    /// Not rotated unless asked for.
+    pub suspend: bool,
+    /// Whether a fresh token is tried on the API server before it is published.
+    pub prove: bool,
+    /// Seconds between later proofs.
+    pub prove_every: u64,
+    /// Limits that the target has to keep.
+    pub compliance: Compliance,
+    /// Where it goes.
+    pub deliver: Vec<Place>,
+    /// Line of its first key in its file, for messages.
+    pub line: usize,
+}
+
+/// `rotate`, whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotate {
+    /// Share of the real lifetime after which the token is due, in (0, 1).
+    pub at: f64,
+    /// Fixed times that come on top.
+    pub cron: Vec<CronRule>,
+    /// Most seconds that the stable offset may move a time; `None`: a tenth of the life or of the cron gap, at most 900.
+    pub splay: Option<u64>,
+    /// Hours in which rotations by lifetime are preferred.
+    pub window: Option<Window>,
+}
+
+/// `window`: a daily span, possibly over midnight, on some weekdays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Minute of the day at which it opens.
+    pub from: u16,
+    /// Minute of the day at which it closes; before `from` = on the next day.
+    pub to: u16,
+    /// Weekdays on which it opens, Monday first.
+    pub days: [bool; 7],
+    /// Its time zone.
+    pub zone: jiff::tz::TimeZone,
+}
+
+/// `compliance`, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compliance {
+    /// Oldest that a served token may get.
+    pub max_age: Option<u64>,
+    /// Longest life that a token may be given.
+    pub max_lifetime: Option<u64>,
+}

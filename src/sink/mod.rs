@@ -1,0 +1,162 @@
+//! Where does it go? One file for each kind of sink, its own settings on top; `delivery` brings a
+//! payload to all places of a target.
+//!
+//! A sink makes one attempt and classifies its own failure. It knows neither targets nor the time of day.
+
+pub mod aws;
+pub mod delivery;
+pub mod file;
+pub mod store;
+pub mod vault;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::token::{Format, Payload};
+
+pub use store::{StoreSpec, Stores};
+
+/// One element of `deliver`: a sink with what stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Where it goes.
+    pub sink: SinkSpec,
+    /// How the token is written there.
+    pub format: Format,
+    /// Whether a failure here fails the rotation.
+    pub required: bool,
+    /// Where it goes while this place is unavailable, in order.
+    pub fallback: Vec<Place>,
+}
+
+/// The settings of one sink, as the schedule names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkSpec {
+    /// A file on this host.
+    File(file::FileSpec),
+    /// A key of a KV secret in Vault or OpenBao.
+    Vault(vault::VaultSpec),
+    /// A secret of AWS Secrets Manager.
+    AwsSecretsManager(aws::AwsSpec),
+}
+
+impl SinkSpec {
+    /// The key that names the sink in a schedule.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Vault(_) => "vault",
+            Self::AwsSecretsManager(_) => "awsSecretsManager",
+        }
+    }
+
+    /// The place as people and records name it: a path, `STORE/MOUNT/PATH`, `STORE/SECRET`. Two sinks
+    /// with the same kind and place write the same thing.
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(spec) => spec.path.display().to_string(),
+            Self::Vault(spec) => format!("{}/{}/{}", spec.store, spec.mount, spec.path),
+            Self::AwsSecretsManager(spec) => format!("{}/{}", spec.store, spec.secret_id),
+        }
+    }
+
+    /// The store that it needs, by name.
+    pub fn store(&self) -> Option<&str> {
+        match self {
+            Self::File(_) => None,
+            Self::Vault(spec) => Some(&spec.store),
+            Self::AwsSecretsManager(spec) => Some(&spec.store),
+        }
+    }
+}
+
+/// What a sink is told beside the payload.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Name of the target, for metadata and messages.
+    pub target: &'a str,
+    /// The token's `jti` (or a hash of it): makes a repeated put the same put.
+    pub issue: &'a str,
+    /// The token's `exp`, seconds since 1970, for metadata.
+    pub expires_at: i64,
+    /// How long this one attempt may take.
+    pub timeout: Duration,
+}
+
+/// What an attempt did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The place has new bytes.
+    Written,
+    /// The place had these bytes already.
+    Unchanged,
+}
+
+/// Why an attempt failed, in one machine word for records and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FailureKind {
+    /// Not reachable, timed out, 5xx, sealed: worth a fallback and a soon retry.
+    Unavailable,
+    /// The store asks for patience (429, throttling): worth a fallback and a later retry.
+    Throttled,
+    /// It refuses us or the request (403, 404, 400): the schedule's or the store's fault; slow retry, no fallback.
+    Refused,
+    /// Somebody else wrote meanwhile (check-and-set): read again, then decide.
+    Conflict,
+    /// This host's own fault: full disk, wrong owner, missing folder. Slow retry, no fallback.
+    Local,
+    /// Something else than the store answered, or it answered nonsense.
+    BadAnswer,
+    /// The payload is larger than the place may hold.
+    TooLarge,
+}
+
+impl FailureKind {
+    /// Whether a fallback place is written for it: only where the place itself cannot be reached.
+    pub fn allows_fallback(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Throttled | Self::BadAnswer)
+    }
+
+    /// Whether another attempt within the same rotation may help.
+    pub fn retry_soon(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Throttled | Self::Conflict | Self::BadAnswer)
+    }
+}
+
+/// A failed attempt. `message` says what failed on what, without any secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What sort of failure.
+    pub kind: FailureKind,
+    /// For people: what failed, on what, and the way out where there is one.
+    pub message: String,
+    /// How long the store asked us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure without a wish of the store's.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None }
+    }
+}
+
+/// Makes one attempt at one place.
+///
+/// # Errors
+/// [`Failure`], classified by the sink itself.
+pub async fn put(spec: &SinkSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<Put, Failure> {
+    match spec {
+        SinkSpec::File(spec) => file::put(spec, payload, context).await,
+        SinkSpec::Vault(spec) => vault::put(spec, payload, context, stores).await,
+        SinkSpec::AwsSecretsManager(spec) => aws::put(spec, payload, context, stores).await,
+    }
+}
+
+/// `limits` and the like that sinks share in their settings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Key(pub String);

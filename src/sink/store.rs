@@ -1,0 +1,59 @@
+//! The stores that several places share: their settings, logins and clients.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::cluster::Limits;
+use crate::sink::{aws, vault};
+
+/// One entry of `stores`: exactly one kind of store, with limits beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoreSpec {
+    /// Vault or OpenBao.
+    pub vault: Option<vault::VaultStoreSpec>,
+    /// AWS Secrets Manager.
+    pub aws_secrets_manager: Option<aws::AwsStoreSpec>,
+    /// The most that we ask of it at once and per second.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Live stores by name, made once from a plan; clients and logins are made at first use.
+#[derive(Default)]
+pub struct Stores {
+    vaults: BTreeMap<String, Arc<vault::VaultStore>>,
+    aws: BTreeMap<String, Arc<aws::AwsStore>>,
+}
+
+impl Stores {
+    /// Stores as a plan has them. A store whose settings did not change keeps its client and login.
+    pub fn new(specs: &BTreeMap<String, Arc<StoreSpec>>, before: Option<&Stores>) -> Self {
+        let mut stores = Self::default();
+        for (name, spec) in specs {
+            if let Some(spec) = &spec.vault {
+                let kept = before.and_then(|b| b.vaults.get(name)).filter(|old| old.spec() == spec);
+                let store = kept.cloned().unwrap_or_else(|| Arc::new(vault::VaultStore::new(name, spec.clone())));
+                stores.vaults.insert(name.clone(), store);
+            }
+            if let Some(spec) = &spec.aws_secrets_manager {
+                let kept = before.and_then(|b| b.aws.get(name)).filter(|old| old.spec() == spec);
+                let store = kept.cloned().unwrap_or_else(|| Arc::new(aws::AwsStore::new(name, spec.clone())));
+                stores.aws.insert(name.clone(), store);
+            }
+        }
+        stores
+    }
+
+    /// The Vault store of that name.
+    pub fn vault(&self, name: &str) -> Option<&Arc<vault::VaultStore>> {
+        self.vaults.get(name)
+    }
+
+    /// The AWS store of that name.
+    pub fn aws(&self, name: &str) -> Option<&Arc<aws::AwsStore>> {
+        self.aws.get(name)
+    }
+}
