@@ -1,1 +1,380 @@
-//! mint
+//! Minting through the TokenRequest API (`authentication.k8s.io/v1`). No other file calls it.
+//!
+//! The raw request is sent and the answer parsed here: kube's typed calls lose the `Warning`,
+//! `Retry-After`, `Date` and `Audit-Id` headers, and log a whole body that they cannot parse.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::client::{Clients, Endpoint, chain};
+use super::upstream::{Upstream, Verdict};
+use super::{Ask, Binding};
+use crate::token::{Claims, Token};
+
+/// Largest answer that we read: a token of 20 kB with its frame is far below.
+pub(super) const LARGEST_ANSWER: usize = 2 << 20;
+/// Longest that one call may take; the server is asked to stop a second before.
+const CALL_WITHIN: Duration = Duration::from_secs(15);
+
+/// A fresh token with what its answer said.
+pub struct Minted {
+    /// The token.
+    pub token: Token,
+    /// What it says of itself, checked against what was asked.
+    pub claims: Claims,
+    /// `Audit-Id` of the request: joins our records with the API server's audit log.
+    pub audit_id: Option<String>,
+    /// What the server warned of, such as a shortened lifetime.
+    pub warnings: Vec<String>,
+}
+
+/// Why no token was minted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct MintFailure {
+    /// What sort of failure.
+    pub kind: MintFailureKind,
+    /// For people: what failed and the way out.
+    pub message: String,
+    /// How long the server asked us to wait.
+    pub retry_after: Option<Duration>,
+    /// `Audit-Id` of the refused request.
+    pub audit_id: Option<String>,
+}
+
+/// The classes that decide what is done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MintFailureKind {
+    /// No answer, or 5xx: tried again soon.
+    Unavailable,
+    /// 429: tried again when the server said.
+    Throttled,
+    /// 401: our own credential is refused.
+    Unauthorized,
+    /// 403, 404, 409, 422, 400: this target's own fault; tried again slowly, roles and accounts appear late.
+    Refused,
+    /// An answer that no API server gives, or a token that is not what was asked for.
+    BadAnswer,
+}
+
+impl MintFailure {
+    pub(super) fn new(kind: MintFailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None, audit_id: None }
+    }
+
+    /// What it shows of the API server's health.
+    pub fn verdict(&self) -> Verdict {
+        match self.kind {
+            MintFailureKind::Unavailable | MintFailureKind::BadAnswer => Verdict::Failed,
+            MintFailureKind::Throttled => Verdict::Overloaded(self.retry_after),
+            MintFailureKind::Unauthorized | MintFailureKind::Refused => Verdict::Healthy,
+        }
+    }
+}
+
+/// Asks the API server for a token.
+///
+/// # Errors
+/// [`MintFailure`], classified; never with a byte of a token in it.
+pub(super) async fn mint(clients: &Clients, upstream: &Upstream, ask: &Ask) -> Result<Minted, MintFailure> {
+    let (index, endpoint) = clients.best();
+    let answer = tokio::time::timeout(CALL_WITHIN, call(endpoint, upstream, ask)).await;
+    let result = answer.unwrap_or_else(|_| {
+        Err(MintFailure::new(MintFailureKind::Unavailable, format!("{}: no answer within {} s", endpoint.url, CALL_WITHIN.as_secs())))
+    });
+    if result.as_ref().is_err_and(|e| e.kind == MintFailureKind::Unavailable) {
+        clients.failed(index);
+    }
+    result
+}
+
+async fn call(endpoint: &Endpoint, upstream: &Upstream, ask: &Ask) -> Result<Minted, MintFailure> {
+    let body = json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {
+            "audiences": ask.audiences,
+            "expirationSeconds": ask.duration,
+            "boundObjectRef": ask.bound_to.as_ref().map(reference),
+        },
+    });
+    let path = format!(
+        "/api/v1/namespaces/{}/serviceaccounts/{}/token?timeout={}s",
+        ask.namespace,
+        ask.service_account,
+        CALL_WITHIN.as_secs() - 1
+    );
+    let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()));
+    let request = request.map_err(|_| MintFailure::new(MintFailureKind::Refused, format!("{} is no account name", ask.service_account)))?;
+    let (status, headers, bytes) = send(endpoint, &endpoint.own, upstream, request).await?;
+    let audit_id = text(&headers, "audit-id");
+    if status != StatusCode::CREATED && status != StatusCode::OK {
+        return Err(MintFailure { audit_id, ..refusal(status, &headers, &bytes, ask) });
+    }
+    let minted = read(&bytes, &headers, ask).map_err(|message| MintFailure {
+        audit_id: audit_id.clone(),
+        ..MintFailure::new(MintFailureKind::BadAnswer, format!("{}: {message}", endpoint.url))
+    })?;
+    Ok(Minted { audit_id, ..minted })
+}
+
+/// Sends a request and reads its whole answer, bounded.
+pub(super) async fn send(
+    endpoint: &Endpoint,
+    client: &kube::Client,
+    upstream: &Upstream,
+    request: http::Request<Body>,
+) -> Result<(StatusCode, HeaderMap, Zeroizing<Vec<u8>>), MintFailure> {
+    let unavailable = |text: String| MintFailure::new(MintFailureKind::Unavailable, format!("{}: {text}", endpoint.url));
+    let response = client.send(request).await.map_err(|e| match &e {
+        kube::Error::Auth(_) => MintFailure::new(MintFailureKind::Unauthorized, format!("our own credential: {}", chain(&e))),
+        _ => unavailable(transport(&e)),
+    })?;
+    let (parts, body) = response.into_parts();
+    note_time(upstream, &parts.headers);
+    let collected = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| unavailable(format!("its answer broke off ({})", short(&*e))))?;
+    Ok((parts.status, parts.headers, Zeroizing::new(collected.to_bytes().to_vec())))
+}
+
+fn note_time(upstream: &Upstream, headers: &HeaderMap) {
+    let Some(date) = text(headers, "date") else { return };
+    if let Ok(at) = jiff::fmt::rfc2822::parse(&date) {
+        #[allow(clippy::cast_precision_loss)] // seconds of this era are exact
+        // The header has whole seconds, cut: half a second is the mean of what was cut off.
+        upstream.note_time(at.timestamp().as_second() as f64 + 0.5, jiff::Timestamp::now().as_millisecond() as f64 / 1000.0);
+    }
+}
+
+fn reference(binding: &Binding) -> serde_json::Value {
+    let (kind, name) = match binding {
+        Binding::Secret(name) => ("Secret", name),
+        Binding::Pod(name) => ("Pod", name),
+        Binding::Node(name) => ("Node", name),
+    };
+    json!({"apiVersion": "v1", "kind": kind, "name": name})
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    status: AnswerStatus,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct AnswerStatus {
+    token: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata {
+    #[serde(default)]
+    uid: String,
+}
+
+fn read(bytes: &[u8], headers: &HeaderMap, ask: &Ask) -> Result<Minted, String> {
+    let answer: Answer = serde_json::from_slice(bytes)
+        .map_err(|e| format!("the answer to TokenRequest is not the JSON it should be (line {}, column {})", e.line(), e.column()))?;
+    let token = Token::new(answer.status.token);
+    let claims = token.claims().map_err(|e| format!("the token cannot be read: {e}"))?;
+    check(&claims, ask)?;
+    let uid = &claims.kubernetes.serviceaccount.uid;
+    if !answer.metadata.uid.is_empty() && !uid.is_empty() && *uid != answer.metadata.uid {
+        return Err("the token is of another ServiceAccount object than the answer names".into());
+    }
+    let warnings = headers.get_all("warning").iter().filter_map(|w| w.to_str().ok()).map(warning).collect();
+    Ok(Minted { token, claims, audit_id: None, warnings })
+}
+
+/// Whether a token is the one that was asked for: subject, audiences, binding, a life that lies ahead.
+///
+/// # Errors
+/// The first difference, in words.
+pub fn check(claims: &Claims, ask: &Ask) -> Result<(), String> {
+    let subject = format!("system:serviceaccount:{}:{}", ask.namespace, ask.service_account);
+    if claims.sub != subject {
+        return Err(format!("the token is for `{}`, not for `{subject}`", claims.sub));
+    }
+    let mut given = claims.aud.clone();
+    let mut asked = ask.audiences.clone();
+    given.sort_unstable();
+    asked.sort_unstable();
+    if !asked.is_empty() && given != asked {
+        return Err(format!("the token has the audiences {given:?}, not {asked:?}"));
+    }
+    let (Some(iat), Some(exp)) = (claims.iat, claims.exp) else {
+        return Err("the token does not say when it was issued and when it ends".into());
+    };
+    if exp <= iat {
+        return Err("the token ends before it begins".into());
+    }
+    let found = &claims.kubernetes;
+    let bound = match &ask.bound_to {
+        None => true,
+        Some(Binding::Secret(name)) => found.secret.as_ref().is_some_and(|o| o.name == *name),
+        Some(Binding::Pod(name)) => found.pod.as_ref().is_some_and(|o| o.name == *name),
+        Some(Binding::Node(name)) => found.node.as_ref().is_some_and(|o| o.name == *name),
+    };
+    if bound { Ok(()) } else { Err("the token is not bound to the object that was asked for".into()) }
+}
+
+/// A refusal as a `Status` object, or as much of one as there is: flow control answers in plain text,
+/// and a `?timeout` answer lacks kind and apiVersion.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    message: String,
+    details: Option<Details>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Details {
+    name: String,
+    kind: String,
+    retry_after_seconds: Option<u64>,
+}
+
+fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask: &Ask) -> MintFailure {
+    let account = format!("{}/{}", ask.namespace, ask.service_account);
+    let said: Status = serde_json::from_slice(bytes).unwrap_or_default();
+    let retry_after = retry_after(headers).or(said.details.as_ref().and_then(|d| d.retry_after_seconds).map(Duration::from_secs));
+    let words = crate::token::mask::mask(&said.message).chars().take(400).collect::<String>();
+    let (kind, message) = match status.as_u16() {
+        401 => (MintFailureKind::Unauthorized, "401: the API server refuses our own credential; renew the one that the kubeconfig names".to_owned()),
+        403 => (
+            MintFailureKind::Refused,
+            format!("403: we may not create tokens for {account}: grant `create` on `serviceaccounts/token` with resourceNames [{}] in namespace {} ({words})", ask.service_account, ask.namespace),
+        ),
+        404 => {
+            let (what, name) = said.details.map_or(("serviceaccounts".into(), account.clone()), |d| (d.kind, d.name));
+            (MintFailureKind::Refused, format!("404: {what} `{name}` does not exist; make it, or mend the target"))
+        }
+        409 => (MintFailureKind::Refused, format!("409: the account or the bound object was made anew meanwhile ({words})")),
+        429 => (MintFailureKind::Throttled, "429: the API server asks for less load".to_owned()),
+        code if code >= 500 => (MintFailureKind::Unavailable, format!("{code}: the API server cannot serve now ({words})")),
+        400..=499 => (MintFailureKind::Refused, format!("{}: {words}", status.as_u16())),
+        code => (MintFailureKind::BadAnswer, format!("{code}: no answer that an API server gives to TokenRequest")),
+    };
+    MintFailure { kind, message, retry_after, audit_id: None }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3); anything else is ignored.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = text(headers, "retry-after")?;
+    if let Ok(seconds) = value.trim().parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
+    Some(Duration::from_secs(u64::try_from(at.as_second() - jiff::Timestamp::now().as_second()).unwrap_or(0)))
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// The words of `Warning: 299 - "…"` (RFC 7234 §5.5).
+fn warning(header: &str) -> String {
+    let words = header.splitn(3, ' ').nth(2).unwrap_or(header);
+    words.trim_matches('"').chars().take(300).collect()
+}
+
+/// What went wrong on the way, without what was on its way.
+pub(super) fn transport(error: &kube::Error) -> String {
+    let text = chain(error);
+    let known = [("refused", "connection refused"), ("timed out", "timed out"), ("reset", "connection reset"), ("dns", "its name cannot be resolved")];
+    if text.contains("certificate") {
+        return format!("its TLS certificate is not accepted ({})", text.chars().take(300).collect::<String>());
+    }
+    known.iter().find(|(sign, _)| text.to_lowercase().contains(sign)).map_or_else(|| text.chars().take(300).collect(), |(_, words)| (*words).to_owned())
+}
+
+fn short(error: &(dyn std::error::Error + 'static)) -> String {
+    chain(error).chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> Ask {
+        Ask { namespace: "ci".into(), service_account: "bot".into(), duration: 600, audiences: Vec::new(), bound_to: None }
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), v.parse().unwrap())).collect()
+    }
+
+    fn refused(code: u16, body: &str, pairs: &[(&'static str, &str)]) -> MintFailure {
+        refusal(StatusCode::from_u16(code).unwrap(), &headers(pairs), body.as_bytes(), &ask())
+    }
+
+    #[test]
+    fn a_plain_text_429_is_throttling_with_its_delay() {
+        let failure = refused(429, "Too many requests, please try again later.\n", &[("retry-after", "7")]);
+        assert_eq!((failure.kind, failure.retry_after), (MintFailureKind::Throttled, Some(Duration::from_secs(7))));
+    }
+
+    #[test]
+    fn a_half_formed_504_is_unavailability() {
+        let failure = refused(504, r#"{"metadata":{},"status":"Failure","message":"Timeout: request did not complete","code":504}"#, &[]);
+        assert_eq!(failure.kind, MintFailureKind::Unavailable);
+    }
+
+    #[test]
+    fn a_404_names_what_is_missing() {
+        let failure = refused(404, r#"{"details":{"name":"ci-x","kind":"secrets"},"code":404}"#, &[]);
+        assert!(failure.message.contains("secrets `ci-x` does not exist"), "{}", failure.message);
+        assert_eq!(failure.kind, MintFailureKind::Refused);
+    }
+
+    #[test]
+    fn retry_after_takes_both_forms_and_ignores_garbage() {
+        assert_eq!(retry_after(&headers(&[("retry-after", "3")])), Some(Duration::from_secs(3)));
+        assert_eq!(retry_after(&headers(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")])), Some(Duration::ZERO));
+        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
+        assert_eq!(retry_after(&headers(&[("retry-after", "-5")])), None);
+        assert_eq!(retry_after(&headers(&[])), None);
+    }
+
+    #[test]
+    fn a_token_of_somebody_else_is_no_answer() {
+        let claims = Claims::of(&forged("system:serviceaccount:ci:other")).unwrap();
+        assert!(check(&claims, &ask()).unwrap_err().contains("is for `system:serviceaccount:ci:other`"));
+        assert!(check(&Claims::of(&forged("system:serviceaccount:ci:bot")).unwrap(), &ask()).is_ok());
+    }
+
+    #[test]
+    fn other_audiences_and_a_missing_binding_are_noticed() {
+        let claims = Claims::of(&forged("system:serviceaccount:ci:bot")).unwrap();
+        let other = Ask { audiences: vec!["vault".into()], ..ask() };
+        assert!(check(&claims, &other).unwrap_err().contains("audiences"));
+        let bound = Ask { bound_to: Some(Binding::Secret("s".into())), ..ask() };
+        assert!(check(&claims, &bound).unwrap_err().contains("not bound"));
+    }
+
+    #[test]
+    fn a_broken_answer_is_never_quoted() {
+        let body = br#"{"status":{"token":"eyJhbGciOiJFUzI1NiJ9.secret.secret""#;
+        let Err(message) = read(body, &HeaderMap::new(), &ask()) else { panic!("read") };
+        assert!(message.contains("line 1") && !message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn the_words_of_a_warning_header_are_kept() {
+        assert_eq!(warning("299 - \"requested expiration of 9000 seconds shortened\""), "requested expiration of 9000 seconds shortened");
+    }
+
+    fn forged(subject: &str) -> String {
+        use base64::Engine;
+        let part = |v: serde_json::Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(v.to_string());
+        format!("{}.{}.c2ln", part(json!({"alg": "ES256"})), part(json!({"sub": subject, "aud": ["api"], "iat": 1, "exp": 601})))
+    }
+}

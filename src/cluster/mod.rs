@@ -6,9 +6,17 @@ pub mod mint;
 pub mod prove;
 pub mod upstream;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
+
+use crate::token::Token;
+
+pub use mint::{MintFailure, MintFailureKind, Minted};
+pub use prove::Proven;
+pub use upstream::{Upstream, Urgency, Verdict};
 
 /// One entry of `clusters`, as written and as planned: it needs no translation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -88,4 +96,132 @@ pub enum Binding {
     Pod(String),
     /// A Node (Kubernetes 1.31 and later).
     Node(String),
+}
+
+/// A cluster at work: one issuer with the load that it gets from us.
+pub struct Cluster {
+    name: String,
+    spec: ClusterSpec,
+    issuer: Issuer,
+    upstream: Arc<Upstream>,
+}
+
+enum Issuer {
+    Api(client::ApiServer),
+    Embedded(embedded::Embedded),
+}
+
+impl Cluster {
+    /// Nothing is opened before the first call. An embedded cluster without a folder of its own keeps its
+    /// key in `beside/NAME`.
+    pub fn new(name: &str, spec: &ClusterSpec, beside: &Path) -> Self {
+        let (issuer, limits) = match &spec.embedded {
+            Some(own) => {
+                let directory = own.directory.clone().unwrap_or_else(|| beside.join(name));
+                let issuer = own.issuer.clone().unwrap_or_else(|| format!("https://{name}.tokenferry.invalid"));
+                (Issuer::Embedded(embedded::Embedded::new(directory, issuer)), Limits { in_flight: u32::MAX, per_second: 0 })
+            }
+            None => (Issuer::Api(client::ApiServer::new(spec)), spec.limits),
+        };
+        Self { name: name.into(), spec: spec.clone(), issuer, upstream: Upstream::new(name, limits) }
+    }
+
+    /// Its name in the schedule.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its settings.
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    /// The load that it gets from us.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// Whether it signs with a key of our own.
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.issuer, Issuer::Embedded(_))
+    }
+
+    /// Mints one token, in its turn. A refusal of our own credential makes it read anew, once.
+    ///
+    /// # Errors
+    /// [`MintFailure`], classified.
+    pub async fn mint(&self, ask: &Ask, urgency: Urgency) -> Result<Minted, MintFailure> {
+        let api = match &self.issuer {
+            Issuer::Embedded(signer) => return signer.mint(ask).await,
+            Issuer::Api(api) => api,
+        };
+        let permit = self.upstream.enter(urgency).await;
+        let mut result = self.ask(api, ask).await;
+        if result.as_ref().is_err_and(|e| e.kind == MintFailureKind::Unauthorized) {
+            api.reload();
+            result = self.ask(api, ask).await;
+        }
+        permit.end(result.as_ref().map_or_else(MintFailure::verdict, |_| Verdict::Healthy));
+        result
+    }
+
+    async fn ask(&self, api: &client::ApiServer, ask: &Ask) -> Result<Minted, MintFailure> {
+        let clients = api.clients().await.map_err(|e| MintFailure::new(MintFailureKind::Unavailable, e.0))?;
+        mint::mint(&clients, &self.upstream, ask).await
+    }
+
+    /// Tries a token of that subject on the API server; an embedded cluster has nobody to ask.
+    pub async fn prove(&self, token: &Token, subject: &str, urgency: Urgency) -> Proven {
+        let api = match &self.issuer {
+            Issuer::Embedded(_) => return Proven::NotOffered("an embedded cluster has no API server".into()),
+            Issuer::Api(api) => api,
+        };
+        let clients = match api.clients().await {
+            Ok(clients) => clients,
+            Err(error) => return Proven::Unknown(error.0),
+        };
+        let permit = self.upstream.enter(urgency).await;
+        let proven = prove::prove(&clients, token, subject).await;
+        permit.end(if matches!(proven, Proven::Unknown(_)) { Verdict::Failed } else { Verdict::Healthy });
+        proven
+    }
+
+    /// Its API server's URL and CA, for formats that name them; neither for an embedded one.
+    ///
+    /// # Errors
+    /// The reason why no client can be made.
+    pub async fn address(&self) -> Result<Option<(String, Option<Arc<Vec<u8>>>)>, client::NoClient> {
+        match &self.issuer {
+            Issuer::Embedded(_) => Ok(None),
+            Issuer::Api(api) => {
+                let clients = api.clients().await?;
+                Ok(Some((clients.best().1.url.clone(), clients.ca.clone())))
+            }
+        }
+    }
+}
+
+/// Live clusters by name, made once from a plan.
+#[derive(Default)]
+pub struct Clusters(BTreeMap<String, Arc<Cluster>>);
+
+impl Clusters {
+    /// Clusters as a plan has them; one whose settings did not change keeps its clients.
+    pub fn new(specs: &BTreeMap<String, Arc<ClusterSpec>>, beside: &Path, before: Option<&Clusters>) -> Self {
+        let one = |name: &String, spec: &Arc<ClusterSpec>| {
+            let kept = before.and_then(|b| b.0.get(name)).filter(|old| old.spec == **spec);
+            kept.cloned().unwrap_or_else(|| Arc::new(Cluster::new(name, spec, beside)))
+        };
+        Self(specs.iter().map(|(name, spec)| (name.clone(), one(name, spec))).collect())
+    }
+
+    /// The cluster of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.0.get(name)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.0.values()
+    }
 }
