@@ -16,7 +16,7 @@ use crate::token::Token;
 
 pub use mint::{MintFailure, MintFailureKind, Minted};
 pub use prove::Proven;
-pub use upstream::{Upstream, Urgency, Verdict};
+pub use upstream::{Permit, Upstream, Urgency, Verdict};
 
 /// One entry of `clusters`, as written and as planned: it needs no translation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -146,22 +146,29 @@ impl Cluster {
         matches!(self.issuer, Issuer::Embedded(_))
     }
 
-    /// Mints one token, in its turn. A refusal of our own credential makes it read anew, once.
+    /// Waits for the turn of a request that is that urgent. Dropping the future gives the turn up.
+    pub async fn turn(&self, urgency: Urgency) -> Permit {
+        self.upstream.enter(urgency).await
+    }
+
+    /// Mints one token in its turn. A refusal of our own credential makes it read anew, once.
     ///
     /// # Errors
     /// [`MintFailure`], classified.
-    pub async fn mint(&self, ask: &Ask, urgency: Urgency) -> Result<Minted, MintFailure> {
-        let api = match &self.issuer {
-            Issuer::Embedded(signer) => return signer.mint(ask).await,
-            Issuer::Api(api) => api,
+    pub async fn mint(&self, ask: &Ask, turn: Permit) -> Result<Minted, MintFailure> {
+        let result = match &self.issuer {
+            Issuer::Embedded(signer) => signer.mint(ask).await,
+            Issuer::Api(api) => {
+                let first = self.ask(api, ask).await;
+                if first.as_ref().is_err_and(|e| e.kind == MintFailureKind::Unauthorized) {
+                    api.reload();
+                    self.ask(api, ask).await
+                } else {
+                    first
+                }
+            }
         };
-        let permit = self.upstream.enter(urgency).await;
-        let mut result = self.ask(api, ask).await;
-        if result.as_ref().is_err_and(|e| e.kind == MintFailureKind::Unauthorized) {
-            api.reload();
-            result = self.ask(api, ask).await;
-        }
-        permit.end(result.as_ref().map_or_else(MintFailure::verdict, |_| Verdict::Healthy));
+        turn.end(result.as_ref().map_or_else(MintFailure::verdict, |_| Verdict::Healthy));
         result
     }
 

@@ -179,6 +179,11 @@ impl Upstream {
         &self.name
     }
 
+    /// The bounds that it was made with.
+    pub fn limits(&self) -> Limits {
+        self.lock().gate.limits
+    }
+
     /// Waits for the turn of a request that is that urgent. Dropping the future gives the turn up.
     pub async fn enter(self: &Arc<Self>, urgency: Urgency) -> Permit {
         let (go, turn) = oneshot::channel();

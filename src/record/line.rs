@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use crate::sink::delivery::Outcome;
+
 /// Format of the lines that this program writes; newer ones are refused, older ones read.
 pub const VERSION: u32 = 1;
 
@@ -225,20 +227,4 @@ pub struct SinkLine {
 
 fn is_zero(n: &u32) -> bool {
     *n == 0
-}
-
-/// What became of one place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// New bytes stand there.
-    Written,
-    /// The bytes stood there already.
-    Unchanged,
-    /// A fallback has them; the place is owed.
-    FellBack,
-    /// Nobody has them yet; it is tried again.
-    Owed,
-    /// Given up for this token.
-    Failed,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::cluster::Limits;
+use crate::cluster::{Limits, Upstream};
 use crate::sink::{aws, vault};
 
 /// One entry of `stores`: exactly one kind of store, with limits beside it.
@@ -26,6 +26,7 @@ pub struct StoreSpec {
 pub struct Stores {
     vaults: BTreeMap<String, Arc<vault::VaultStore>>,
     aws: BTreeMap<String, Arc<aws::AwsStore>>,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
 }
 
 impl Stores {
@@ -33,6 +34,8 @@ impl Stores {
     pub fn new(specs: &BTreeMap<String, Arc<StoreSpec>>, before: Option<&Stores>) -> Self {
         let mut stores = Self::default();
         for (name, spec) in specs {
+            let upstream = before.and_then(|b| b.upstreams.get(name)).filter(|old| old.limits() == spec.limits).cloned();
+            stores.upstreams.insert(name.clone(), upstream.unwrap_or_else(|| Upstream::new(name, spec.limits)));
             if let Some(spec) = &spec.vault {
                 let kept = before.and_then(|b| b.vaults.get(name)).filter(|old| old.spec() == spec);
                 let store = kept.cloned().unwrap_or_else(|| Arc::new(vault::VaultStore::new(name, spec.clone())));
@@ -45,6 +48,11 @@ impl Stores {
             }
         }
         stores
+    }
+
+    /// The load that the store of that name gets from us.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(name)
     }
 
     /// The Vault store of that name.

@@ -1,0 +1,202 @@
+//! What stands at the places when a plan begins? Records are held against the files, so that a restart mints
+//! nothing that is fresh: what differs is adopted, copied, or minted anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+
+use super::rotation::{Held, ask_hash, identify, issue};
+use super::scene::Scene;
+use crate::cluster::mint::check;
+use crate::record::fold::TargetState;
+use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
+use crate::schedule::Target;
+use crate::sink::{Failure, Place, SinkSpec, aws, file, vault};
+use crate::token::{Claims, Token, extract::extract};
+
+/// Targets looked at side by side.
+const ABREAST: usize = 128;
+/// A place that does not show itself within that is judged by its record.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What a target needs when its plan begins.
+pub struct Finding {
+    /// Whose.
+    pub target: Arc<Target>,
+    /// A token that was found and not recorded.
+    pub adopted: Option<Line>,
+    /// A token to bring to the places of these indices.
+    pub copy: Option<(Arc<Held>, Vec<usize>)>,
+    /// Why it has to be minted, where nothing at hand will do.
+    pub mint: Option<Reason>,
+    /// What a person should know of its places.
+    pub notes: Vec<String>,
+}
+
+/// Looks at the places of these targets.
+pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>) -> Vec<Finding> {
+    let one = |(target, state): (Arc<Target>, Option<TargetState>)| async move { find(scene, target, state.as_ref()).await };
+    futures_util::stream::iter(targets.into_iter().map(one)).buffer_unordered(ABREAST).collect().await
+}
+
+/// A token seen at a place.
+struct Seen {
+    sha256: String,
+    right: bool,
+    issue: Option<String>,
+    token: Option<(Token, Claims)>,
+}
+
+async fn find(scene: &Scene, target: Arc<Target>, state: Option<&TargetState>) -> Finding {
+    let mut finding = Finding { target: Arc::clone(&target), adopted: None, copy: None, mint: None, notes: Vec::new() };
+    let now = Timestamp::now();
+    let mut seen: Vec<Option<Seen>> = Vec::with_capacity(target.deliver.len());
+    for place in &target.deliver {
+        seen.push(see(place, &target, &mut finding.notes).await);
+    }
+    let mut best = newest(seen.iter_mut().flatten(), now);
+    if best.is_none() {
+        best = spare(scene, &target, state, now).await;
+    }
+    if state.is_some_and(|s| s.ask.as_ref().is_some_and(|ask| *ask != ask_hash(&target))) {
+        finding.mint = Some(Reason::Changed);
+        return finding;
+    }
+    let recorded = state.and_then(|s| s.issued_at).map(Timestamp::as_second);
+    let unrecorded = best.as_ref().is_some_and(|(_, claims)| claims.iat > recorded);
+    let wrong = wrong_places(&target, state, &seen, best.as_ref(), unrecorded);
+    let Some((token, claims)) = best else {
+        if state.is_some() && !wrong.is_empty() {
+            finding.mint = Some(Reason::Repair);
+        }
+        return finding;
+    };
+    let generation = state.map_or(0, |s| s.generation) + u64::from(unrecorded);
+    let held = Held { token, claims, generation };
+    if unrecorded {
+        finding.adopted = Some(adoption(&target, &held, &seen, state));
+    } else if state.is_some_and(|s| s.jti.as_deref() != Some(held.issue().as_str())) && !wrong.is_empty() {
+        // Only an older token is left: it is no cure for a place that lost the newest.
+        finding.mint = Some(Reason::Repair);
+        return finding;
+    }
+    if !wrong.is_empty() {
+        finding.copy = Some((Arc::new(held), wrong));
+    }
+    finding
+}
+
+/// Looks at a file place; other places are judged by their records.
+async fn see(place: &Place, target: &Target, notes: &mut Vec<String>) -> Option<Seen> {
+    let SinkSpec::File(spec) = &place.sink else { return None };
+    match file::held(spec, LOOK).await {
+        Ok(None) => None,
+        Ok(Some(held)) => {
+            let token = readable(held.payload.expose(), target);
+            let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
+            Some(Seen { sha256: held.payload.sha256(), right: held.right, issue, token })
+        }
+        Err(Failure { message, .. }) => {
+            notes.push(message);
+            None
+        }
+    }
+}
+
+fn readable(bytes: &[u8], target: &Target) -> Option<(Token, Claims)> {
+    let token = extract(bytes)?;
+    let claims = token.claims().ok()?;
+    check(&claims, &target.ask).ok()?;
+    Some((token, claims))
+}
+
+/// The newest in-date token among what was seen, taken out of there.
+fn newest<'a>(seen: impl Iterator<Item = &'a mut Seen>, now: Timestamp) -> Option<(Token, Claims)> {
+    let in_date = |claims: &Claims| claims.exp.is_some_and(|exp| exp > now.as_second());
+    seen.filter_map(|s| s.token.take()).filter(|(_, claims)| in_date(claims)).max_by_key(|(_, claims)| claims.iat)
+}
+
+/// A token elsewhere, where no file place has one: in the fallback that was written, or, where the records
+/// are lost, in a store.
+async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now: Timestamp) -> Option<(Token, Claims)> {
+    let mut found = Vec::new();
+    for place in &target.deliver {
+        let recorded = state.and_then(|s| recorded_at(s, place));
+        let fell_back = recorded.is_some_and(|p| p.outcome == Outcome::FellBack);
+        let places = place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(state.is_none().then_some(place));
+        for place in places {
+            let held = match &place.sink {
+                SinkSpec::File(spec) => file::held(spec, LOOK).await.ok().flatten().map(|h| h.payload),
+                SinkSpec::Vault(spec) => tokio::time::timeout(LOOK, vault::held(spec, &scene.stores)).await.ok().and_then(Result::ok).flatten(),
+                SinkSpec::AwsSecretsManager(spec) => tokio::time::timeout(LOOK, aws::held(spec, &scene.stores)).await.ok().and_then(Result::ok).flatten(),
+            };
+            found.extend(held.and_then(|payload| readable(payload.expose(), target)));
+        }
+    }
+    found.retain(|(_, claims)| claims.exp.is_some_and(|exp| exp > now.as_second()));
+    found.into_iter().max_by_key(|(_, claims)| claims.iat)
+}
+
+fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a crate::record::fold::PlaceState> {
+    let (sink, at) = (place.sink.kind(), place.sink.place());
+    state.places.iter().find(|p| p.sink == sink && p.place == at)
+}
+
+/// Which places do not have what they should have.
+fn wrong_places(target: &Target, state: Option<&TargetState>, seen: &[Option<Seen>], best: Option<&(Token, Claims)>, unrecorded: bool) -> Vec<usize> {
+    let current = best.map(|(token, claims)| issue(claims, token));
+    let wrong = |(index, place): (usize, &Place)| {
+        let recorded = state.and_then(|s| recorded_at(s, place));
+        let is_file = matches!(place.sink, SinkSpec::File(_));
+        let ok = match (&seen[index], recorded) {
+            // Nothing there, or nothing that shows itself.
+            (None, None) => false,
+            (None, Some(place)) => !is_file && !unrecorded && !place.owed() && place.outcome != Outcome::Failed && place.jti == state.and_then(|s| s.jti.clone()),
+            (Some(seen), Some(place)) if !unrecorded => seen.right && place.sha256.as_ref() == Some(&seen.sha256) && !place.owed(),
+            (Some(seen), _) => seen.right && holds(seen, current.as_deref()),
+        };
+        (!ok).then_some(index)
+    };
+    target.deliver.iter().enumerate().filter_map(wrong).collect()
+}
+
+/// Whether the file holds the newest token.
+fn holds(seen: &Seen, current: Option<&str>) -> bool {
+    current.is_some() && seen.issue.as_deref() == current
+}
+
+fn adoption(target: &Target, held: &Held, seen: &[Option<Seen>], state: Option<&TargetState>) -> Line {
+    let mut line = Line::new(Kind::Adopted, Timestamp::now());
+    identify(&mut line, target);
+    line.generation = Some(held.generation);
+    line.requested = Some(target.ask.duration);
+    line.granted = held.claims.lifetime().and_then(|s| u64::try_from(s).ok());
+    line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
+    line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
+    line.jti = Some(held.issue());
+    let current = held.issue();
+    line.sinks = target
+        .deliver
+        .iter()
+        .zip(seen)
+        .map(|(place, seen)| {
+            let there = seen.as_ref().filter(|s| holds(s, Some(&current)));
+            let before = state.and_then(|s| recorded_at(s, place));
+            SinkLine {
+                sink: place.sink.kind().into(),
+                place: place.sink.place(),
+                outcome: if there.is_some() { Outcome::Unchanged } else { Outcome::Owed },
+                sha256: there.map(|s| s.sha256.clone()),
+                attempts: 0,
+                kind: None,
+                error: None,
+                fallback: before.and_then(|p| p.fallback.clone()),
+                jti: None,
+                since: None,
+            }
+        })
+        .collect();
+    line
+}
