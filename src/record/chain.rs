@@ -1,1 +1,97 @@
-//! chain
+//! The chain: each line's `hash` covers the line and the hash before it, so that a changed, cut, dropped
+//! or reordered line shows.
+//!
+//! `hash` is the SHA-256, in lower-case hex, of the line's own bytes without the newline and without
+//! `,"hash":"…"`, which is always the last key; `previous`, the hash of the line before, is among the
+//! bytes. Anyone can check a line:
+//! ```text
+//! sed -n 7p FILE | sed -E 's/,"hash":"[0-9a-f]{64}"\}$/}/' | tr -d '\n' | sha256sum
+//! ```
+//! (`jq -cj 'del(.hash)'` gives the same bytes.) The first line of a file follows the last one of the file
+//! before it. The `previous` of the first file that is kept anchors the rest: removing old files whole is
+//! no damage. Whoever can write the folder can write a whole new chain; against that stands a head that
+//! was noted elsewhere (`--head`).
+
+mod verify;
+
+use jiff::Timestamp;
+use ring::digest::{Context, SHA256};
+use serde::Deserialize;
+
+use super::line::Line;
+
+pub use verify::{Broken, Damage, Torn, Verified, verify};
+
+/// `previous` of the very first line.
+pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+const KEY: &[u8] = br#","hash":""#;
+const CLOSE: &[u8] = br#""}"#;
+const HEX: usize = 64;
+
+/// Gives a line its place in the chain and writes it, newline included, to the end of `out`.
+pub(super) fn seal(line: &mut Line, seq: u64, previous: &str, out: &mut Vec<u8>) {
+    line.seq = seq;
+    previous.clone_into(&mut line.previous);
+    line.hash.clear();
+    let start = out.len();
+    serde_json::to_writer(&mut *out, line).expect("a line has nothing that JSON cannot say, and memory takes every write");
+    out.truncate(out.len() - KEY.len() - CLOSE.len());
+    line.hash = hash_of(&out[start..]);
+    out.extend_from_slice(KEY);
+    out.extend_from_slice(line.hash.as_bytes());
+    out.extend_from_slice(CLOSE);
+    out.push(b'\n');
+}
+
+/// The hash of a line of which `body` is all before `,"hash":`.
+fn hash_of(body: &[u8]) -> String {
+    let mut context = Context::new(&SHA256);
+    context.update(body);
+    context.update(b"}");
+    let mut hex = String::with_capacity(HEX);
+    for byte in context.finish().as_ref() {
+        for nibble in [byte >> 4, byte & 15] {
+            hex.push(char::from_digit(u32::from(nibble), 16).expect("a nibble is a hex digit"));
+        }
+    }
+    hex
+}
+
+/// What a line's own hash says of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seal<'a> {
+    /// The line is as it was written; its hash.
+    Fits(&'a str),
+    /// The line ends in a hash that is not its own.
+    Wrong,
+    /// The line does not end as every line does.
+    Missing,
+}
+
+/// Checks a line, its newline taken off, against its own hash.
+pub(super) fn seal_of(text: &[u8]) -> Seal<'_> {
+    let parts = text.len().checked_sub(KEY.len() + HEX + CLOSE.len()).map(|at| text.split_at(at));
+    let Some((body, rest)) = parts else { return Seal::Missing };
+    let stated = rest.strip_prefix(KEY).and_then(|rest| rest.strip_suffix(CLOSE)).and_then(|hex| std::str::from_utf8(hex).ok());
+    match stated {
+        None => Seal::Missing,
+        Some(stated) if stated == hash_of(body) => Seal::Fits(stated),
+        Some(_) => Seal::Wrong,
+    }
+}
+
+/// What binds a line to its neighbours, whatever else later versions put in it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Link {
+    pub version: u32,
+    pub time: Timestamp,
+    pub seq: u64,
+    pub previous: String,
+    pub hash: String,
+}
+
+/// The links of a line, or nothing where it is no line of the records.
+pub(super) fn link(text: &[u8]) -> Option<Link> {
+    serde_json::from_slice(text).ok()
+}

@@ -1,1 +1,127 @@
-//! fold
+//! The fold of the records: what they amount to, per target and place. Pure, except [`read`].
+
+mod checkpoint;
+mod file;
+mod target;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::chain::GENESIS;
+use super::files;
+use super::line::{Kind, Line};
+
+pub(super) use file::fold_file;
+pub use target::{PlaceState, TargetState, Trouble};
+
+/// What all lines so far amount to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Every target that was recorded and not retired, by name.
+    pub targets: BTreeMap<String, TargetState>,
+    /// SHA-256 of the schedule last in force.
+    pub schedule: Option<String>,
+    /// `seq` of the last line; 0 when there is none.
+    pub seq: u64,
+    /// `hash` of the last line; [`chain::GENESIS`] when there is none.
+    pub head: String,
+    /// Time of the last line.
+    pub time: Option<Timestamp>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { targets: BTreeMap::new(), schedule: None, seq: 0, head: GENESIS.to_owned(), time: None }
+    }
+}
+
+impl State {
+    /// Takes one more line into account. Lines come in the order in which they were written.
+    pub fn apply(&mut self, line: &Line) {
+        self.advance(line.seq, &line.hash, line.time);
+        if matches!(line.kind, Kind::CheckpointEnd | Kind::Started | Kind::Reloaded) && line.schedule.is_some() {
+            self.schedule.clone_from(&line.schedule);
+        }
+        let Some(name) = &line.target else { return };
+        match line.kind {
+            Kind::Checkpoint => {
+                self.targets.insert(name.clone(), TargetState::from_checkpoint(line));
+            }
+            Kind::Rotated => self.target(name).rotated(line),
+            Kind::Failed => self.target(name).failed(line),
+            Kind::Paid => self.target(name).paid(line),
+            Kind::Adopted => self.target(name).adopted(line),
+            Kind::Rejected => self.target(name).rejected(line),
+            Kind::Retired => {
+                self.targets.remove(name);
+            }
+            // What a person took for himself, and what became of the daemon, changes no target.
+            Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
+            Kind::Minted | Kind::Executed | Kind::Gap => {}
+        }
+    }
+
+    /// Only moves the end of the chain, for lines that say what the state says already.
+    pub(super) fn advance(&mut self, seq: u64, head: &str, time: Timestamp) {
+        self.seq = seq;
+        head.clone_into(&mut self.head);
+        self.time = Some(time);
+    }
+
+    fn target(&mut self, name: &str) -> &mut TargetState {
+        if !self.targets.contains_key(name) {
+            self.targets.insert(name.to_owned(), TargetState::default());
+        }
+        self.targets.get_mut(name).expect("it was put there just now")
+    }
+}
+
+/// Why records cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The folder or a file in it.
+    #[error("cannot read records at {}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line that is none.
+    #[error("{}:{line}: not a record; `tokenferry records verify` says more", path.display())]
+    NotARecord {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+    },
+    /// Written by a later program.
+    #[error("{}:{line}: record of version {version}, which this program does not know: use the newer tokenferry", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// The line's version.
+        version: u32,
+    },
+}
+
+/// Folds a folder's records without taking its lock: for looking on while nobody, or somebody else,
+/// writes. An empty folder gives an empty state; damage is passed over (`chain::verify` tells it).
+///
+/// # Errors
+/// [`ReadError`] where the folder cannot be read or a newer program wrote it.
+pub fn read(directory: &Path) -> Result<State, ReadError> {
+    let unreadable = |source| ReadError::Unreadable { path: directory.to_owned(), source };
+    for file in files::list(directory).map_err(unreadable)?.iter().rev() {
+        let folded = fold_file(&file.path)?;
+        if folded.complete() {
+            return Ok(folded.state);
+        }
+    }
+    Ok(State::default())
+}

@@ -34,6 +34,9 @@ pub struct Line {
     /// `NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<String>,
+    /// Names what the target asks for (cluster, account, audiences, binding), its duration apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
     /// The target's labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -88,10 +91,13 @@ pub struct Line {
     /// Lines in the checkpoint (`checkpointEnd`) or lines lost (`gap`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// What the target's history amounts to (`checkpoint` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
     /// Hash of the line before.
     #[serde(default)]
     pub previous: String,
-    /// SHA-256 over this line without this key, the hash before it included.
+    /// SHA-256 over this line without this key, the hash before it included; always the last key.
     #[serde(default)]
     pub hash: String,
 }
@@ -108,6 +114,7 @@ impl Line {
             generation: None,
             cluster: None,
             service_account: None,
+            ask: None,
             labels: BTreeMap::new(),
             reason: None,
             actor: None,
@@ -126,10 +133,32 @@ impl Line {
             removed: Vec::new(),
             changed: Vec::new(),
             count: None,
+            standing: None,
             previous: String::new(),
             hash: String::new(),
         }
     }
+}
+
+/// What a checkpoint knows of a target beyond its token: the fold of lines that `keep` may have removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// When it was last `rotated` or `adopted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rotation: Option<Timestamp>,
+    /// When its token was last proven good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_at: Option<Timestamp>,
+    /// Since when its token is known to be refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected_at: Option<Timestamp>,
+    /// When `error` was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
+    /// `failed` records since the last success.
+    #[serde(default, skip_serializing_if = "is_zero_u64")]
+    pub failures: u64,
 }
 
 /// What happened.
@@ -220,11 +249,18 @@ pub struct SinkLine {
     /// For `fellBack`: the place that was written instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
-    /// `jti` of the token that the place holds (checkpoints only, where it differs from the target's).
+    /// `jti` of the token that the place holds (checkpoints only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
+    /// Since when the place has this outcome (checkpoints only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+fn is_zero_u64(n: &u64) -> bool {
     *n == 0
 }

@@ -1,10 +1,16 @@
 //! What happened? One JSON line for each event, chained by hash, appended durably; the fold of them is
 //! the daemon's state.
+//!
+//! `line` is one event, `chain` binds it to the one before, `append` writes, `fold` turns lines into
+//! state, `files` and `query` read. Nothing here holds token bytes.
 
 pub mod append;
 pub mod chain;
+mod files;
 pub mod fold;
 pub mod line;
 pub mod query;
 
-pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
+pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
+pub use fold::{PlaceState, ReadError, State, TargetState, Trouble, read};
+pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing};

@@ -1,0 +1,269 @@
+//! The file being written: lines in, durable lines out; when it has grown, the next one.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::fdatasync;
+
+use super::folder::Folder;
+use super::recover::{Found, Tail, UNFINISHED};
+use super::{OpenError, Options, State};
+use crate::record::chain;
+use crate::record::files;
+use crate::record::line::Line;
+
+/// How often closed files are looked at for their age, while lines come.
+const SWEEP: Duration = Duration::from_secs(3600);
+/// How long a failed roll-over is left alone: appending goes on in the old file.
+const ROLL_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why lines could not be made durable. The text has the cause in it: it is for [`super::Health`].
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    #[error("cannot {action} {}: {cause}", path.display())]
+    File { action: &'static str, path: PathBuf, cause: io::Error },
+    #[error("{} was removed or cut by somebody else while it was written", path.display())]
+    Removed { path: PathBuf },
+    #[error("{error}{}", std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default())]
+    Folder { error: OpenError },
+}
+
+/// An open file of which a known part is durable.
+#[derive(Debug)]
+struct Current {
+    file: File,
+    tail: Tail,
+}
+
+/// A file to cut back.
+#[derive(Debug, Clone)]
+struct Uncertain {
+    tail: Tail,
+    /// Whether a sync of it failed: then it is left for a new file, because the kernel may have dropped
+    /// what it could not write and would not say so again.
+    failed_sync: bool,
+}
+
+/// Owns the folder and the state of all that is durable in it.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    folder: Folder,
+    options: Options,
+    state: State,
+    current: Option<Current>,
+    /// A file that may hold more than is acknowledged: cut back before anything else is written.
+    uncertain: Option<Uncertain>,
+    /// The next line goes to a new file.
+    anew: bool,
+    swept: Option<Instant>,
+    roll_after: Option<Instant>,
+}
+
+impl Scribe {
+    pub fn new(folder: Folder, options: Options, found: Found) -> Self {
+        let uncertain = found.tail.map(|tail| Uncertain { tail, failed_sync: false });
+        Self { folder, options, state: found.state, current: None, uncertain, anew: false, swept: None, roll_after: None }
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The next line goes to a new file, which opens with a checkpoint of all that is known.
+    pub fn start_anew(&mut self) {
+        self.anew = true;
+    }
+
+    /// Takes a line that will never be written into the state, so that the next checkpoint tells its effect.
+    pub fn apply_lost(&mut self, line: &Line) {
+        let (seq, head, time) = (self.state.seq, std::mem::take(&mut self.state.head), self.state.time);
+        self.state.apply(line);
+        (self.state.seq, self.state.head, self.state.time) = (seq, head, time);
+    }
+
+    /// Sees to it that there is a file to append to.
+    pub fn make_ready(&mut self) -> Result<(), WriteError> {
+        if !self.folder.stands() {
+            self.current = None;
+            self.uncertain = None;
+            self.folder = Folder::take(self.folder.path()).map_err(|error| WriteError::Folder { error })?;
+        }
+        if let Some(uncertain) = self.uncertain.clone() {
+            self.cut_back(uncertain)?;
+        }
+        if self.current.is_none() || self.anew {
+            self.begin_file()?;
+        }
+        if self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    /// Makes lines durable, in order, all or none, and takes them into the state.
+    pub fn commit(&mut self, lines: &mut [Line]) -> Result<(), WriteError> {
+        self.make_ready()?;
+        let mut text = Vec::with_capacity(lines.len() * 768);
+        let (mut seq, mut head) = (self.state.seq, self.state.head.clone());
+        for line in &mut *lines {
+            seq += 1;
+            chain::seal(line, seq, &head, &mut text);
+            head.clone_from(&line.hash);
+        }
+        self.put(&text)?;
+        for line in &*lines {
+            self.state.apply(line);
+        }
+        self.roll();
+        Ok(())
+    }
+
+    /// Writes and syncs. On failure nothing of it is acknowledged, and the file is cut back before it is
+    /// used again.
+    fn put(&mut self, text: &[u8]) -> Result<(), WriteError> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        let path = self.folder.path().join(&current.tail.name);
+        if let Err(cause) = current.file.write_all(text) {
+            self.uncertain = Some(Uncertain { tail: current.tail, failed_sync: false });
+            return Err(WriteError::File { action: "write", path, cause });
+        }
+        if let Err(cause) = fdatasync(&current.file) {
+            self.uncertain = Some(Uncertain { tail: current.tail, failed_sync: true });
+            return Err(WriteError::File { action: "sync", path, cause: cause.into() });
+        }
+        current.tail.length += text.len() as u64;
+        if !(self.folder.stands() && self.folder.holds(&current.tail.name, &current.file, current.tail.length)) {
+            return Err(WriteError::Removed { path });
+        }
+        self.current = Some(current);
+        Ok(())
+    }
+
+    /// Cuts a file to what is acknowledged and goes on in it, unless its sync failed.
+    fn cut_back(&mut self, uncertain: Uncertain) -> Result<(), WriteError> {
+        let Uncertain { tail, failed_sync } = uncertain;
+        let path = self.folder.path().join(&tail.name);
+        let cut = || -> io::Result<File> {
+            let mut file = self.folder.reopen(&tail.name)?;
+            match file.metadata()?.len().cmp(&tail.length) {
+                Ordering::Less => return Err(io::ErrorKind::NotFound.into()),
+                Ordering::Equal => {}
+                Ordering::Greater => {
+                    file.set_len(tail.length)?;
+                    file.sync_all()?;
+                }
+            }
+            file.seek(SeekFrom::Start(tail.length))?;
+            Ok(file)
+        };
+        match cut() {
+            Ok(file) if !failed_sync => self.current = Some(Current { file, tail }),
+            // A disk that failed once may refuse the cut as well: the new file counts.
+            Ok(_) => {}
+            Err(error) if failed_sync || error.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(WriteError::File { action: "go on in", path, cause }),
+        }
+        self.uncertain = None;
+        Ok(())
+    }
+
+    /// Opens the next file. It gets its name only once its checkpoint is whole and durable.
+    fn begin_file(&mut self) -> Result<(), WriteError> {
+        let name = files::name(self.state.seq + 1);
+        let unfinished = format!("{name}{UNFINISHED}");
+        let begun = self.write_checkpoint(&unfinished).and_then(|(file, length, last)| {
+            self.folder.rename(&unfinished, &name)?;
+            match self.folder.sync() {
+                Ok(()) => Ok((file, length, last)),
+                Err(error) => {
+                    // Not there durably means not there at all: the next attempt needs the name.
+                    let _ = self.folder.remove(&name);
+                    Err(error)
+                }
+            }
+        });
+        match begun {
+            Ok((file, length, last)) => {
+                self.state.advance(last.seq, &last.hash, last.time);
+                self.current = Some(Current { file, tail: Tail { name, length, checkpoint: length } });
+                self.anew = false;
+                Ok(())
+            }
+            Err(cause) => {
+                // Gives its room back; where that fails too the next attempt removes it first.
+                let _ = self.folder.remove(&unfinished);
+                Err(WriteError::File { action: "begin", path: self.folder.path().join(name), cause })
+            }
+        }
+    }
+
+    fn write_checkpoint(&self, name: &str) -> io::Result<(File, u64, Line)> {
+        let file = match self.folder.create(name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.folder.remove(name)?;
+                self.folder.create(name)?
+            }
+            other => other?,
+        };
+        let mut output = BufWriter::with_capacity(256 << 10, file);
+        let (mut seq, mut head, mut length) = (self.state.seq, self.state.head.clone(), 0);
+        let mut text = Vec::with_capacity(1024);
+        let mut last = None;
+        for mut line in self.state.checkpoint_lines(Timestamp::now()) {
+            seq += 1;
+            text.clear();
+            chain::seal(&mut line, seq, &head, &mut text);
+            output.write_all(&text)?;
+            head.clone_from(&line.hash);
+            length += text.len() as u64;
+            last = Some(line);
+        }
+        let file = output.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        Ok((file, length, last.expect("a checkpoint has at least its end")))
+    }
+
+    /// Goes on in a new file once this one has grown. A failure costs nothing: this one goes on.
+    fn roll(&mut self) {
+        let Some(current) = &self.current else { return };
+        let limit = self.options.max_size.max(current.tail.checkpoint.saturating_mul(4));
+        let early = self.roll_after.is_some_and(|after| Instant::now() < after);
+        if current.tail.length < limit || early {
+            return;
+        }
+        match self.begin_file() {
+            Ok(()) => {
+                self.roll_after = None;
+                self.sweep();
+            }
+            Err(error) => {
+                tracing::warn!("{error}; records go on in the old file");
+                self.roll_after = Some(Instant::now() + ROLL_AGAIN);
+            }
+        }
+    }
+
+    /// Removes closed files that are old enough, the oldest first, so that what is kept has no hole. A
+    /// file was closed when the next one began.
+    fn sweep(&mut self) {
+        self.swept = Some(Instant::now());
+        let Some(current) = &self.current else { return };
+        let Ok(files) = files::list(self.folder.path()) else { return };
+        let keep = SignedDuration::from_secs(i64::try_from(self.options.keep).unwrap_or(i64::MAX));
+        let Ok(oldest) = Timestamp::now().saturating_sub(keep) else { return };
+        for pair in files.windows(2) {
+            let [file, next] = pair else { break };
+            if file.name == current.tail.name || files::begin(&next.path).is_none_or(|closed| closed >= oldest) {
+                break;
+            }
+            if let Err(error) = self.folder.remove(&file.name) {
+                tracing::warn!("cannot remove {}, which is older than records.keep: {error}", file.path.display());
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! State to lines and back: what opens each file, so that the files before it may go.
+
+use jiff::Timestamp;
+
+use super::{PlaceState, State, TargetState, Trouble};
+use crate::record::line::{Kind, Line, SinkLine, Standing};
+
+impl State {
+    /// One line per target, closed by `checkpointEnd` with their count. Folding them gives this state
+    /// again, but for `seq`, `head` and `time`, which the writer gives them.
+    pub fn checkpoint(&self, now: Timestamp) -> Vec<Line> {
+        self.checkpoint_lines(now).collect()
+    }
+
+    /// The same, one line in memory at a time.
+    pub(in crate::record) fn checkpoint_lines(&self, now: Timestamp) -> impl Iterator<Item = Line> + '_ {
+        let mut end = Line::new(Kind::CheckpointEnd, now);
+        end.count = Some(self.targets.len() as u64);
+        end.schedule.clone_from(&self.schedule);
+        self.targets.iter().map(move |(name, target)| target.to_checkpoint(name, now)).chain(std::iter::once(end))
+    }
+}
+
+impl TargetState {
+    fn to_checkpoint(&self, name: &str, now: Timestamp) -> Line {
+        Line {
+            target: Some(name.to_owned()),
+            generation: Some(self.generation),
+            cluster: self.cluster.clone(),
+            service_account: self.service_account.clone(),
+            ask: self.ask.clone(),
+            labels: self.labels.clone(),
+            reason: self.reason,
+            requested: self.requested,
+            granted: self.granted,
+            issued_at: self.issued_at,
+            expires_at: self.expires_at,
+            jti: self.jti.clone(),
+            proof: self.proof,
+            sinks: self.places.iter().map(PlaceState::to_line).collect(),
+            error: self.last_error.as_ref().map(|trouble| trouble.error.clone()),
+            standing: Some(Standing {
+                last_rotation: self.last_rotation,
+                proven_at: self.proven_at,
+                rejected_at: self.rejected_at,
+                failed_at: self.last_error.as_ref().map(|trouble| trouble.at),
+                failures: self.failures,
+            }),
+            ..Line::new(Kind::Checkpoint, now)
+        }
+    }
+
+    pub(super) fn from_checkpoint(line: &Line) -> Self {
+        let standing = line.standing.clone().unwrap_or_default();
+        Self {
+            generation: line.generation.unwrap_or(0),
+            cluster: line.cluster.clone(),
+            service_account: line.service_account.clone(),
+            ask: line.ask.clone(),
+            labels: line.labels.clone(),
+            reason: line.reason,
+            jti: line.jti.clone(),
+            issued_at: line.issued_at,
+            expires_at: line.expires_at,
+            requested: line.requested,
+            granted: line.granted,
+            proof: line.proof,
+            proven_at: standing.proven_at,
+            rejected_at: standing.rejected_at,
+            last_rotation: standing.last_rotation,
+            last_error: standing.failed_at.map(|at| Trouble { at, error: line.error.clone().unwrap_or_default() }),
+            failures: standing.failures,
+            places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
+        }
+    }
+}
+
+impl PlaceState {
+    fn to_line(&self) -> SinkLine {
+        SinkLine {
+            sink: self.sink.clone(),
+            place: self.place.clone(),
+            outcome: self.outcome,
+            sha256: self.sha256.clone(),
+            attempts: 0,
+            kind: self.kind.clone(),
+            error: self.error.clone(),
+            fallback: self.fallback.clone(),
+            jti: self.jti.clone(),
+            since: Some(self.since),
+        }
+    }
+
+    fn from_line(line: &SinkLine, time: Timestamp) -> Self {
+        Self {
+            sink: line.sink.clone(),
+            place: line.place.clone(),
+            outcome: line.outcome,
+            sha256: line.sha256.clone(),
+            jti: line.jti.clone(),
+            fallback: line.fallback.clone(),
+            since: line.since.unwrap_or(time),
+            kind: line.kind.clone(),
+            error: line.error.clone(),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What became of one target: how each event changes it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::record::line::{Line, Outcome, Proof, Reason, SinkLine};
+
+/// What the records say of one target.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TargetState {
+    /// Tokens minted so far.
+    pub generation: u64,
+    /// Its cluster.
+    pub cluster: Option<String>,
+    /// `NAMESPACE/NAME`.
+    pub service_account: Option<String>,
+    /// Names what its token was asked for.
+    pub ask: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Why it was last rotated.
+    pub reason: Option<Reason>,
+    /// `jti` of the newest token that reached a place.
+    pub jti: Option<String>,
+    /// That token's `iat`.
+    pub issued_at: Option<Timestamp>,
+    /// That token's `exp`.
+    pub expires_at: Option<Timestamp>,
+    /// Seconds of life asked for.
+    pub requested: Option<u64>,
+    /// Seconds of life given.
+    pub granted: Option<u64>,
+    /// How that token was proven good.
+    pub proof: Option<Proof>,
+    /// When it was.
+    pub proven_at: Option<Timestamp>,
+    /// Since when that token is known to be refused.
+    pub rejected_at: Option<Timestamp>,
+    /// When the target was last `rotated` or `adopted`.
+    pub last_rotation: Option<Timestamp>,
+    /// The last failure, until a success.
+    pub last_error: Option<Trouble>,
+    /// `failed` records since the last success.
+    pub failures: u64,
+    /// Its places, in the schedule's order.
+    pub places: Vec<PlaceState>,
+}
+
+/// A failure and its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// What was recorded.
+    pub error: String,
+}
+
+/// What the records say of one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceState {
+    /// The sink's key in the schedule.
+    pub sink: String,
+    /// The place as people name it.
+    pub place: String,
+    /// What became of it last.
+    pub outcome: Outcome,
+    /// SHA-256 of the bytes that stand there, of whichever token.
+    pub sha256: Option<String>,
+    /// `jti` of the token that stands there.
+    pub jti: Option<String>,
+    /// Where the newest token was put instead.
+    pub fallback: Option<String>,
+    /// Since when it has this outcome: an owed place keeps the time at which it became owed.
+    pub since: Timestamp,
+    /// The failure's machine word, while it is not written.
+    pub kind: Option<String>,
+    /// The failure in words, while it is not written.
+    pub error: Option<String>,
+}
+
+impl PlaceState {
+    /// Whether the place still waits for the newest token.
+    pub fn owed(&self) -> bool {
+        matches!(self.outcome, Outcome::Owed | Outcome::FellBack)
+    }
+
+    fn is_that_of(&self, line: &SinkLine) -> bool {
+        self.sink == line.sink && self.place == line.place
+    }
+
+    fn new(line: &SinkLine, time: Timestamp) -> Self {
+        Self {
+            sink: line.sink.clone(),
+            place: line.place.clone(),
+            outcome: line.outcome,
+            sha256: None,
+            jti: None,
+            fallback: None,
+            since: time,
+            kind: None,
+            error: None,
+        }
+    }
+
+    fn take(&mut self, line: &SinkLine, jti: Option<&String>, time: Timestamp) {
+        let arrived = arrived(line.outcome);
+        if arrived || self.outcome != line.outcome {
+            self.since = time;
+        }
+        self.outcome = line.outcome;
+        self.fallback.clone_from(&line.fallback);
+        self.kind.clone_from(&line.kind);
+        self.error.clone_from(&line.error);
+        if arrived {
+            self.sha256.clone_from(&line.sha256);
+            self.jti = jti.cloned();
+        }
+    }
+}
+
+/// Whether the place itself holds the token now.
+fn arrived(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Written | Outcome::Unchanged)
+}
+
+impl TargetState {
+    /// A rotation that is done: its line lists every place, so places that it does not list are gone.
+    pub(super) fn rotated(&mut self, line: &Line) {
+        self.describe(line);
+        self.take_token(line);
+        self.places.retain(|place| line.sinks.iter().any(|sink| place.is_that_of(sink)));
+        self.take_places(line);
+        self.reason = line.reason.or(self.reason);
+        self.succeeded(line.time);
+    }
+
+    /// A rotation that is over without success. Its token counts only if some place has it: after a
+    /// restart nobody else would.
+    pub(super) fn failed(&mut self, line: &Line) {
+        self.describe(line);
+        if line.sinks.iter().any(|sink| arrived(sink.outcome) || sink.outcome == Outcome::FellBack) {
+            self.take_token(line);
+        }
+        self.take_places(line);
+        self.failures += 1;
+        self.trouble(line);
+    }
+
+    /// An owed place has the token. Once none is owed the failure that left it so is over.
+    pub(super) fn paid(&mut self, line: &Line) {
+        if line.jti != self.jti && line.expires_at.is_some() {
+            self.take_token(line);
+        }
+        self.take_places(line);
+        if self.places.iter().all(|place| arrived(place.outcome)) {
+            self.failures = 0;
+            self.last_error = None;
+        }
+    }
+
+    /// A token of ours was found at a place, newer than what was recorded.
+    pub(super) fn adopted(&mut self, line: &Line) {
+        self.describe(line);
+        self.take_token(line);
+        self.take_places(line);
+        self.reason = line.reason.or(self.reason);
+        self.succeeded(line.time);
+    }
+
+    /// The token at hand is refused. A line about another token (a fresh one that was never published)
+    /// says nothing of this one.
+    pub(super) fn rejected(&mut self, line: &Line) {
+        if line.jti.is_none() || line.jti == self.jti {
+            self.rejected_at = Some(line.time);
+        }
+        self.trouble(line);
+    }
+
+    fn describe(&mut self, line: &Line) {
+        self.generation = self.generation.max(line.generation.unwrap_or(0));
+        if line.cluster.is_some() {
+            self.cluster.clone_from(&line.cluster);
+        }
+        if line.service_account.is_some() {
+            self.service_account.clone_from(&line.service_account);
+        }
+        if line.ask.is_some() {
+            self.ask.clone_from(&line.ask);
+        }
+        self.labels.clone_from(&line.labels);
+    }
+
+    fn take_token(&mut self, line: &Line) {
+        self.generation = self.generation.max(line.generation.unwrap_or(0));
+        self.jti.clone_from(&line.jti);
+        self.issued_at = line.issued_at;
+        self.expires_at = line.expires_at;
+        self.requested = line.requested;
+        self.granted = line.granted;
+        self.proof = line.proof;
+        self.proven_at = line.proof.map(|_| line.time);
+        self.rejected_at = None;
+    }
+
+    fn take_places(&mut self, line: &Line) {
+        for sink in &line.sinks {
+            let index = self.places.iter().position(|place| place.is_that_of(sink)).unwrap_or_else(|| {
+                self.places.push(PlaceState::new(sink, line.time));
+                self.places.len() - 1
+            });
+            self.places[index].take(sink, line.jti.as_ref(), line.time);
+        }
+    }
+
+    fn succeeded(&mut self, time: Timestamp) {
+        self.last_rotation = Some(time);
+        self.failures = 0;
+        self.last_error = None;
+    }
+
+    fn trouble(&mut self, line: &Line) {
+        let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|sink| sink.error.clone()));
+        self.last_error = Some(Trouble { at: line.time, error: error.unwrap_or_default() });
+    }
+}
