@@ -1,6 +1,7 @@
 //! The stores that several places share: their settings, logins and clients.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -64,4 +65,16 @@ impl Stores {
     pub fn aws(&self, name: &str) -> Option<&Arc<aws::AwsStore>> {
         self.aws.get(name)
     }
+}
+
+/// The error and what caused it, down to the first cause. Only what a transport says is fit for a message;
+/// an error that was made from an answer may carry it.
+pub(super) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
+        // An I/O error's `source` leaves out the very error that it carries.
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
 }

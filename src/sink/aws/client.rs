@@ -1,0 +1,89 @@
+//! The client of one AWS store: our HTTP stack, no hidden retries, credentials by the normal AWS chain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_secretsmanager::config::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+
+use crate::sink::aws::{AwsStore, refusal};
+use crate::sink::{Failure, FailureKind};
+
+pub(super) use aws_sdk_secretsmanager::Client;
+
+/// An endpoint that does not take our connection in this time is called unavailable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Idle connections are closed soon: their buffers hold what went through them.
+const IDLE: Duration = Duration::from_secs(15);
+
+impl AwsStore {
+    /// The client; made at first use, when credentials have been found once.
+    ///
+    /// # Errors
+    /// `Refused` without region or credentials, `Unavailable` where their source does not answer.
+    pub(super) async fn client(&self) -> Result<Arc<Client>, Failure> {
+        let mut kept = self.client.lock().await;
+        if let Some(client) = kept.as_ref() {
+            return Ok(client.clone());
+        }
+        Ok(kept.insert(Arc::new(self.new_client().await?)).clone())
+    }
+
+    /// Forgets a client whose credentials were refused: the next one reads them anew.
+    pub(super) async fn forget(&self, refused: &Arc<Client>) {
+        let mut kept = self.client.lock().await;
+        if kept.as_ref().is_some_and(|client| Arc::ptr_eq(client, refused)) {
+            *kept = None;
+        }
+    }
+
+    async fn new_client(&self) -> Result<Client, Failure> {
+        let config = self.config().await;
+        if config.region().is_none() {
+            return Err(self.failure(FailureKind::Refused, "no AWS region found: set `region` in the store, or AWS_REGION"));
+        }
+        let source = self.credentials(&config).await.ok_or_else(|| self.failure(FailureKind::Refused, refusal::NO_CREDENTIALS))?;
+        if let Err(error) = source.provide_credentials().await {
+            let verdict = refusal::of_credentials(&error).unwrap_or_else(refusal::no_credentials);
+            return Err(verdict.into_failure(&self.name));
+        }
+        let mut settings = aws_sdk_secretsmanager::config::Builder::from(&config).credentials_provider(source);
+        if let Some(endpoint) = &self.spec.endpoint {
+            // Of this service alone: roles are taken over at STS.
+            settings = settings.endpoint_url(endpoint);
+        }
+        Ok(Client::from_conf(settings.build()))
+    }
+
+    async fn config(&self) -> SdkConfig {
+        let http =
+            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).pool_idle_timeout(IDLE).build_https();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
+        if let Some(region) = &self.spec.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(profile) = &self.spec.profile {
+            loader = loader.profile_name(profile);
+        }
+        loader.load().await
+    }
+
+    async fn credentials(&self, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
+        let own = config.credentials_provider()?;
+        let Some(role) = &self.spec.assume_role else { return Some(own) };
+        let mut assumed = AssumeRoleProvider::builder(&role.role_arn).session_name("tokenferry").configure(config);
+        if let Some(id) = &role.external_id {
+            assumed = assumed.external_id(id);
+        }
+        Some(SharedCredentialsProvider::new(assumed.build().await))
+    }
+}

@@ -1,0 +1,122 @@
+//! `awsSecretsManager`: a secret, or one field of a JSON secret, in AWS Secrets Manager.
+
+mod client;
+mod refusal;
+mod secret;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
+
+use crate::sink::{Context, Failure, FailureKind, Put, Stores};
+use crate::token::Payload;
+
+/// `awsSecretsManager: {store, secretId, key}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AwsSpec {
+    /// Name of the store.
+    pub store: String,
+    /// Name or ARN of the secret.
+    pub secret_id: String,
+    /// Field of a JSON secret; the whole secret when absent.
+    pub key: Option<String>,
+}
+
+/// `awsSecretsManager` under `stores`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct AwsStoreSpec {
+    /// Region; the normal AWS chain's when absent.
+    pub region: Option<String>,
+    /// Profile of the shared AWS files.
+    pub profile: Option<String>,
+    /// Another address than AWS's own.
+    pub endpoint: Option<String>,
+    /// Key that encrypts secrets which we create.
+    pub kms_key_id: Option<String>,
+    /// Take over another role.
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// `assumeRole: {roleArn, externalId}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AssumeRole {
+    /// The role.
+    pub role_arn: String,
+    /// What its trust policy may ask for.
+    pub external_id: Option<String>,
+}
+
+/// One AWS account and region with our credentials. Its client is shared by all places.
+pub struct AwsStore {
+    name: String,
+    spec: AwsStoreSpec,
+    client: Mutex<Option<Arc<client::Client>>>,
+}
+
+impl AwsStore {
+    /// Nothing is opened before the first put.
+    pub fn new(name: &str, spec: AwsStoreSpec) -> Self {
+        Self { name: name.into(), spec, client: Mutex::default() }
+    }
+
+    /// The settings that it was made from.
+    pub fn spec(&self) -> &AwsStoreSpec {
+        &self.spec
+    }
+
+    fn failure(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {
+        Failure::new(kind, format!("AWS store `{}`: {what}", self.name))
+    }
+}
+
+/// Bytes that a secret may have (AWS Secrets Manager quotas).
+const LARGEST: usize = 65_536;
+
+/// How long [`held`] may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes one attempt to set the secret, or our field of it. A secret that is missing is created.
+///
+/// # Errors
+/// [`Failure`]: `Unavailable` (not reachable, 5xx, no answer in time), `Throttled`, `Refused` (credentials,
+/// rights, the secret's state), `Conflict` (somebody else wrote meanwhile), `BadAnswer`, `TooLarge`.
+pub(super) async fn put(spec: &AwsSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<Put, Failure> {
+    let store = of(spec, stores)?;
+    let text = std::str::from_utf8(payload.expose()).map_err(|_| {
+        let what = format!("`{}` takes text and the payload is not UTF-8: choose another `format`", spec.secret_id);
+        store.failure(FailureKind::Refused, what)
+    })?;
+    if text.len() > LARGEST {
+        return Err(secret::too_large(store, spec, text.len()));
+    }
+    in_time(store, context.timeout, secret::set(store, spec, text, context.issue)).await
+}
+
+/// What the place holds now, `None` where there is no such secret or field.
+///
+/// # Errors
+/// [`Failure`], as for a put; a field that is no text is `Refused`.
+pub async fn held(spec: &AwsSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
+    let store = of(spec, stores)?;
+    in_time(store, READ_TIMEOUT, secret::get(store, spec)).await
+}
+
+fn of<'a>(spec: &AwsSpec, stores: &'a Stores) -> Result<&'a AwsStore, Failure> {
+    let unknown = || Failure::new(FailureKind::Refused, format!("the schedule has no AWS store `{}`", spec.store));
+    stores.aws(&spec.store).map(AsRef::as_ref).ok_or_else(unknown)
+}
+
+/// The SDK logs answers at its finer levels; here nobody listens.
+async fn in_time<T>(store: &AwsStore, limit: Duration, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, attempt).with_subscriber(NoSubscriber::default()).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(store.failure(FailureKind::Unavailable, format_args!("no answer within {} s", limit.as_secs_f32()))),
+    }
+}

@@ -1,0 +1,192 @@
+//! A secret in AWS Secrets Manager: read, compared, written with an idempotency token.
+
+use std::sync::Arc;
+
+use aws_sdk_secretsmanager::error::SdkError;
+use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use crate::sink::aws::client::Client;
+use crate::sink::aws::refusal::{self, Verdict};
+use crate::sink::aws::{AwsSpec, AwsStore, LARGEST};
+use crate::sink::{Failure, FailureKind, Put};
+use crate::token::{Payload, render};
+
+/// A secret's current version.
+#[derive(Default)]
+struct Current {
+    /// `None`: no secret, or none with a value.
+    text: Option<Zeroizing<String>>,
+    version: String,
+}
+
+/// Sets the secret, or our field of it, where it differs.
+///
+/// # Errors
+/// As for a put.
+pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: &str) -> Result<Put, Failure> {
+    with_client(store, async |client| {
+        let current = read(client, spec).await?;
+        let text = match &spec.key {
+            None => Zeroizing::new(payload.to_owned()),
+            Some(key) => merged(current.text.as_deref().map(String::as_str), key, payload).ok_or_else(|| not_an_object(spec))?,
+        };
+        if spec.key.is_none() && current.text.as_ref() == Some(&text)
+            || field(&current, spec).as_deref().map(String::as_str) == Some(payload)
+        {
+            return Ok(Put::Unchanged);
+        }
+        if text.len() > LARGEST {
+            return Err(larger(spec, text.len()));
+        }
+        write(client, store, spec, &text, &request_token(&spec.secret_id, issue, &text, &current.version)).await
+    })
+    .await
+}
+
+/// What the place holds.
+///
+/// # Errors
+/// As for a put; `Refused` where the field is no text.
+pub(super) async fn get(store: &AwsStore, spec: &AwsSpec) -> Result<Option<Payload>, Failure> {
+    with_client(store, async |client| {
+        let current = read(client, spec).await?;
+        let Some(key) = &spec.key else { return Ok(current.text.map(|text| Payload::new(text.as_bytes().to_vec()))) };
+        let Some(text) = &current.text else { return Ok(None) };
+        let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| not_an_object(spec))?;
+        match fields.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(Payload::new(text.as_bytes().to_vec()))),
+            Some(_) => Err(Verdict::new(FailureKind::Refused, format!("`{key}` of `{}` is no text", spec.secret_id))),
+        }
+    })
+    .await
+}
+
+/// The failure of a secret that would be larger than AWS stores.
+pub(super) fn too_large(store: &AwsStore, spec: &AwsSpec, size: usize) -> Failure {
+    larger(spec, size).into_failure(&store.name)
+}
+
+/// Does it, and once more with credentials read anew where the first ones were refused.
+async fn with_client<T>(store: &AwsStore, attempt: impl AsyncFn(&Client) -> Result<T, Verdict>) -> Result<T, Failure> {
+    let client: Arc<Client> = store.client().await?;
+    let verdict = match attempt(&client).await {
+        Err(verdict) if verdict.credentials => {
+            store.forget(&client).await;
+            let client = store.client().await?;
+            attempt(&client).await
+        }
+        outcome => outcome,
+    };
+    verdict.map_err(|verdict| verdict.into_failure(&store.name))
+}
+
+async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
+    let found = match client.get_secret_value().secret_id(&spec.secret_id).send().await {
+        Ok(found) => found,
+        Err(SdkError::ServiceError(refused)) if refused.err().is_resource_not_found_exception() => return Ok(Current::default()),
+        Err(error) => return Err(refusal::of(&error, &format!("cannot read `{}`", spec.secret_id), "secretsmanager:GetSecretValue")),
+    };
+    let GetSecretValueOutput { secret_string, secret_binary, version_id, .. } = found;
+    if secret_string.is_none() && secret_binary.is_some() && spec.key.is_some() {
+        return Err(not_an_object(spec));
+    }
+    Ok(Current { text: secret_string.map(Zeroizing::new), version: version_id.unwrap_or_default() })
+}
+
+async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<Put, Verdict> {
+    let doing = format!("cannot write `{}`", spec.secret_id);
+    let put = client.put_secret_value().secret_id(&spec.secret_id).secret_string(text).client_request_token(token).send().await;
+    match put {
+        Ok(_) => return Ok(Put::Written),
+        Err(SdkError::ServiceError(refused)) if refused.err().is_resource_not_found_exception() => {}
+        Err(error) => return Err(refusal::of(&error, &doing, "secretsmanager:PutSecretValue")),
+    }
+    if spec.secret_id.starts_with("arn:") {
+        let why = format!("{doing}: there is no such secret, and one cannot be created by its ARN: write its name, or create it first");
+        return Err(Verdict::new(FailureKind::Refused, why));
+    }
+    let created = client.create_secret().name(&spec.secret_id).secret_string(text).client_request_token(token);
+    match created.set_kms_key_id(store.spec.kms_key_id.clone()).send().await {
+        Ok(_) => Ok(Put::Written),
+        Err(error) => Err(refusal::of(&error, &format!("cannot create `{}`", spec.secret_id), "secretsmanager:CreateSecret")),
+    }
+}
+
+fn larger(spec: &AwsSpec, size: usize) -> Verdict {
+    let why = format!("`{}` would have {size} bytes, and AWS Secrets Manager stores {LARGEST} at most", spec.secret_id);
+    Verdict::new(FailureKind::TooLarge, why)
+}
+
+fn not_an_object(spec: &AwsSpec) -> Verdict {
+    let why = format!(
+        "`{}` is no JSON object, so `key` has nothing to be a field of: leave out `key` to take the whole secret, or make it {{}} first",
+        spec.secret_id
+    );
+    Verdict::new(FailureKind::Refused, why)
+}
+
+fn field(current: &Current, spec: &AwsSpec) -> Option<Zeroizing<String>> {
+    let fields: Map<String, Value> = serde_json::from_str(current.text.as_ref()?).ok()?;
+    match fields.get(spec.key.as_ref()?)? {
+        Value::String(text) => Some(Zeroizing::new(text.clone())),
+        _ => None,
+    }
+}
+
+/// The JSON object with our field set; `None` where there is something else than an object.
+fn merged(before: Option<&str>, key: &str, payload: &str) -> Option<Zeroizing<String>> {
+    let mut fields: Map<String, Value> = match before {
+        None => Map::new(),
+        Some(text) => serde_json::from_str(text).ok()?,
+    };
+    fields.insert(key.to_owned(), Value::String(payload.to_owned()));
+    serde_json::to_string(&fields).ok().map(Zeroizing::new)
+}
+
+/// Makes the same put the same request, which AWS carries out once (64 characters, as `ClientRequestToken`
+/// allows at most). The version that is replaced is part of it: AWS ignores a repeated token, and so would
+/// never bring the same token back over what somebody else wrote.
+fn request_token(secret_id: &str, issue: &str, text: &str, replaces: &str) -> String {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    for part in [secret_id, issue, text, replaces] {
+        digest.update(&(part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    render::hex(digest.finish().as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_set_and_its_neighbours_stay() {
+        assert_eq!(merged(None, "token", "t").unwrap().as_str(), r#"{"token":"t"}"#);
+        let fields: Value = serde_json::from_str(&merged(Some(r#"{"a":[1],"token":"old"}"#), "token", "new").unwrap()).unwrap();
+        assert_eq!(fields, serde_json::json!({"a": [1], "token": "new"}));
+    }
+
+    #[test]
+    fn something_else_than_an_object_is_never_written_over() {
+        for text in ["", "token", "[]", "null", "{"] {
+            assert!(merged(Some(text), "token", "t").is_none(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_repeated_put_has_the_same_request_token_and_any_other_put_another(a in ".{0,9}", b in ".{0,9}", c in ".{0,9}", d in ".{0,9}") {
+            let token = request_token(&a, &b, &c, &d);
+            prop_assert_eq!(&token, &request_token(&a, &b, &c, &d));
+            prop_assert_eq!(token.len(), 64);
+            prop_assert_ne!(&token, &request_token(&a, &b, &c, &format!("{d}x")));
+            prop_assert_ne!(&token, &request_token(&a, &b, &format!("{c}x"), &d));
+            prop_assert_ne!(&request_token(&format!("{a}x"), &b, &c, &d), &request_token(&a, &format!("x{b}"), &c, &d));
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! `vault`: a key of a KV secret (version 2 with check-and-set, or version 1) in Vault or OpenBao.
+
+mod client;
+mod kv;
+mod login;
+mod own;
+mod refusal;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+use crate::sink::{Context, Failure, FailureKind, Put, Stores};
+use crate::token::Payload;
+
+/// `vault: {store, mount, path, key}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VaultSpec {
+    /// Name of the store.
+    pub store: String,
+    /// Mount of the KV engine.
+    #[serde(default = "mount")]
+    pub mount: String,
+    /// Path of the secret below the mount.
+    pub path: String,
+    /// Field of the secret that holds the payload; others are left as they are.
+    #[serde(default = "key")]
+    pub key: String,
+}
+
+fn mount() -> String {
+    "secret".into()
+}
+
+fn key() -> String {
+    "token".into()
+}
+
+/// `vault` under `stores`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VaultStoreSpec {
+    /// `https://HOST:PORT`, without a path.
+    pub address: String,
+    /// Vault namespace.
+    pub namespace: Option<String>,
+    /// CA that alone is trusted; the host's when absent.
+    pub ca_file: Option<PathBuf>,
+    /// How we log in.
+    pub auth: VaultAuth,
+}
+
+/// How we log in: exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum VaultAuth {
+    /// A token kept in a file by somebody else.
+    Token(TokenAuth),
+    /// AppRole.
+    AppRole(AppRoleAuth),
+    /// The login of a Kubernetes ServiceAccount token, checked by TokenReview.
+    Kubernetes(JwtAuth),
+    /// The same, checked by signature.
+    Jwt(JwtAuth),
+}
+
+/// `token: {file}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenAuth {
+    /// The file; read again when it changes.
+    pub file: PathBuf,
+}
+
+/// `appRole: {roleId, secretIdFile}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppRoleAuth {
+    /// Mount of the auth method; `approle` when absent.
+    pub mount: Option<String>,
+    /// The role's id: no secret.
+    pub role_id: String,
+    /// File that holds the secret id.
+    pub secret_id_file: PathBuf,
+}
+
+/// `jwt` and `kubernetes`: `{mount, role, tokenFile}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JwtAuth {
+    /// Mount of the auth method; its usual name when absent.
+    pub mount: Option<String>,
+    /// The role to log in as.
+    pub role: String,
+    /// File that holds the JWT; read at each login.
+    pub token_file: PathBuf,
+}
+
+/// One Vault server with our login. Its client, login lease and knowledge of mounts are shared by all places.
+pub struct VaultStore {
+    name: String,
+    spec: VaultStoreSpec,
+    wire: Mutex<Option<client::Wire>>,
+    login: Mutex<login::State>,
+    engines: Mutex<HashMap<String, kv::Engine>>,
+}
+
+impl VaultStore {
+    /// Nothing is opened before the first put.
+    pub fn new(name: &str, spec: VaultStoreSpec) -> Self {
+        Self { name: name.into(), spec, wire: Mutex::default(), login: Mutex::default(), engines: Mutex::default() }
+    }
+
+    /// The settings that it was made from.
+    pub fn spec(&self) -> &VaultStoreSpec {
+        &self.spec
+    }
+
+    fn failure(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {
+        Failure::new(kind, format!("vault store `{}`: {what}", self.name))
+    }
+}
+
+/// Bytes that a whole secret may have: the entry limit of Vault's integrated storage (`max_entry_size`).
+const LARGEST: usize = 1_048_576;
+
+/// How long [`held`] may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes one attempt to set our field of the secret. Its other fields stay as they are.
+///
+/// # Errors
+/// [`Failure`]: `Unavailable` (not reachable, sealed, 5xx, no answer in time), `Throttled` (429), `Refused`
+/// (our rights, the mount, the request), `Conflict` (somebody else wrote meanwhile), `BadAnswer` (not
+/// Vault's), `TooLarge`, `Local` (our own credential or CA file).
+pub(super) async fn put(spec: &VaultSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<Put, Failure> {
+    let store = of(spec, stores)?;
+    let text = std::str::from_utf8(payload.expose()).map_err(|_| {
+        let what = format!("`{}/{}` takes text and the payload is not UTF-8: choose another `format`", spec.mount, spec.path);
+        store.failure(FailureKind::Refused, what)
+    })?;
+    if text.len() > LARGEST {
+        return Err(kv::too_large(store, spec, text.len()));
+    }
+    in_time(store, context.timeout, kv::set(store, spec, text)).await
+}
+
+/// What our field holds now, `None` where there is no such secret or field.
+///
+/// # Errors
+/// [`Failure`], as for a put; a field that is no text is `Refused`.
+pub async fn held(spec: &VaultSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
+    let store = of(spec, stores)?;
+    let text: Option<Zeroizing<String>> = in_time(store, READ_TIMEOUT, kv::get(store, spec)).await?;
+    Ok(text.map(|text| Payload::new(text.as_bytes().to_vec())))
+}
+
+fn of<'a>(spec: &VaultSpec, stores: &'a Stores) -> Result<&'a VaultStore, Failure> {
+    let unknown = || Failure::new(FailureKind::Refused, format!("the schedule has no vault store `{}`", spec.store));
+    stores.vault(&spec.store).map(AsRef::as_ref).ok_or_else(unknown)
+}
+
+async fn in_time<T>(store: &VaultStore, limit: Duration, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(store.failure(FailureKind::Unavailable, format_args!("no answer within {} s", limit.as_secs_f32()))),
+    }
+}
