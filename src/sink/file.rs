@@ -1,11 +1,32 @@
 //! `file`: a file on this host, published whole or not at all.
+//!
+//! The sequence: the folder is opened from `/` down without following links (`folder`), the token is written
+//! to a temporary file beside the published one, given its owner and mode, synced, checked and renamed over
+//! it (`publish`). The work runs on blocking threads that one hung file system cannot use up (`lane`), and an
+//! attempt that was given up never publishes afterwards (`turn`).
 
-use std::path::PathBuf;
+mod account;
+mod blame;
+mod folder;
+mod held;
+mod lane;
+mod look;
+mod orphan;
+mod publish;
+mod turn;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
-use crate::sink::{Context, Failure, Put};
+use crate::sink::{Context, Failure, FailureKind, Put};
 use crate::token::Payload;
+
+pub use held::{Held, held};
+pub use look::look;
+pub use orphan::sweep;
 
 /// `file: {path, mode, owner, group}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -39,12 +60,41 @@ impl<'de> Deserialize<'de> for Mode {
         let known = (3..=4).contains(&digits.len()) && digits.bytes().all(|b| (b'0'..=b'7').contains(&b));
         match u32::from_str_radix(digits, 8) {
             Ok(bits) if known && bits <= 0o777 => Ok(Self(bits)),
-            _ => Err(serde::de::Error::custom(format_args!("`{text}` is no file mode: write three or four octal digits in quotes, such as \"0640\""))),
+            _ => Err(serde::de::Error::custom(format_args!(
+                "`{text}` is no file mode: write three or four octal digits in quotes, such as \"0640\""
+            ))),
         }
     }
 }
 
-/// One attempt.
-pub(super) async fn put(_spec: &FileSpec, _payload: &Payload, _context: Context<'_>) -> Result<Put, Failure> {
-    Err(Failure::new(crate::sink::FailureKind::Local, "not built yet"))
+/// One attempt: the bytes are published and durable when it returns `Written` or `Unchanged`.
+///
+/// # Errors
+/// `Unavailable` where the file system does not answer within `context.timeout`, else `Local`. What was
+/// published before stays published, and the temporary file is gone.
+pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>) -> Result<Put, Failure> {
+    let (parent, name) = parts(&spec.path)?;
+    // Both die with this future: an attempt that timed out or was dropped may no longer publish.
+    let turn = turn::Turn::take(&spec.path);
+    let ticket = turn.ticket();
+    let bytes = Zeroizing::new(payload.expose().to_vec());
+    let work = async {
+        let wish = account::wish(spec).await?;
+        let at = parent.clone();
+        lane::run(&at, move || {
+            let folder = folder::make(&parent)?;
+            publish::publish(&folder, &name, wish, &bytes, &ticket)
+        })
+        .await
+    };
+    lane::within(context.timeout, &spec.path, work).await
+}
+
+/// Folder and name of a published path.
+fn parts(path: &Path) -> Result<(PathBuf, OsString), Failure> {
+    let whole = path.is_absolute() && !path.components().any(|part| matches!(part, std::path::Component::ParentDir));
+    match (path.parent(), path.file_name().map(OsStr::to_owned)) {
+        (Some(parent), Some(name)) if whole => Ok((parent.to_owned(), name)),
+        _ => Err(Failure::new(FailureKind::Local, format!("`{}` is no absolute path of a file without `..`", path.display()))),
+    }
 }

@@ -3,6 +3,7 @@
 //! Nothing here knows a sink, a cluster or the network.
 
 pub mod claims;
+pub mod extract;
 pub mod mask;
 pub mod render;
 pub mod wipe;
@@ -10,7 +11,8 @@ pub mod wipe;
 use zeroize::Zeroizing;
 
 pub use claims::{Claims, NotAToken};
-pub use render::{Format, Payload, Surroundings};
+pub use extract::extract;
+pub use render::{Format, Payload, Surroundings, render};
 
 /// A bearer token. It can be read with [`Token::expose`] and in no other way: it has no `Debug`,
 /// `Display`, `Clone` or `Serialize`, and its memory is wiped when it is dropped.

@@ -1,0 +1,142 @@
+//! Blocking file work, kept off the threads of the runtime: each file system has a lane of so many threads,
+//! so that one that hangs holds up nobody but itself.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::Semaphore;
+
+use super::blame::local;
+use crate::sink::{Failure, FailureKind};
+
+/// Threads of one file system: as many as fsync on a disk profits from; few enough that eight hung ones
+/// leave room in the runtime's 512.
+const WIDTH: usize = 64;
+
+static LANES: LazyLock<Mutex<HashMap<String, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+static MOUNTS: LazyLock<Mutex<Mounts>> = LazyLock::new(Mutex::default);
+
+/// Runs `work` in the lane of the file system that `path` stands on.
+pub(super) async fn run<T: Send + 'static>(path: &Path, work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    let lane = lane(path);
+    let permit = lane.acquire_owned().await.map_err(|_| local("the runtime is shutting down".into()))?;
+    let job = tokio::task::spawn_blocking(move || {
+        // Given back by the thread, not by the caller: a hung thread holds it for as long as it hangs.
+        let _permit = permit;
+        work()
+    });
+    job.await.unwrap_or_else(|_| Err(local("file work broke off: the runtime is shutting down".into())))
+}
+
+/// `work`, or a failure that says that the file system does not answer.
+pub(super) async fn within<T>(timeout: Duration, path: &Path, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
+        let (path, seconds) = (path.display(), timeout.as_secs_f64());
+        let message = format!("the file system of {path} does not answer within {seconds} s: see whether its server or disk is alive");
+        Err(Failure::new(FailureKind::Unavailable, message))
+    })
+}
+
+fn lane(path: &Path) -> Arc<Semaphore> {
+    let device = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner).device(path);
+    let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
+    lanes.entry(device).or_insert_with(|| Arc::new(Semaphore::new(WIDTH))).clone()
+}
+
+/// The mount table, read from the kernel without touching any of the file systems in it.
+#[derive(Default)]
+struct Mounts {
+    source: Option<File>,
+    /// Mount point and device, in the kernel's order: a later one hides an earlier one.
+    table: Vec<(PathBuf, String)>,
+}
+
+impl Mounts {
+    /// Device (`MAJOR:MINOR`) of the mount that a path lies on; empty where the table cannot be read, so that
+    /// all share one lane.
+    fn device(&mut self, path: &Path) -> String {
+        self.refresh();
+        device(&self.table, path).unwrap_or_default()
+    }
+
+    /// Reads the table again if it changed: the kernel marks the open file then (proc(5)).
+    fn refresh(&mut self) {
+        if self.source.is_none() {
+            self.source = File::open("/proc/self/mountinfo").ok();
+            self.table.clear();
+        }
+        let Some(source) = &mut self.source else { return };
+        let mut polled = [PollFd::new(source, PollFlags::PRI)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let changed = poll(&mut polled, Some(&now)).is_ok_and(|count| count > 0);
+        if !changed && !self.table.is_empty() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        if source.rewind().and_then(|()| source.read_to_end(&mut bytes)).is_ok() {
+            self.table = table(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}
+
+fn device(table: &[(PathBuf, String)], path: &Path) -> Option<String> {
+    let above = table.iter().filter(|(point, _)| path.starts_with(point));
+    above.max_by_key(|(point, _)| point.components().count()).map(|(_, device)| device.clone())
+}
+
+/// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT …` (proc(5)), white space in names written as octal.
+fn table(text: &str) -> Vec<(PathBuf, String)> {
+    let row = |line: &str| {
+        let mut fields = line.split(' ').skip(2);
+        let device = fields.next()?.to_owned();
+        let point = fields.nth(1)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+        Some((point.into(), device))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:20 / /run rw - tmpfs t rw\n3 1 0:30 / /mnt/a\\040b rw - nfs n rw\n\
+                         4 2 0:40 / /run rw - tmpfs t rw\n";
+
+    #[test]
+    fn a_path_lies_on_the_deepest_and_latest_mount_above_it() {
+        let table = table(TABLE);
+        let device = |path: &str| device(&table, Path::new(path)).unwrap();
+        assert_eq!((device("/run/x"), device("/running"), device("/mnt/a b/c")), ("0:40".into(), "8:1".into(), "0:30".into()));
+    }
+
+    #[tokio::test]
+    async fn a_full_lane_does_not_hold_up_another_file_system() {
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let hung: Vec<_> = (0..WIDTH + 3)
+            .map(|_| {
+                let wait = wait.clone();
+                tokio::spawn(async move { run(Path::new("/proc"), move || Ok(drop(wait.lock().map(|end| end.recv())))).await })
+            })
+            .collect();
+        let free = tokio::time::timeout(Duration::from_secs(20), run(Path::new("/sys"), || Ok(7))).await;
+        drop(stop);
+        for task in hung {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(free.expect("the other lane is free"), Ok(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_takes_too_long_is_unavailable_and_names_the_path() {
+        let failure =
+            within(Duration::from_secs(2), Path::new("/mnt/nfs/token"), std::future::pending::<Result<(), Failure>>()).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        assert!(failure.message.contains("/mnt/nfs/token does not answer within 2 s"), "{}", failure.message);
+    }
+}
