@@ -1,0 +1,312 @@
+//! The control socket: HTTP/1.1 with JSON over a Unix socket. Access is by its mode and group; who asked is
+//! recorded from the peer's credentials. A caller that goes away cancels nothing.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::wheel::{Ask, Selector};
+use crate::record::{Actor, Line};
+use crate::schedule::{Target, pattern};
+
+/// Callers served at once; more wait.
+const CALLERS: usize = 64;
+/// A request has to be here within that.
+const HEAD: Duration = Duration::from_secs(10);
+/// Largest request body.
+const LARGEST: usize = 1 << 20;
+/// The group that may give orders, where the host has it.
+const GROUP: &str = "tokenferry-admin";
+
+/// Which targets are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Choice {
+    /// Names or globs; with no labels and no `all` none means every one for `status`, and no one for `rotate`.
+    pub targets: Vec<String>,
+    /// `KEY=VALUE`, all of which must hold; a value may be a glob.
+    pub labels: Vec<String>,
+    /// Every target.
+    pub all: bool,
+    /// What was typed, for the record.
+    pub command: String,
+}
+
+impl Choice {
+    /// Whether the target is meant. An empty choice means all.
+    pub fn takes(&self, target: &Target) -> bool {
+        let named = self.all || self.targets.is_empty() || self.targets.iter().any(|t| pattern::matches(t, &target.name));
+        let labelled = self.labels.iter().all(|label| {
+            let (key, value) = label.split_once('=').unwrap_or((label, "*"));
+            target.labels.get(key).is_some_and(|has| pattern::matches(value, has))
+        });
+        named && labelled
+    }
+
+    /// Whether nothing was chosen.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.targets.is_empty() && self.labels.is_empty()
+    }
+
+    fn selector(self) -> Selector {
+        Box::new(move |target| self.takes(target))
+    }
+}
+
+/// One line of the answer to `rotate`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    state: super::step::Standing,
+    record: Line,
+}
+
+/// Binds the socket, private before anybody can reach it.
+///
+/// # Errors
+/// Why it cannot be made, with its path.
+pub fn bind(path: &Path) -> Result<UnixListener, String> {
+    let fail = |e: std::io::Error| format!("control socket {}: {e}", path.display());
+    if let Some(folder) = path.parent().filter(|f| !f.exists()) {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
+    }
+    // The records lock is ours: whoever bound it before is gone.
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
+        _ => {}
+    }
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = bound.map_err(fail)?;
+    if let Some(gid) = group_id(GROUP)
+        && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid))
+    {
+        tracing::warn!(%error, "the control socket cannot be given to the group {GROUP}; only this user can use it");
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
+    Ok(listener)
+}
+
+fn group_id(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string("/etc/group").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+/// Serves until the loop is gone.
+pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
+    let callers = Arc::new(Semaphore::new(CALLERS));
+    loop {
+        let Ok(turn) = Arc::clone(&callers).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a caller of the control socket could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let asks = asks.clone();
+        tokio::spawn(async move {
+            let actor = actor(&stream);
+            let service = hyper::service::service_fn(move |request| {
+                let (asks, actor) = (asks.clone(), actor.clone());
+                async move { Ok::<_, Infallible>(answer(request, asks, actor).await) }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a caller of the control socket went away");
+            }
+            drop(turn);
+        });
+    }
+}
+
+fn actor(stream: &UnixStream) -> Actor {
+    let uid = stream.peer_cred().map_or(u32::MAX, |c| c.uid());
+    // A user of another user namespace shows as the overflow id.
+    let user = (uid != 65_534 && uid != u32::MAX).then(|| user_name(uid)).flatten();
+    Actor { uid, user, command: String::new() }
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+type Answer = Response<Full<Bytes>>;
+
+async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Actor) -> Answer {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let choice = match choice(request, &query).await {
+        Ok(choice) => choice,
+        Err(message) => return problem(StatusCode::BAD_REQUEST, &message),
+    };
+    let actor = Actor { command: choice.command.chars().take(500).collect(), ..actor };
+    match (method, path.as_str()) {
+        (Method::GET, "/status") => status(choice, &asks).await,
+        (Method::POST, "/rotate") => rotate(choice, &asks, actor).await,
+        (Method::POST, "/reload") => reload(&asks, actor).await,
+        (_, "/status" | "/rotate" | "/reload") => problem(StatusCode::METHOD_NOT_ALLOWED, "GET /status, POST /rotate, POST /reload"),
+        _ => problem(StatusCode::NOT_FOUND, "GET /status, POST /rotate, POST /reload"),
+    }
+}
+
+/// From the query (`target=…&label=…`) and a JSON body.
+async fn choice(request: Request<Incoming>, query: &str) -> Result<Choice, String> {
+    let mut choice = Choice::default();
+    let body = Limited::new(request.into_body(), LARGEST).collect().await.map_err(|_| "the request body is too large or broke off".to_owned())?.to_bytes();
+    if !body.is_empty() {
+        choice = serde_json::from_slice(&body).map_err(|e| format!("the request body is not what it should be: {e}"))?;
+    }
+    for pair in query.split('&').filter(|p| !p.is_empty()) {
+        match pair.split_once('=') {
+            Some(("target", value)) => choice.targets.push(value.to_owned()),
+            Some(("label", value)) => choice.labels.push(value.replacen("%3D", "=", 1)),
+            _ => return Err(format!("unknown query `{}`; target=NAME and label=KEY%3DVALUE are known", pair.chars().take(60).collect::<String>())),
+        }
+    }
+    Ok(choice)
+}
+
+async fn status(choice: Choice, asks: &mpsc::Sender<Ask>) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    if asks.send(Ask::Status(choice.selector(), reply)).await.is_err() {
+        return going();
+    }
+    match answer.await {
+        Ok(status) => json(&status),
+        Err(_) => going(),
+    }
+}
+
+async fn rotate(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
+    if choice.is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "name targets, labels, or \"all\": true");
+    }
+    let (reply, taken) = oneshot::channel();
+    let (waiter, mut told) = mpsc::unbounded_channel();
+    if asks.send(Ask::Rotate(choice.selector(), actor, waiter, reply)).await.is_err() {
+        return going();
+    }
+    let Ok(taken) = taken.await else { return going() };
+    if taken.is_empty() {
+        return problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that");
+    }
+    let mut outcomes = Vec::with_capacity(taken.len());
+    while outcomes.len() < taken.len() {
+        match told.recv().await {
+            Some(told) => outcomes.push(Outcome { state: told.standing, record: told.line }),
+            None => break,
+        }
+    }
+    outcomes.sort_by(|a, b| a.record.target.cmp(&b.record.target));
+    json(&serde_json::json!({ "asked": taken, "outcomes": outcomes }))
+}
+
+async fn reload(asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
+    let (reply, verdict) = oneshot::channel();
+    if asks.send(Ask::Reload(Some(actor), reply)).await.is_err() {
+        return going();
+    }
+    match verdict.await {
+        Ok(verdict) => json(&verdict),
+        Err(_) => going(),
+    }
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => respond(StatusCode::OK, bytes),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+fn going() -> Answer {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "the daemon is about to stop")
+}
+
+fn problem(status: StatusCode, message: &str) -> Answer {
+    respond(status, serde_json::json!({ "error": message }).to_string().into_bytes())
+}
+
+fn respond(status: StatusCode, body: Vec<u8>) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Why a daemon could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No daemon listens there: exit code 3.
+    #[error("no daemon listens on {}; start one with `tokenferry run` or `systemctl start tokenferry`", .0.display())]
+    Nobody(PathBuf),
+    /// The socket is not ours to use: exit code 4.
+    #[error("{} may not be used by this user; join the group {GROUP} (`usermod -aG {GROUP} USER`) or use sudo", .0.display())]
+    NotAllowed(PathBuf),
+    /// It took too long.
+    #[error("no answer from the daemon within {} s; it goes on all the same", .0.as_secs())]
+    Late(Duration),
+    /// It answered that it cannot.
+    #[error("{1}")]
+    Refused(u16, String),
+    /// What came back is no answer of a tokenferry.
+    #[error("{}: {}", .0.display(), .1)]
+    Broken(PathBuf, String),
+}
+
+/// Asks the daemon that listens there.
+///
+/// # Errors
+/// [`CallError`].
+pub async fn call(socket: &Path, method: Method, path: &str, body: &impl Serialize, timeout: Duration) -> Result<serde_json::Value, CallError> {
+    let broken = |what: String| CallError::Broken(socket.to_owned(), what);
+    let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => CallError::Nobody(socket.to_owned()),
+        std::io::ErrorKind::PermissionDenied => CallError::NotAllowed(socket.to_owned()),
+        _ => broken(e.to_string()),
+    })?;
+    let talk = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
+        let pump = tokio::spawn(connection);
+        let body = serde_json::to_vec(body).map_err(|e| broken(e.to_string()))?;
+        let request = Request::builder().method(method).uri(path).header("host", "tokenferry").body(Full::new(Bytes::from(body)));
+        let response = sender.send_request(request.map_err(|e| broken(e.to_string()))?).await.map_err(|e| broken(e.to_string()))?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.map_err(|e| broken(e.to_string()))?.to_bytes();
+        pump.abort();
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| broken("the answer is not JSON".into()))?;
+        if status.is_success() {
+            return Ok(value);
+        }
+        Err(CallError::Refused(status.as_u16(), value["error"].as_str().unwrap_or("refused").to_owned()))
+    };
+    tokio::time::timeout(timeout, talk).await.unwrap_or(Err(CallError::Late(timeout)))
+}
