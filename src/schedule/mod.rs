@@ -1,6 +1,7 @@
 //! What should be fresh, and when? The schedule file as written, the plan that it means, and the times
 //! that follow. All pure: texts and variables come in, nothing is opened.
 
+pub mod change;
 pub mod check;
 pub mod cron;
 pub mod file;
@@ -10,5 +11,7 @@ pub mod problem;
 pub mod timing;
 pub mod yaml;
 
+pub use change::Change;
+pub use check::{Sources, include_patterns, plan};
 pub use plan::{Compliance, Plan, RecordsSpec, Rotate, Target, Window};
 pub use problem::{Problem, Severity};

@@ -1,0 +1,239 @@
+//! `deliver`: every place of a target, its fallbacks, and that nobody else writes there.
+
+use std::path::Path;
+
+use super::report::Spot;
+use super::target::{Subject, token_bytes};
+use super::{Planner, rules};
+use crate::schedule::file::{PlaceFile, later};
+use crate::schedule::measure::{Bytes, shown};
+use crate::schedule::problem::Severity;
+use crate::schedule::yaml::{Step, closest};
+use crate::sink::aws::AwsSpec;
+use crate::sink::file::FileSpec;
+use crate::sink::vault::VaultSpec;
+use crate::sink::{Place, SinkSpec};
+
+const KINDS: [&str; 3] = ["file", "vault", "awsSecretsManager"];
+
+/// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
+const AWS_LIMIT: u64 = 65_536;
+const VAULT_LIMIT: u64 = 1 << 20;
+
+/// Where `deliver` stands, and whose it is.
+struct Owner<'o> {
+    subject: &'o Subject<'o>,
+    spot: Spot<'o>,
+    /// Whether it is that of `defaults`.
+    shared: bool,
+    /// Whether the audiences are checked against stores' limits: their size.
+    fixed: u64,
+}
+
+impl Planner<'_> {
+    /// Checks and completes the places of a target.
+    pub(super) fn deliver(&mut self, subject: &Subject<'_>, places: Option<&[PlaceFile]>, audiences: &[String]) -> Vec<Place> {
+        let here = [Step::Key("deliver")];
+        let (spot, shared) = subject.origin(&here);
+        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences) };
+        let written = owner.spot.node.get("deliver");
+        if places.is_none_or(<[PlaceFile]>::is_empty) {
+            // a list of nothing but faulty places is no empty one
+            let empty = written.is_none_or(|node| {
+                matches!(&node.value, crate::schedule::yaml::Value::List(list) if list.is_empty()) || !owner.spot.node.has("deliver")
+            });
+            if empty {
+                self.report.error(
+                    &owner.spot,
+                    &here,
+                    "the token goes nowhere: write at least one place, such as `deliver: [{file: {path: …}}]`",
+                );
+            }
+            return Vec::new();
+        }
+        let places = places.unwrap_or_default();
+        let planned: Vec<Place> =
+            places.iter().enumerate().filter_map(|(index, place)| self.place(&owner, &[here[0], index.into()], place, false)).collect();
+        if planned.len() == places.len() && planned.iter().all(|place| !place.required) {
+            self.report.warning(&owner.spot, &here, "no place is required: a rotation counts as done though the token arrived nowhere");
+        }
+        planned
+    }
+
+    fn place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile, in_fallback: bool) -> Option<Place> {
+        let node = owner.spot.marks.find(owner.spot.node, here).0;
+        let given: Vec<&'static str> = KINDS.into_iter().filter(|kind| node.has(kind)).collect();
+        match given[..] {
+            [_] => {}
+            [] => {
+                let planned = node.entries().iter().any(|(key, _)| later("PlaceFile", &key.text));
+                let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, KINDS.into_iter()).is_some());
+                if !planned && !mistyped {
+                    self.report.error(&owner.spot, here, "it names no sink: write one of file, vault, awsSecretsManager");
+                }
+                return None;
+            }
+            _ => {
+                self.report.error(&owner.spot, here, &format!("{} are two places: give each its own dash", given.join(" and ")));
+                return None;
+            }
+        }
+        let sink = self.sink(owner, here, file);
+        let at = |key| -> Vec<Step<'_>> { here.iter().copied().chain([Step::Key(key)]).collect() };
+        if in_fallback {
+            if file.required.is_some() {
+                self.report.error(&owner.spot, &at("required"), "a fallback takes this from the place that it stands in for: leave it out");
+            }
+            if file.fallback.is_some() {
+                self.report.error(&owner.spot, &at("fallback"), "a fallback has none of its own: write both into one list, in order");
+            }
+        }
+        let mut fallback = Vec::new();
+        for (index, place) in file.fallback.iter().flatten().enumerate().filter(|_| !in_fallback) {
+            let steps: Vec<Step<'_>> = at("fallback").into_iter().chain([index.into()]).collect();
+            fallback.extend(self.place(owner, &steps, place, true));
+        }
+        let (sink, format) = sink?;
+        Some(Place { sink, format, required: !in_fallback && file.required.unwrap_or(true), fallback })
+    }
+
+    fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, crate::token::Format)> {
+        let (kind, sink, format) = if let Some(file) = &file.file {
+            ("file", self.file(owner, &joined(here, "file"), &file.spec).map(SinkSpec::File), &file.format)
+        } else if let Some(vault) = &file.vault {
+            self.vault_place(owner, &joined(here, "vault"), &vault.spec);
+            ("vault", Some(SinkSpec::Vault(vault.spec.clone())), &vault.format)
+        } else {
+            let aws = file.aws_secrets_manager.as_ref()?;
+            self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
+            ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), &aws.format)
+        };
+        let sink = sink?;
+        self.alone(owner, &joined(here, kind), &sink);
+        Some((sink, format.clone()))
+    }
+
+    fn file(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &FileSpec) -> Option<FileSpec> {
+        let base = self.base(owner.spot.file);
+        let path = rules::written_path(base, &spec.path);
+        if let Err(message) = &path {
+            self.report.error(&owner.spot, &joined(here, "path"), message);
+        }
+        let mode = spec.mode.0;
+        let said = if mode & 0o002 != 0 {
+            Some((Severity::Error, "lets anyone replace the token: write \"0640\" or \"0600\""))
+        } else if mode & 0o400 == 0 {
+            Some((Severity::Error, "lets not even its owner read the token: write \"0600\""))
+        } else if mode & 0o004 != 0 {
+            Some((Severity::Warning, "lets every user of this host read the token: write \"0640\" and a `group`"))
+        } else if mode & 0o111 != 0 {
+            Some((Severity::Warning, "makes the token executable: write \"0640\" or \"0600\""))
+        } else {
+            None
+        };
+        if let Some((severity, why)) = said {
+            self.report.say(&owner.spot, &joined(here, "mode"), severity, &format!("{mode:04o} {why}"));
+        }
+        for (key, value) in [("owner", &spec.owner), ("group", &spec.group)] {
+            if let Some(Err(message)) = value.as_deref().map(rules::word) {
+                self.report.error(&owner.spot, &joined(here, key), &message);
+            }
+        }
+        Some(FileSpec { path: path.ok()?, ..spec.clone() })
+    }
+
+    fn vault_place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &VaultSpec) {
+        self.store_of(owner, here, &spec.store, "vault");
+        for (key, value) in [("mount", &spec.mount), ("path", &spec.path)] {
+            if let Err(message) = rules::store_path(value) {
+                self.report.error(&owner.spot, &joined(here, key), &message);
+            }
+        }
+        if let Err(message) = rules::word(&spec.key) {
+            self.report.error(&owner.spot, &joined(here, "key"), &message);
+        }
+        self.fits(owner, "Vault", VAULT_LIMIT);
+    }
+
+    fn aws_place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &AwsSpec) {
+        self.store_of(owner, here, &spec.store, "awsSecretsManager");
+        let id = &spec.secret_id;
+        let known = |b: u8| b.is_ascii_alphanumeric() || b"/_+=.@-".contains(&b);
+        let name = (1..=512).contains(&id.len()) && id.bytes().all(known);
+        let arn = id.starts_with("arn:") && id.len() <= 2048 && id.bytes().all(|b| known(b) || b == b':');
+        if !name && !arn {
+            let message = format!("{} is no name of a secret: write letters, digits and /_+=.@-, or an ARN", shown(id));
+            self.report.error(&owner.spot, &joined(here, "secretId"), &message);
+        }
+        if let Some(Err(message)) = spec.key.as_deref().map(rules::word) {
+            self.report.error(&owner.spot, &joined(here, "key"), &message);
+        }
+        self.fits(owner, "AWS Secrets Manager", AWS_LIMIT);
+    }
+
+    fn store_of(&mut self, owner: &Owner<'_>, here: &[Step<'_>], name: &str, kind: &'static str) {
+        let message = match self.stores.get(name).map(|store| store.kind) {
+            Some(Some(known)) if known != kind => format!("the store {} is of the kind {known}: name one of the kind {kind}", shown(name)),
+            Some(_) => return,
+            None => match closest(name, self.stores.keys().map(String::as_str)) {
+                Some(near) => format!("there is no store {}: did you mean `{near}`?", shown(name)),
+                None if self.stores.is_empty() => format!("there is no store {}: write it under `stores`", shown(name)),
+                None => format!(
+                    "there is no store {}: `stores` has {}",
+                    shown(name),
+                    self.stores.keys().cloned().collect::<Vec<_>>().join(", ")
+                ),
+            },
+        };
+        self.report.error(&owner.spot, &joined(here, "store"), &message);
+    }
+
+    /// Whether the parts of a token that are known now alone are too large.
+    fn fits(&mut self, owner: &Owner<'_>, store: &str, limit: u64) {
+        if owner.fixed > limit {
+            let message = format!(
+                "the audiences alone make a token of {} bytes, more than the {} that {store} holds: write fewer",
+                owner.fixed,
+                Bytes(limit)
+            );
+            self.error(owner.subject, &["audiences".into()], &message);
+        }
+    }
+
+    /// Two sinks on one place would overwrite each other for ever.
+    fn alone(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &SinkSpec) {
+        let identity = |store: &str| self.stores.get(store).map_or(store, |store| &store.identity).to_owned();
+        let place = match sink {
+            SinkSpec::File(spec) => format!("file {}", spec.path.display()),
+            SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
+            SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
+        };
+        let name = owner.subject.name.unwrap_or("without a name");
+        let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
+        let Some((other, file, other_line)) = self.places.get(&place).cloned() else {
+            self.places.insert(place, (name.to_owned(), owner.spot.file, line));
+            return;
+        };
+        let shown = shown(&sink.place());
+        let message = if owner.shared && (file, other_line) == (owner.spot.file, line) && other != name {
+            format!("{shown} would be written by every target without a `deliver` of its own: give each target its own place")
+        } else {
+            let target = if other == name { "this target".to_owned() } else { format!("target {other}") };
+            let at = if file == owner.spot.file {
+                format!("line {other_line}")
+            } else {
+                format!("{}:{other_line}", at_file(self.report.path(file)))
+            };
+            format!("{shown} is written by {target} already ({at}): give each its own place")
+        };
+        self.report.error(&owner.spot, here, &message);
+    }
+}
+
+fn at_file(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn joined<'s>(here: &[Step<'s>], key: &'s str) -> Vec<Step<'s>> {
+    here.iter().copied().chain([Step::Key(key)]).collect()
+}

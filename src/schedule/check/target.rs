@@ -1,0 +1,251 @@
+//! One target: its defaults filled in, its values checked.
+
+use std::collections::HashSet;
+
+use super::report::Spot;
+use super::{Defaults, Planner, rules};
+use crate::cluster::{Ask, Binding};
+use crate::schedule::file::{TargetFile, later};
+use crate::schedule::measure::{Bytes, Seconds, shown};
+use crate::schedule::plan::Target;
+use crate::schedule::problem::Severity;
+use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
+
+/// Shortest life that a real API server grants (`BoundServiceAccountTokenVolume` validation).
+const SHORTEST: u64 = 600;
+/// Shortest life on an embedded cluster.
+const SHORTEST_EMBEDDED: u64 = 10;
+/// Longest life that the API takes.
+const LONGEST: u64 = 1 << 32;
+/// With this life, kube-apiserver takes a Pod-bound token for one of its own mounts and extends it to a year.
+const EXTENDED: u64 = 3607;
+/// Seconds between proofs where `prove.every` is absent.
+const PROVE_EVERY: u64 = 3600;
+/// Audiences larger than this make a token that usual servers refuse as a header (8 KiB).
+const LARGE_AUDIENCES: u64 = 4 << 10;
+/// What the largest store of any kind would still hold.
+const LARGEST_AUDIENCES: u64 = 1 << 20;
+
+/// A target while it is checked: its own tree, and that of `defaults` for what it leaves out.
+pub(super) struct Subject<'s> {
+    pub file: usize,
+    pub node: &'s Node,
+    pub marks: &'s Marks,
+    pub prefix: &'s str,
+    pub name: Option<&'s str>,
+    pub defaults: Option<&'s Defaults<'s>>,
+}
+
+impl<'s> Subject<'s> {
+    /// The tree that a value comes from: `defaults` where the target leaves it out. `rotate` is merged key by key.
+    pub fn origin(&self, steps: &[Step<'_>]) -> (Spot<'s>, bool) {
+        let has = |node: &Node| match steps {
+            [Step::Key("rotate"), Step::Key(key), ..] => node.get("rotate").is_some_and(|rotate| rotate.has(key)),
+            [Step::Key(key), ..] => node.has(key),
+            _ => true,
+        };
+        match self.defaults.filter(|defaults| !has(self.node) && has(defaults.node)) {
+            Some(defaults) => (Spot { file: 0, node: defaults.node, marks: &defaults.marks, prefix: "defaults", target: None }, true),
+            None => (Spot { file: self.file, node: self.node, marks: self.marks, prefix: self.prefix, target: self.name }, false),
+        }
+    }
+
+    /// Whether a key stands neither here nor in `defaults`.
+    fn lacks(&self, key: &str) -> bool {
+        !self.node.has(key) && !self.defaults.is_some_and(|defaults| defaults.node.has(key))
+    }
+}
+
+impl Planner<'_> {
+    pub(super) fn say(&mut self, subject: &Subject<'_>, steps: &[Step<'_>], severity: Severity, message: &str) {
+        let (spot, _) = subject.origin(steps);
+        self.report.say(&spot, steps, severity, message);
+    }
+
+    pub(super) fn error(&mut self, subject: &Subject<'_>, steps: &[Step<'_>], message: &str) {
+        self.say(subject, steps, Severity::Error, message);
+    }
+
+    /// Checks one target. `None` where anything is wrong with it.
+    pub(super) fn target(&mut self, file: usize, node: &Node, prefix: &str, defaults: Option<&Defaults<'_>>) -> Option<Target> {
+        let before = self.report.errors();
+        let mut found = Vec::new();
+        let (own, marks) = yaml::read::<TargetFile>(node, later, &mut found);
+        let name = node.get("name").and_then(|name| if let Value::Scalar { text, .. } = &name.value { Some(&**text) } else { None });
+        self.report.findings(&Spot { file, node, marks: &marks, prefix, target: name }, found);
+        let own = own?;
+        let subject = Subject { file, node, marks: &marks, prefix, name, defaults };
+        let none = TargetFile::default();
+        let shared = defaults.map_or(&none, |defaults| &defaults.file);
+        let name = self.name(&subject, own.name.as_deref());
+        let cluster = self.cluster_of(&subject, own.cluster.as_ref().or(shared.cluster.as_ref()));
+        let embedded = cluster.as_deref().and_then(|cluster| self.clusters.get(cluster)?.embedded);
+        let account = self.account(&subject, own.service_account.as_deref().or(shared.service_account.as_deref()));
+        let binding = own.bound_to.as_ref().or(shared.bound_to.as_ref());
+        self.binding(&subject, binding);
+        let duration = self.duration(&subject, own.duration.or(shared.duration), embedded, binding);
+        let audiences = own.audiences.as_ref().or(shared.audiences.as_ref()).cloned().unwrap_or_default();
+        self.audiences(&subject, &audiences);
+        let rotate = self.rotate(&subject, own.rotate.as_ref(), shared.rotate.as_ref(), duration, embedded);
+        let compliance = own.compliance.or(shared.compliance).unwrap_or_default();
+        let compliance = self.compliance(&subject, compliance, &rotate, duration);
+        let (prove, prove_every) = self.prove(&subject, own.prove.or(shared.prove));
+        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences);
+        if self.report.errors() > before {
+            return None;
+        }
+        let (namespace, service_account) = account?;
+        Some(Target {
+            name: name?,
+            labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
+            cluster: cluster?,
+            ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned() },
+            rotate,
+            suspend: own.suspend.or(shared.suspend).unwrap_or(false),
+            prove,
+            prove_every,
+            compliance,
+            deliver,
+            line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
+        })
+    }
+
+    fn name(&mut self, subject: &Subject<'_>, name: Option<&str>) -> Option<String> {
+        let steps = ["name".into()];
+        let Some(name) = name else {
+            if !subject.node.has("name") {
+                self.error(subject, &steps, "the target has no name: write `name: …`");
+            }
+            return None;
+        };
+        if let Err(message) = rules::target_name(name) {
+            self.error(subject, &steps, &message);
+        }
+        let line = subject.marks.find(subject.node, &steps).0.at.line;
+        if let Some((file, line)) = self.names.get(name).copied() {
+            let place = self.report.path(file).display();
+            let place = if file == subject.file { format!("in line {line}") } else { format!("in {place}:{line}") };
+            self.error(subject, &steps, &format!("another target is called {} already, {place}: give each its own name", shown(name)));
+        } else {
+            self.names.insert(name.to_owned(), (subject.file, line));
+        }
+        Some(name.to_owned())
+    }
+
+    fn cluster_of(&mut self, subject: &Subject<'_>, cluster: Option<&String>) -> Option<String> {
+        let steps = ["cluster".into()];
+        let known = || self.clusters.keys().map(String::as_str);
+        let all = || known().collect::<Vec<_>>().join(", ");
+        let message = match cluster {
+            Some(name) if self.clusters.contains_key(name) => return Some(name.clone()),
+            Some(name) => match closest(name, known()) {
+                Some(near) => format!("there is no cluster {}: did you mean `{near}`?", shown(name)),
+                None if self.clusters.is_empty() => format!("there is no cluster {}: write it under `clusters`", shown(name)),
+                None => format!("there is no cluster {}: `clusters` has {}", shown(name), all()),
+            },
+            None if !subject.lacks("cluster") => return None,
+            None if self.clusters.is_empty() => "the cluster is missing: write one under `clusters`, and its name here".into(),
+            None => format!("the cluster is missing: write `cluster:` with one of {}", all()),
+        };
+        self.error(subject, &steps, &message);
+        None
+    }
+
+    fn account(&mut self, subject: &Subject<'_>, account: Option<&str>) -> Option<(String, String)> {
+        let steps = ["serviceAccount".into()];
+        let message = match account.map(rules::service_account) {
+            Some(Ok(account)) => return Some(account),
+            Some(Err(message)) => message,
+            None if subject.lacks("serviceAccount") => "the account is missing: write `serviceAccount: NAMESPACE/NAME`".into(),
+            None => return None,
+        };
+        self.error(subject, &steps, &message);
+        None
+    }
+
+    fn binding(&mut self, subject: &Subject<'_>, binding: Option<&Binding>) {
+        let (kind, name) = match binding {
+            Some(Binding::Secret(name)) => ("secret", name),
+            Some(Binding::Pod(name)) => ("pod", name),
+            Some(Binding::Node(name)) => ("node", name),
+            None => return,
+        };
+        if !rules::subdomain(name) {
+            let message = format!("{} is no name of a {kind}: write it without the namespace", shown(name));
+            self.error(subject, &["boundTo".into(), kind.into()], &message);
+        }
+    }
+
+    fn duration(
+        &mut self,
+        subject: &Subject<'_>,
+        duration: Option<Seconds>,
+        embedded: Option<bool>,
+        binding: Option<&Binding>,
+    ) -> Option<u64> {
+        let Some(duration) = duration else {
+            if subject.lacks("duration") {
+                self.error(subject, &["duration".into()], "the duration is missing: write such as `duration: 1h`");
+            }
+            return None;
+        };
+        let message = match duration.0 {
+            short @ ..SHORTEST if embedded == Some(false) => {
+                format!("{} is less than the 10m (600s) that Kubernetes gives at least: write 10m or more", Seconds(short))
+            }
+            short @ ..SHORTEST_EMBEDDED if embedded == Some(true) => {
+                format!("{} is less than the 10s that an embedded cluster gives at least: write 10s or more", Seconds(short))
+            }
+            0 => "a token cannot live for no time: write such as 1h".into(),
+            long if long > LONGEST => format!("{} is more than Kubernetes takes (4294967296s): write such as 1h", Seconds(long)),
+            EXTENDED if embedded != Some(true) && matches!(binding, Some(Binding::Pod(_))) => {
+                "3607s and a Pod make Kubernetes extend the token to a year: write 3600s or 3610s".into()
+            }
+            fine => return Some(fine),
+        };
+        self.error(subject, &["duration".into()], &message);
+        None
+    }
+
+    fn audiences(&mut self, subject: &Subject<'_>, audiences: &[String]) {
+        let mut seen = HashSet::new();
+        for (index, audience) in audiences.iter().enumerate() {
+            let message = if audience.trim().is_empty() {
+                "an audience is empty: write one, or leave `audiences` out for the API server's own".to_owned()
+            } else if audience.chars().any(char::is_control) {
+                "a control character stands in the audience: take it out".to_owned()
+            } else if !seen.insert(audience) {
+                format!("the audience {} stands here twice: keep one", shown(audience))
+            } else {
+                continue;
+            };
+            self.error(subject, &["audiences".into(), index.into()], &message);
+        }
+        let size = token_bytes(audiences);
+        if size > LARGEST_AUDIENCES {
+            let message = format!(
+                "the audiences alone make a token of {size} bytes, more than any store holds ({}): write fewer",
+                Bytes(LARGEST_AUDIENCES)
+            );
+            self.error(subject, &["audiences".into()], &message);
+        } else if size > LARGE_AUDIENCES {
+            let message =
+                format!("the audiences alone make a token of {size} bytes: most servers refuse headers beyond 8 KiB; write fewer");
+            self.say(subject, &["audiences".into()], Severity::Warning, &message);
+        }
+    }
+
+    fn prove(&mut self, subject: &Subject<'_>, prove: Option<crate::schedule::file::ProveFile>) -> (bool, u64) {
+        let every = prove.and_then(|prove| prove.every);
+        if every.is_some_and(|every| every.0 < 10) {
+            self.error(subject, &["prove".into(), "every".into()], "that would be a constant load: write 10s or more, or `prove: false`");
+        }
+        (prove.is_none_or(|prove| prove.prove), every.map_or(PROVE_EVERY, |every| every.0))
+    }
+}
+
+/// Bytes of a token (base64url, RFC 7515) that its audiences alone take.
+pub(super) fn token_bytes(audiences: &[String]) -> u64 {
+    let json: usize = audiences.iter().map(|audience| audience.len() + 3).sum();
+    u64::try_from(json.div_ceil(3).saturating_mul(4)).unwrap_or(u64::MAX)
+}
