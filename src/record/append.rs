@@ -3,10 +3,13 @@
 //!
 //! While that fails nothing stops: lines wait in bounded memory, writing is tried again, and what did not
 //! fit is counted in one `gap` line. `folder` is the folder and its lock, `recover` what is found in it,
-//! `scribe` the file being written, `backlog` what waits, `thread` the loop that joins them.
+//! `begin` a new file, `scribe` the file being written, `backlog` what waits, `queue` what those who append
+//! share with the `thread` that joins them all.
 
 mod backlog;
+mod begin;
 mod folder;
+mod queue;
 mod recover;
 mod scribe;
 mod thread;
@@ -20,8 +23,8 @@ use tokio::sync::oneshot;
 use super::fold::{ReadError, State};
 use super::line::Line;
 use folder::Folder;
+use queue::Shared;
 use scribe::Scribe;
-use thread::Shared;
 
 /// How the folder is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +92,18 @@ pub fn open(directory: &Path, options: Options) -> Result<Opened, OpenError> {
         error = Some(cause.to_string());
     }
     let shared = Arc::new(Shared::new(scribe.state(), error));
-    let moved = Arc::clone(&shared);
-    std::thread::Builder::new()
-        .name("records".to_owned())
-        .spawn(move || thread::run(&moved, scribe))
-        .map_err(|source| OpenError::Folder { action: "start a thread for", path: directory.to_owned(), source })?;
+    let failed = |source| OpenError::Folder { action: "start a thread for", path: directory.to_owned(), source };
+    let (writing, watching) = (Arc::clone(&shared), Arc::clone(&shared));
+    spawn("records", move || thread::run(&writing, scribe)).map_err(failed)?;
+    if let Err(error) = spawn("records-watch", move || watching.watch()) {
+        shared.close(None);
+        return Err(failed(error));
+    }
     Ok(Opened { state, writer: Writer { handle: Arc::new(Handle(shared)) }, notes })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }
 
 /// What became of appended lines.
@@ -138,8 +147,8 @@ impl Drop for Handle {
 
 impl Writer {
     /// Appends lines in that order, `seq`, `previous` and `hash` filled in. Returns when they are durable,
-    /// or at once while records cannot be written. Lines of one call stand side by side. Never fails: see
-    /// [`Health`]. Dropping the future takes nothing back.
+    /// or at once while records cannot be written; after 5 s where the disk does not answer at all. Lines of
+    /// one call stand side by side. Never fails: see [`Health`]. Dropping the future takes nothing back.
     pub async fn append(&self, lines: Vec<Line>) -> Appended {
         let (sender, receiver) = oneshot::channel();
         if !self.handle.0.push(lines, sender) {

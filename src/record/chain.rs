@@ -95,3 +95,58 @@ pub(super) struct Link {
 pub(super) fn link(text: &[u8]) -> Option<Link> {
     serde_json::from_slice(text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::line::Kind;
+
+    fn sealed(seq: u64, previous: &str) -> (Line, Vec<u8>) {
+        let mut line =
+            Line { error: Some("a \"quoted\" ,\"hash\":\" line\nof two".to_owned()), ..Line::new(Kind::Stopped, Timestamp::UNIX_EPOCH) };
+        let mut text = Vec::new();
+        seal(&mut line, seq, previous, &mut text);
+        assert_eq!(text.pop(), Some(b'\n'));
+        (line, text)
+    }
+
+    #[test]
+    fn a_line_fits_its_own_hash_and_comes_back_as_it_was() {
+        let (line, text) = sealed(7, GENESIS);
+        assert_eq!(seal_of(&text), Seal::Fits(&line.hash));
+        assert_eq!(serde_json::from_slice::<Line>(&text).unwrap(), line);
+        assert_eq!((line.seq, line.previous.as_str()), (7, GENESIS));
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_line_without_its_last_key() {
+        let (line, text) = sealed(1, GENESIS);
+        let text = String::from_utf8(text).unwrap();
+        let bare = text.replace(&format!(",\"hash\":\"{}\"", line.hash), "");
+        let digest = ring::digest::digest(&SHA256, bare.as_bytes());
+        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(line.hash, hex);
+    }
+
+    #[test]
+    fn every_single_changed_byte_shows() {
+        let (_, text) = sealed(1, GENESIS);
+        for at in 0..text.len() {
+            let mut changed = text.clone();
+            changed[at] ^= 1;
+            assert!(!matches!(seal_of(&changed), Seal::Fits(_)), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_hash_before_is_covered() {
+        assert_ne!(sealed(1, GENESIS).0.hash, sealed(1, &"1".repeat(64)).0.hash);
+    }
+
+    #[test]
+    fn a_line_too_short_for_a_hash_misses_it() {
+        for text in [&b""[..], b"{}", b"\xff", b"{\"hash\":\"\"}"] {
+            assert_eq!(seal_of(text), Seal::Missing);
+        }
+    }
+}

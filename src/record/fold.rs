@@ -125,3 +125,6 @@ pub fn read(directory: &Path) -> Result<State, ReadError> {
     }
     Ok(State::default())
 }
+
+#[cfg(test)]
+mod tests;

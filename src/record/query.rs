@@ -155,3 +155,66 @@ fn open(file: &files::RecordFile) -> Result<(files::RecordFile, Reader), ReadErr
     let reader = Reader::open(&file.path).map_err(|source| ReadError::Unreadable { path: file.path.clone(), source })?;
     Ok((file.clone(), reader))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(kind: Kind, target: &str, second: i64) -> Line {
+        Line { target: Some(target.to_owned()), ..Line::new(kind, Timestamp::from_second(second).unwrap()) }
+    }
+
+    #[test]
+    fn an_empty_query_asks_for_every_event_and_no_checkpoint() {
+        let query = Query::default();
+        assert!(query.matches(&line(Kind::Rotated, "a", 0)) && query.matches(&Line::new(Kind::Started, Timestamp::UNIX_EPOCH)));
+        assert!(!query.matches(&line(Kind::Checkpoint, "a", 0)));
+        assert!(Query { kinds: vec![Kind::Checkpoint], ..query }.matches(&line(Kind::Checkpoint, "a", 0)));
+    }
+
+    #[test]
+    fn since_is_within_and_until_is_not() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let query = Query { since: at(10), until: at(20), ..Query::default() };
+        let fitting: Vec<i64> = [9, 10, 19, 20].into_iter().filter(|&second| query.matches(&line(Kind::Paid, "a", second))).collect();
+        assert_eq!(fitting, [10, 19]);
+    }
+
+    #[test]
+    fn targets_are_names_or_globs_and_daemon_events_fit_none() {
+        let query = Query { targets: vec!["ci-*".to_owned(), "prod".to_owned()], ..Query::default() };
+        assert!(query.matches(&line(Kind::Rotated, "ci-a", 0)) && query.matches(&line(Kind::Rotated, "prod", 0)));
+        assert!(!query.matches(&line(Kind::Rotated, "prod-2", 0)) && !query.matches(&Line::new(Kind::Started, Timestamp::UNIX_EPOCH)));
+    }
+
+    #[test]
+    fn a_token_is_found_by_its_jti() {
+        let query = Query { jti: Some("j".to_owned()), ..Query::default() };
+        assert!(query.matches(&Line { jti: Some("j".to_owned()), ..line(Kind::Rotated, "a", 0) }));
+        assert!(!query.matches(&line(Kind::Rotated, "a", 0)));
+    }
+
+    #[test]
+    fn globs_fit_as_a_shell_has_them() {
+        for (glob, name) in [("", ""), ("*", ""), ("*", "x"), ("a*c", "abbc"), ("a?c", "abc"), ("*b*b", "abbb"), ("a**", "a")] {
+            assert!(fits(glob, name), "{glob} {name}");
+        }
+        for (glob, name) in [("", "a"), ("?", ""), ("a*c", "abcd"), ("a?c", "ac"), ("b", "ab")] {
+            assert!(!fits(glob, name), "{glob} {name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_fits_itself_and_any_glob_made_from_it(name in "[a-z.-]{0,12}", from in 0usize..13, to in 0usize..13) {
+            let (from, to) = (from.min(name.len()), to.min(name.len()));
+            prop_assert!(fits(&name, &name));
+            if from <= to {
+                let glob = format!("{}*{}", &name[..from], &name[to..]);
+                prop_assert!(fits(&glob, &name));
+            }
+        }
+    }
+}

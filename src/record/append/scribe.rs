@@ -2,15 +2,16 @@
 
 use std::cmp::Ordering;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::fdatasync;
 
+use super::begin::begin;
 use super::folder::Folder;
-use super::recover::{Found, Tail, UNFINISHED};
+use super::recover::{Found, Tail};
 use super::{OpenError, Options, State};
 use crate::record::chain;
 use crate::record::files;
@@ -26,7 +27,7 @@ const ROLL_AGAIN: Duration = Duration::from_secs(60);
 pub(super) enum WriteError {
     #[error("cannot {action} {}: {cause}", path.display())]
     File { action: &'static str, path: PathBuf, cause: io::Error },
-    #[error("{} was removed or cut by somebody else while it was written", path.display())]
+    #[error("{} was removed or changed by somebody else", path.display())]
     Removed { path: PathBuf },
     #[error("{error}{}", std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default())]
     Folder { error: OpenError },
@@ -127,6 +128,10 @@ impl Scribe {
     fn put(&mut self, text: &[u8]) -> Result<(), WriteError> {
         let Some(mut current) = self.current.take() else { return Ok(()) };
         let path = self.folder.path().join(&current.tail.name);
+        // Writing beyond the end of a cut file would leave a hole, not a line.
+        if !self.folder.holds(&current.tail.name, &current.file, current.tail.length) {
+            return Err(WriteError::Removed { path });
+        }
         if let Err(cause) = current.file.write_all(text) {
             self.uncertain = Some(Uncertain { tail: current.tail, failed_sync: false });
             return Err(WriteError::File { action: "write", path, cause });
@@ -171,60 +176,12 @@ impl Scribe {
         Ok(())
     }
 
-    /// Opens the next file. It gets its name only once its checkpoint is whole and durable.
     fn begin_file(&mut self) -> Result<(), WriteError> {
-        let name = files::name(self.state.seq + 1);
-        let unfinished = format!("{name}{UNFINISHED}");
-        let begun = self.write_checkpoint(&unfinished).and_then(|(file, length, last)| {
-            self.folder.rename(&unfinished, &name)?;
-            match self.folder.sync() {
-                Ok(()) => Ok((file, length, last)),
-                Err(error) => {
-                    // Not there durably means not there at all: the next attempt needs the name.
-                    let _ = self.folder.remove(&name);
-                    Err(error)
-                }
-            }
-        });
-        match begun {
-            Ok((file, length, last)) => {
-                self.state.advance(last.seq, &last.hash, last.time);
-                self.current = Some(Current { file, tail: Tail { name, length, checkpoint: length } });
-                self.anew = false;
-                Ok(())
-            }
-            Err(cause) => {
-                // Gives its room back; where that fails too the next attempt removes it first.
-                let _ = self.folder.remove(&unfinished);
-                Err(WriteError::File { action: "begin", path: self.folder.path().join(name), cause })
-            }
-        }
-    }
-
-    fn write_checkpoint(&self, name: &str) -> io::Result<(File, u64, Line)> {
-        let file = match self.folder.create(name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.folder.remove(name)?;
-                self.folder.create(name)?
-            }
-            other => other?,
-        };
-        let mut output = BufWriter::with_capacity(256 << 10, file);
-        let (mut seq, mut head, mut length) = (self.state.seq, self.state.head.clone(), 0);
-        let mut text = Vec::with_capacity(1024);
-        let mut last = None;
-        for mut line in self.state.checkpoint_lines(Timestamp::now()) {
-            seq += 1;
-            text.clear();
-            chain::seal(&mut line, seq, &head, &mut text);
-            output.write_all(&text)?;
-            head.clone_from(&line.hash);
-            length += text.len() as u64;
-            last = Some(line);
-        }
-        let file = output.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        Ok((file, length, last.expect("a checkpoint has at least its end")))
+        let (file, tail, last) = begin(&self.folder, &self.state)?;
+        self.state.advance(last.seq, &last.hash, last.time);
+        self.current = Some(Current { file, tail });
+        self.anew = false;
+        Ok(())
     }
 
     /// Goes on in a new file once this one has grown. A failure costs nothing: this one goes on.

@@ -133,8 +133,13 @@ impl Walk<'_> {
         let mut reader = Reader::open(&file.path).map_err(unreadable)?;
         let mut text = Vec::with_capacity(1024);
         self.found.files += 1;
+        if self.found.lines == 0 {
+            // The name says which line came first: nothing may be missing before it.
+            self.found.seq = file.first.saturating_sub(1);
+        }
         loop {
             match reader.next(&mut text).map_err(unreadable)? {
+                Raw::End if reader.number == 0 && !newest => return Err(broken(1, Damage::Cut)),
                 Raw::End => return Ok(()),
                 Raw::Torn if newest => {
                     self.found.torn = Some(Torn { file: file.path.clone(), bytes: text.len() as u64 });
@@ -166,12 +171,13 @@ impl Walk<'_> {
             Seal::Missing => return Err(Damage::Cut),
         };
         let Link { seq, previous, .. } = link(text).ok_or(Damage::NotARecord)?;
-        if self.found.lines == 0 {
-            self.found.anchor.clone_from(&previous);
-        } else if seq > self.found.seq + 1 {
-            return Err(Damage::Dropped { expected: self.found.seq + 1, missing: seq - self.found.seq - 1 });
-        } else if seq <= self.found.seq {
-            return Err(Damage::Reordered { expected: self.found.seq + 1, found: seq });
+        let expected = self.found.seq + 1;
+        if seq > expected {
+            return Err(Damage::Dropped { expected, missing: seq - expected });
+        } else if seq < expected {
+            return Err(Damage::Reordered { expected, found: seq });
+        } else if self.found.lines == 0 {
+            self.found.anchor = previous;
         } else if previous != self.found.head {
             return Err(Damage::Replaced);
         }
@@ -192,4 +198,167 @@ fn stands_later(reader: &mut Reader, seq: u64) -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use jiff::Timestamp;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::record::chain::seal;
+    use crate::record::line::{Kind, Line};
+
+    /// Two files of five lines each, seq 1 to 10, and the hash of each line.
+    fn folder() -> (TempDir, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut hashes = vec![GENESIS.to_owned()];
+        for first in [1, 6] {
+            let mut text = Vec::new();
+            for seq in first..first + 5 {
+                let mut line = Line { target: Some(format!("secret-{seq}")), ..Line::new(Kind::Retired, Timestamp::UNIX_EPOCH) };
+                seal(&mut line, seq, &hashes[hashes.len() - 1].clone(), &mut text);
+                hashes.push(line.hash);
+            }
+            fs::write(directory.path().join(files::name(first)), text).unwrap();
+        }
+        (directory, hashes)
+    }
+
+    fn edit(directory: &TempDir, first: u64, change: impl FnOnce(&mut Vec<String>)) {
+        let path = directory.path().join(files::name(first));
+        let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+        change(&mut lines);
+        fs::write(path, lines.into_iter().map(|line| line + "\n").collect::<String>()).unwrap();
+    }
+
+    /// The damage that is found, where; the message names both and quotes nothing of the line.
+    fn damage(directory: &TempDir) -> (u64, u64, Damage) {
+        let error = verify(directory.path(), None).unwrap_err();
+        let text = error.to_string();
+        let Broken::Line { file, line, damage } = error else { panic!("{text}") };
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(text.contains(&format!("{name}:{line}: ")) && !text.contains("secret-"), "{text}");
+        (name["records-".len()..][..12].parse().unwrap(), line, damage)
+    }
+
+    #[test]
+    fn an_untouched_folder_is_sound() {
+        let (directory, hashes) = folder();
+        let found = verify(directory.path(), Some(&hashes[10])).unwrap();
+        assert_eq!((found.files, found.lines, found.seq), (2, 10, 10));
+        assert_eq!((found.anchor.as_str(), &found.head, found.torn), (GENESIS, &hashes[10], None));
+    }
+
+    #[test]
+    fn a_changed_line_is_named() {
+        let (directory, _) = folder();
+        edit(&directory, 6, |lines| lines[2] = lines[2].replace("secret-8", "secret-9"));
+        assert_eq!(damage(&directory), (6, 3, Damage::Changed));
+    }
+
+    #[test]
+    fn a_line_changed_with_a_new_hash_of_its_own_is_named_by_the_next() {
+        let (directory, hashes) = folder();
+        edit(&directory, 1, |lines| {
+            let mut line: Line = serde_json::from_str(&lines[1]).unwrap();
+            line.target = Some("another".to_owned());
+            let mut text = Vec::new();
+            seal(&mut line, 2, &hashes[1], &mut text);
+            lines[1] = String::from_utf8(text).unwrap().trim_end().to_owned();
+        });
+        assert_eq!(damage(&directory), (1, 3, Damage::Replaced));
+    }
+
+    #[test]
+    fn a_cut_line_is_named() {
+        let (directory, _) = folder();
+        edit(&directory, 1, |lines| lines[3].truncate(40));
+        assert_eq!(damage(&directory), (1, 4, Damage::Cut));
+    }
+
+    #[test]
+    fn a_dropped_line_is_named_by_the_next() {
+        let (directory, _) = folder();
+        edit(&directory, 1, |lines| drop(lines.remove(2)));
+        assert_eq!(damage(&directory), (1, 3, Damage::Dropped { expected: 3, missing: 1 }));
+    }
+
+    #[test]
+    fn lines_dropped_at_the_end_of_a_closed_file_show_in_the_next_file() {
+        let (directory, _) = folder();
+        edit(&directory, 1, |lines| lines.truncate(3));
+        assert_eq!(damage(&directory), (6, 1, Damage::Dropped { expected: 4, missing: 2 }));
+    }
+
+    #[test]
+    fn a_dropped_first_line_or_an_emptied_file_is_no_mere_keeping() {
+        let (directory, _) = folder();
+        edit(&directory, 1, |lines| drop(lines.drain(..2)));
+        assert_eq!(damage(&directory), (1, 1, Damage::Dropped { expected: 1, missing: 2 }));
+        edit(&directory, 1, Vec::clear);
+        assert_eq!(damage(&directory), (1, 1, Damage::Cut));
+    }
+
+    #[test]
+    fn a_reordered_line_is_named() {
+        let (directory, _) = folder();
+        edit(&directory, 6, |lines| lines.swap(1, 3));
+        assert_eq!(damage(&directory), (6, 2, Damage::Reordered { expected: 7, found: 9 }));
+    }
+
+    #[test]
+    fn a_line_said_twice_is_named() {
+        let (directory, _) = folder();
+        edit(&directory, 6, |lines| lines.insert(2, lines[1].clone()));
+        assert_eq!(damage(&directory), (6, 3, Damage::Reordered { expected: 8, found: 7 }));
+    }
+
+    #[test]
+    fn a_closed_file_may_not_end_in_half_a_line() {
+        let (directory, _) = folder();
+        let path = directory.path().join(files::name(1));
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 10]).unwrap();
+        assert_eq!(damage(&directory), (1, 5, Damage::Cut));
+    }
+
+    #[test]
+    fn half_a_line_at_the_end_of_the_newest_file_is_told_but_no_damage() {
+        let (directory, hashes) = folder();
+        let path = directory.path().join(files::name(6));
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 1]).unwrap();
+        let found = verify(directory.path(), None).unwrap();
+        assert_eq!((found.seq, &found.head), (9, &hashes[9]));
+        assert_eq!(found.torn.unwrap().file, path);
+    }
+
+    #[test]
+    fn removing_the_oldest_file_whole_is_no_damage() {
+        let (directory, hashes) = folder();
+        fs::remove_file(directory.path().join(files::name(1))).unwrap();
+        assert_eq!(verify(directory.path(), Some(&hashes[10])).unwrap().anchor, hashes[5]);
+    }
+
+    #[test]
+    fn lines_cut_off_at_the_end_show_only_by_the_head() {
+        let (directory, hashes) = folder();
+        edit(&directory, 6, |lines| lines.truncate(3));
+        assert_eq!(verify(directory.path(), None).unwrap().seq, 8);
+        let error = verify(directory.path(), Some(&hashes[10])).unwrap_err();
+        assert!(matches!(&error, Broken::HeadMissing { head, seq: 8 } if *head == hashes[10]), "{error}");
+        fs::remove_file(directory.path().join(files::name(6))).unwrap();
+        assert!(matches!(verify(directory.path(), Some(&hashes[8])), Err(Broken::HeadMissing { seq: 5, .. })));
+    }
+
+    #[test]
+    fn a_head_noted_earlier_still_fits() {
+        let (directory, hashes) = folder();
+        for head in &hashes {
+            verify(directory.path(), Some(head)).unwrap();
+        }
+    }
 }
