@@ -44,6 +44,7 @@ pub(super) fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, 
             let (status, meta) = (refused.raw().status().as_u16(), refused.err().meta());
             of_code(status, meta.code().unwrap_or_default(), meta.message().unwrap_or_default(), action)
         }
+        SdkError::ResponseError(_) if causes(error).any(|cause| cause.is::<hyper::Error>()) => lost(error),
         SdkError::ResponseError(answer) => of_code(answer.raw().status().as_u16(), "", "", action),
         SdkError::TimeoutError(_) => Verdict::new(FailureKind::Unavailable, "no answer in time"),
         SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => lost(error),

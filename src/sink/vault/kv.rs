@@ -36,13 +36,17 @@ pub(super) async fn set(store: &VaultStore, spec: &VaultSpec, text: &str) -> Res
         Some(engine) => engine,
         None => engine(store, spec).await?,
     };
-    match set_in(engine, store, spec, text).await {
-        // The mount may have been made anew, or upgraded, since we asked.
-        Err(failure) if known.is_some() && failure.kind == FailureKind::Refused && self::engine(store, spec).await? != engine => {
-            Err(Failure::new(FailureKind::Conflict, format!("{}; the version of its KV engine changed meanwhile", failure.message)))
-        }
-        outcome => outcome,
+    let outcome = set_in(engine, store, spec, text).await;
+    // The mount may have been made anew, or upgraded, since we asked.
+    if let Err(failure) = &outcome
+        && known.is_some()
+        && matches!(failure.kind, FailureKind::Refused | FailureKind::BadAnswer)
+        && self::engine(store, spec).await.is_ok_and(|now| now != engine)
+    {
+        let what = format_args!("the KV engine at `{}` has another version than before", spec.mount);
+        return Err(store.failure(FailureKind::Conflict, what));
     }
+    outcome
 }
 
 /// What our field holds.
@@ -86,7 +90,8 @@ async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str
     let path = path(engine, spec);
     let answer = store.ask(&Request { method: Method::POST, path: &path, body: Some(body) }).await?;
     match answer.status {
-        200 if engine == Engine::Two && !written(&answer) => Err(not_vault(store, &path)),
+        // An engine of version 1 takes what is meant for version 2, but names no version.
+        200 | 204 if engine == Engine::Two && !written(&answer) => Err(not_vault(store, &path)),
         200 | 204 => Ok(Put::Written),
         _ => {
             let right = format!("the login's policy needs `create` and `update` on `{path}`");

@@ -1,0 +1,183 @@
+//! What every sink has to do, whatever it writes to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokenferry::sink::file::FileSpec;
+use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, Stores, put};
+use tokenferry::token::Payload;
+
+use super::{aws, bao};
+use crate::servers::servers;
+use crate::within;
+
+/// A place of one sink, and a way to it that goes round the sink.
+pub struct Place {
+    pub spec: SinkSpec,
+    pub stores: Stores,
+    /// Bytes that the place may hold, where there is a limit.
+    pub limit: Option<usize>,
+    pub outside: Outside,
+}
+
+/// How a test looks at a place and spoils it.
+pub enum Outside {
+    File(tempfile::TempDir),
+    Bao(bao::Root),
+    Aws(Box<aws_sdk_secretsmanager::Client>),
+}
+
+impl Place {
+    /// What stands there, as somebody else sees it.
+    pub async fn look(&self) -> Option<String> {
+        match (&self.outside, &self.spec) {
+            (Outside::File(_), SinkSpec::File(spec)) => std::fs::read_to_string(&spec.path).ok(),
+            (Outside::Bao(root), SinkSpec::Vault(spec)) => root.fields(spec).await.get(&spec.key)?.as_str().map(Into::into),
+            (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::look(client, spec).await,
+            _ => panic!("the place is of another kind"),
+        }
+    }
+
+    /// Somebody else writes there.
+    pub async fn spoil(&self, text: &str) {
+        match (&self.outside, &self.spec) {
+            (Outside::File(_), SinkSpec::File(spec)) => std::fs::write(&spec.path, text).unwrap(),
+            (Outside::Bao(root), SinkSpec::Vault(spec)) => {
+                let mut fields = root.fields(spec).await;
+                fields.insert(spec.key.clone(), text.into());
+                root.set_fields(spec, fields).await;
+            }
+            (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::spoil(client, spec, text).await,
+            _ => panic!("the place is of another kind"),
+        }
+    }
+
+    pub async fn put(&self, text: &str) -> Result<Put, Failure> {
+        attempt(&self.spec, &self.stores, text, text).await
+    }
+}
+
+/// One put of a text under an issue.
+pub async fn attempt(spec: &SinkSpec, stores: &Stores, text: &str, issue: &str) -> Result<Put, Failure> {
+    let context = Context { target: "ci", issue, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
+    put(spec, &Payload::new(text.into()), context, stores).await
+}
+
+/// Stores of one entry, as a schedule would have it.
+pub fn stores(name: &str, spec: StoreSpec) -> Stores {
+    Stores::new(&BTreeMap::from([(name.to_owned(), Arc::new(spec))]), None)
+}
+
+/// A name that no other test uses.
+pub fn fresh(what: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn file() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let spec = SinkSpec::File(FileSpec { path, mode: tokenferry::sink::file::Mode::default(), owner: None, group: None });
+    Place { spec, stores: Stores::default(), limit: None, outside: Outside::File(folder) }
+}
+
+/// One row for each sink: a new kind of sink adds its row here.
+async fn places() -> Vec<(&'static str, Place)> {
+    tokio::task::spawn_blocking(|| servers()).await.unwrap();
+    vec![
+        ("file", file().await),
+        ("vault, KV version 2", bao::place("secret").await),
+        ("vault, KV version 1", bao::place("one").await),
+        ("awsSecretsManager, whole secret", aws::place(None).await),
+        ("awsSecretsManager, one key", aws::place(Some("token")).await),
+    ]
+}
+
+#[tokio::test]
+async fn what_is_put_is_read_back_the_same_and_again_is_unchanged() {
+    within(async {
+        for (sink, place) in places().await {
+            assert_eq!(place.look().await, None, "{sink}");
+            assert_eq!(place.put("ey.first.one").await, Ok(Put::Written), "{sink}");
+            assert_eq!(place.look().await.as_deref(), Some("ey.first.one"), "{sink}");
+            assert_eq!(place.put("ey.first.one").await, Ok(Put::Unchanged), "{sink}");
+            assert_eq!(place.put("ey.second.one").await, Ok(Put::Written), "{sink}");
+            assert_eq!(place.look().await.as_deref(), Some("ey.second.one"), "{sink}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood_there() {
+    within(async {
+        for (sink, place) in places().await {
+            place.put("ey.ours").await.unwrap();
+            for _ in 0..2 {
+                place.spoil("theirs").await;
+                assert_eq!(place.put("ey.ours").await, Ok(Put::Written), "{sink}");
+                assert_eq!(place.look().await.as_deref(), Some("ey.ours"), "{sink}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payload_that_the_place_cannot_hold_is_too_large_and_leaves_what_stands_there() {
+    within(async {
+        for (sink, place) in places().await {
+            let Some(limit) = place.limit else { continue };
+            place.put("ey.small").await.unwrap();
+            let failure = place.put(&"x".repeat(limit + 1)).await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::TooLarge, "{sink}: {failure}");
+            assert_eq!(place.look().await.as_deref(), Some("ey.small"), "{sink}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_writers_at_once_each_has_written_or_met_a_conflict_and_the_place_is_whole() {
+    within(async {
+        for (sink, place) in places().await {
+            place.put("ey.before").await.unwrap();
+            let texts: Vec<String> = (0..8).map(|n| format!("ey.{n}.{}", "x".repeat(2_000))).collect();
+            let puts = texts.iter().map(|text| place.put(text));
+            let outcomes = futures_util::future::join_all(puts).await;
+            let won = |outcome: &Result<Put, Failure>| outcome.is_ok();
+            for outcome in &outcomes {
+                assert!(won(outcome) || outcome.as_ref().is_err_and(|e| e.kind == FailureKind::Conflict), "{sink}: {outcome:?}");
+            }
+            let held = place.look().await.unwrap();
+            let winner = texts.iter().position(|text| *text == held).unwrap_or_else(|| panic!("{sink}: not whole: {held}"));
+            assert!(won(&outcomes[winner]), "{sink}: what stands there was written by a put that says it failed");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_unavailable_and_works_again_when_it_is_back() {
+    within(async {
+        for part in ["bao", "moto"] {
+            let own =
+                tokio::task::spawn_blocking(move || crate::servers::Servers::start(&format!("outage-{part}"), &[part])).await.unwrap();
+            let own = Arc::new(own);
+            let place = if part == "bao" { bao::place_at(own.bao(), "secret").await } else { aws::place_at(own.moto(), None).await };
+            assert_eq!(place.put("ey.before").await, Ok(Put::Written), "{part}");
+            let server = own.clone();
+            tokio::task::spawn_blocking(move || server.kill(part)).await.unwrap();
+            let failure = place.put("ey.during").await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Unavailable, "{part}: {failure}");
+            assert!(failure.message.contains("refused"), "{part}: {failure}");
+            let server = own.clone();
+            tokio::task::spawn_blocking(move || server.restart(part)).await.unwrap();
+            assert_eq!(place.put("ey.after").await, Ok(Put::Written), "{part}");
+            assert_eq!(place.look().await.as_deref(), Some("ey.after"), "{part}");
+        }
+    })
+    .await;
+}

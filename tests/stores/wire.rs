@@ -1,0 +1,167 @@
+//! Stores that answer what no store should: a socket with one canned answer stands in their place.
+
+use std::time::{Duration, Instant};
+
+use tokenferry::sink::aws::AwsSpec;
+use tokenferry::sink::vault::{AppRoleAuth, TokenAuth, VaultAuth, VaultSpec, VaultStoreSpec};
+use tokenferry::sink::{Context, FailureKind, SinkSpec, StoreSpec, Stores, put};
+use tokenferry::token::Payload;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::aws;
+use super::conformance::{attempt, stores};
+use crate::within;
+
+/// A CA that signed nothing.
+pub const OTHER_CA: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBgDCCASegAwIBAgIUJpIu4asQ63UA2QSKlX1VLdDGQL8wCgYIKoZIzj0EAwIw\n\
+    FTETMBEGA1UEAwwKYW5vdGhlciBDQTAgFw0yNjExMjkxMjM4NTVaGA8yMTI2MTEw\n\
+    NTEyMzg1NVowFTETMBEGA1UEAwwKYW5vdGhlciBDQTBZMBMGByqGSM49AgEGCCqG\n\
+    SM49AwEHA0IABG66AdofQ+MLQwcyvMgKuDd/lhXMonmWpFveLd/uBBWGo7pNx+0R\n\
+    K96rgNmKg30tbv0/ZiIzwG98VYejhtf6zKWjUzBRMB0GA1UdDgQWBBQRI1vjZ4rK\n\
+    j6KjLgnmzwQutm8MrDAfBgNVHSMEGDAWgBQRI1vjZ4rKj6KjLgnmzwQutm8MrDAP\n\
+    BgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0cAMEQCIDNU83tW0PqsGb7N0gJL\n\
+    ITuVNd8Z7qFgt/RqJpD2YXqYAiA+zvfWrxk59CWNqgNRSZhCL4vtxVD9ZBKtmNF7\n\
+    Txsxtw==\n\
+    -----END CERTIFICATE-----";
+
+/// Answers every request on every connection with these bytes, then closes; with none it never answers.
+async fn canned(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 65_536];
+                let _ = connection.read(&mut request).await;
+                if answer.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                let _ = connection.write_all(&answer).await;
+            });
+        }
+    });
+    address
+}
+
+fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}").into()
+}
+
+struct Vault {
+    spec: SinkSpec,
+    stores: Stores,
+    _folder: tempfile::TempDir,
+}
+
+async fn vault(answer: Vec<u8>, login: bool) -> Vault {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "canary-credential").unwrap();
+    let auth = if login {
+        VaultAuth::AppRole(AppRoleAuth { mount: None, role_id: "role".into(), secret_id_file: file })
+    } else {
+        VaultAuth::Token(TokenAuth { file })
+    };
+    let vault = VaultStoreSpec { address: canned(answer).await, namespace: None, ca_file: None, auth };
+    let store = StoreSpec { vault: Some(vault), aws_secrets_manager: None, limits: tokenferry::cluster::Limits::default() };
+    let spec = VaultSpec { store: "vault".into(), mount: "secret".into(), path: "ci".into(), key: "token".into() };
+    Vault { spec: SinkSpec::Vault(spec), stores: stores("vault", store), _folder: folder }
+}
+
+fn nonsense() -> Vec<(&'static str, Vec<u8>, FailureKind)> {
+    let json = "content-type: application/json\r\n";
+    let html = "content-type: text/html\r\n";
+    let huge = format!("{{\"data\":\"{}\"}}", "x".repeat(3 << 20));
+    vec![
+        ("a proxy's page", http("200 OK", html, "<html>canary</html>"), FailureKind::BadAnswer),
+        ("a proxy's refusal", http("403 Forbidden", html, "<html>canary</html>"), FailureKind::BadAnswer),
+        ("a proxy's failure", http("502 Bad Gateway", html, "<html>canary</html>"), FailureKind::Unavailable),
+        ("no answer of an upstream", http("504 Gateway Timeout", "", ""), FailureKind::Unavailable),
+        ("broken JSON", http("200 OK", json, "{\"data\": {\"canary\""), FailureKind::BadAnswer),
+        ("JSON of another shape", http("200 OK", json, "[\"canary\"]"), FailureKind::BadAnswer),
+        ("nothing at all", http("200 OK", json, ""), FailureKind::BadAnswer),
+        ("a redirect", http("307 Temporary Redirect", "location: http://127.0.0.1:1/canary\r\n", ""), FailureKind::BadAnswer),
+        ("an endless answer", http("200 OK", json, &huge), FailureKind::BadAnswer),
+        ("an answer cut off", http("200 OK", json, &"x".repeat(100))[..150].to_vec(), FailureKind::Unavailable),
+        ("a protocol of its own", b"SSH-2.0-OpenSSH\r\n".to_vec(), FailureKind::Unavailable),
+        ("patience", http("429 Too Many Requests", "retry-after: 7\r\n", "canary"), FailureKind::Throttled),
+        ("a sealed server", http("503 Service Unavailable", json, "{\"errors\":[\"Vault is sealed\"]}"), FailureKind::Unavailable),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_answers_in_vaults_place_has_its_kind_and_leaves_no_word_in_the_message() {
+    within(async {
+        for (what, answer, kind) in nonsense() {
+            let Vault { spec, stores, _folder } = vault(answer, false).await;
+            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
+            assert_eq!(failure.kind, kind, "{what}: {failure}");
+            assert!(!failure.message.contains("canary"), "{what}: {failure}");
+            let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
+            assert_eq!(failure.retry_after, patience, "{what}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_that_is_answered_with_nonsense_is_worth_a_fallback() {
+    within(async {
+        for (what, answer, _) in nonsense() {
+            let Vault { spec, stores, _folder } = vault(answer, true).await;
+            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
+            assert!(failure.kind.allows_fallback(), "{what}: {failure:?}");
+            assert!(!failure.message.contains("canary"), "{what}: {failure}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_costs_the_attempts_own_time_and_no_more() {
+    within(async {
+        let Vault { spec, stores, _folder } = vault(Vec::new(), false).await;
+        let began = Instant::now();
+        let context = Context { target: "ci", issue: "1", expires_at: 0, timeout: Duration::from_millis(300) };
+        let failure = put(&spec, &Payload::new(b"ey.one".to_vec()), context, &stores).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_answers_in_awss_place_has_its_kind_and_leaves_no_word_in_the_message() {
+    let json = "content-type: application/x-amz-json-1.1\r\n";
+    let error = |code: &str| format!("{{\"__type\":\"{code}\",\"Message\":\"canary\"}}");
+    let denied = http("400 Bad Request", json, &error("AccessDeniedException"));
+    let throttled = http("400 Bad Request", &format!("{json}retry-after: 7\r\n"), &error("ThrottlingException"));
+    let table = [
+        ("a proxy's page", http("200 OK", "content-type: text/html\r\n", "<html>canary</html>"), FailureKind::BadAnswer),
+        ("a proxy's refusal", http("403 Forbidden", "content-type: text/html\r\n", "<html>canary</html>"), FailureKind::BadAnswer),
+        ("a proxy's failure", http("502 Bad Gateway", "content-type: text/html\r\n", "<html>canary</html>"), FailureKind::Unavailable),
+        ("broken JSON", http("200 OK", json, "{\"SecretString\":\"canary"), FailureKind::BadAnswer),
+        ("an answer cut off", http("200 OK", json, &"x".repeat(100))[..150].to_vec(), FailureKind::Unavailable),
+        ("a protocol of its own", b"SSH-2.0-OpenSSH\r\n".to_vec(), FailureKind::Unavailable),
+        ("no right", denied, FailureKind::Refused),
+        ("patience", throttled, FailureKind::Throttled),
+        ("old credentials", http("400 Bad Request", json, &error("ExpiredTokenException")), FailureKind::Refused),
+        ("trouble inside", http("500 Internal Server Error", json, &error("InternalServiceError")), FailureKind::Unavailable),
+    ];
+    within(async {
+        for (what, answer, kind) in table {
+            let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None });
+            let stores = stores("aws", aws::store(&canned(answer).await));
+            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
+            assert_eq!(failure.kind, kind, "{what}: {failure}");
+            assert!(!failure.message.contains("canary"), "{what}: {failure}");
+            let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
+            assert_eq!(failure.retry_after, patience, "{what}");
+        }
+    })
+    .await;
+}

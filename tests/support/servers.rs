@@ -1,0 +1,84 @@
+//! The real servers that tests run against, started by `tests/servers/servers` and ended with this process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+/// Where the started servers stand, as the script's `env.json` says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Servers {
+    /// The folder of this set of servers.
+    #[serde(skip)]
+    pub folder: PathBuf,
+    /// OpenBao, where it was asked for.
+    pub bao: Option<Bao>,
+    /// moto, where it was asked for.
+    pub moto: Option<Moto>,
+}
+
+/// OpenBao over TLS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Bao {
+    /// `https://127.0.0.1:PORT`.
+    pub address: String,
+    /// The CA that signed its certificate.
+    pub ca: PathBuf,
+    /// File with the root token.
+    pub root_token_file: PathBuf,
+}
+
+/// moto: AWS in memory.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Moto {
+    /// `http://127.0.0.1:PORT`.
+    pub endpoint: String,
+}
+
+/// OpenBao and moto, started once for all tests of this binary.
+pub fn servers() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| Servers::start("stores", &["bao", "moto"]))
+}
+
+impl Servers {
+    /// Starts a set of its own, for a test that stops servers. They end when this process does.
+    pub fn start(name: &str, parts: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("tokenferry-{name}-{}", std::process::id()));
+        script("start", &folder, &["--only", &parts.join(","), "--owner", &std::process::id().to_string()]);
+        let path = folder.join("env.json");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("the servers left no {}: {e}", path.display()));
+        let servers: Self = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{} is not as expected: {e}\n{text}", path.display()));
+        Self { folder, ..servers }
+    }
+
+    /// OpenBao.
+    pub fn bao(&self) -> &Bao {
+        self.bao.as_ref().expect("bao was asked for")
+    }
+
+    /// moto.
+    pub fn moto(&self) -> &Moto {
+        self.moto.as_ref().expect("moto was asked for")
+    }
+
+    /// Ends one server as SIGKILL does.
+    pub fn kill(&self, part: &str) {
+        script("kill", &self.folder, &[part]);
+    }
+
+    /// Starts a killed server again, at the same address.
+    pub fn restart(&self, part: &str) {
+        script("restart", &self.folder, &[part]);
+    }
+}
+
+fn script(verb: &str, folder: &Path, rest: &[&str]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
+    let run = Command::new(&script).arg(verb).arg(folder).args(rest).output();
+    let run = run.unwrap_or_else(|e| panic!("cannot run {}: {e}", script.display()));
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{} {verb} {}: {}\n{said}", script.display(), rest.join(" "), run.status);
+}
