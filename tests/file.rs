@@ -26,6 +26,8 @@ static MEMORY: Wiping = Wiping;
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Without ext4's own care for programs that rename without syncing: other file systems have none.
+const LOOP: &str = "loop,noauto_da_alloc";
 
 /// Fails the test where it is not over in time.
 fn within(seconds: u64, test: impl FnOnce() + Send + 'static) {
@@ -46,7 +48,7 @@ fn is_root() -> bool {
 }
 
 fn not_run(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
+    let _ = std::io::stderr().write_all(format!("\nNOT RUN: {test}: {why}\n").as_bytes());
 }
 
 /// A folder that belongs to us alone, on a memory file system where there is one.
@@ -121,7 +123,7 @@ impl Mount {
         File::create(&image).and_then(|file| file.set_len(32 << 20)).unwrap();
         let image = image.to_str().unwrap();
         run("mkfs.ext4", &["-q", "-F", image])?;
-        Ok((Self::new(|point| run("mount", &["-o", "loop", image, point]))?, home))
+        Ok((Self::new(|point| run("mount", &["-o", LOOP, image, point]))?, home))
     }
 
     fn new(mount: impl FnOnce(&str) -> Result<(), String>) -> Result<Self, String> {
@@ -278,7 +280,7 @@ fn g3_what_was_acknowledged_is_there_after_a_power_cut() {
         unsafe { rustix::ioctl::ioctl(&root, rustix::ioctl::Setter::<SHUTDOWN, u32>::new(JOURNAL_LOST)) }.unwrap();
         drop(root);
         run("umount", &[mount.path()]).unwrap();
-        run("mount", &["-o", "loop", image.path().join("image").to_str().unwrap(), mount.path()]).unwrap();
+        run("mount", &["-o", LOOP, image.path().join("image").to_str().unwrap(), mount.path()]).unwrap();
         assert!(!mount.point.join("unsynced").exists(), "the power cut lost nothing, so this test proves nothing");
         for number in 0..20 {
             let bytes = fs::read(mount.point.join(format!("made-{number}/token"))).unwrap();
@@ -419,6 +421,42 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
         }
         drop(alive);
         assert_eq!(copies(&key, &mut buffer), 0);
+    });
+}
+
+#[test]
+fn g8_a_hardened_process_has_closed_itself() {
+    const CHILD: &str = "FILE_TEST_HARDENED";
+    let name = "g8_a_hardened_process_has_closed_itself";
+    if std::env::var_os(CHILD).is_none() {
+        // In a process of its own: it cannot be undone.
+        let own = std::env::current_exe().unwrap();
+        let output = Command::new(own).args([name, "--exact"]).env(CHILD, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    tokenferry::token::wipe::harden().unwrap();
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    assert!(read("/proc/self/status").contains("Umask:\t0077"));
+    let limits = read("/proc/self/limits");
+    let core: Vec<_> = limits.lines().find(|line| line.starts_with("Max core")).unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"]);
+    assert!(rustix::process::dumpable_behavior().unwrap() == rustix::process::DumpableBehavior::NotDumpable);
+    let folder = folder();
+    let place = FileSpec { mode: Mode(0o644), ..spec(folder.path().join("made/token")) };
+    put(&place, b"the-token").unwrap();
+    let modes = ["made", "made/token"].map(|made| fs::metadata(folder.path().join(made)).unwrap().mode() & 0o7777);
+    assert_eq!(modes, [0o711, 0o644], "the umask takes nothing from what was asked for");
+}
+
+#[test]
+fn a_file_that_we_may_not_read_is_published_anew() {
+    within(30, || {
+        let folder = folder();
+        let place = FileSpec { mode: Mode(0o200), ..spec(folder.path().join("token")) };
+        put(&place, b"the-token").unwrap();
+        let expected = if is_root() { Put::Unchanged } else { Put::Written };
+        assert_eq!(put(&place, b"the-token"), Ok(expected));
     });
 }
 

@@ -17,7 +17,10 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// How long a directory service may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-static FOUND: LazyLock<Mutex<HashMap<(Database, String), (u32, Instant)>>> = LazyLock::new(Mutex::default);
+/// Ids by name, each with the moment at which it was found.
+type Found = HashMap<(Database, String), (u32, Instant)>;
+
+static FOUND: LazyLock<Mutex<Found>> = LazyLock::new(Mutex::default);
 
 /// Owner, group and mode that a published file shall have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

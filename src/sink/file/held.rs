@@ -64,7 +64,7 @@ pub(super) struct Open {
     modified: i64,
 }
 
-/// Opens what is published. A file that we may not read counts as one that is not right.
+/// Opens what is published, if anything is.
 pub(super) fn open(folder: &Folder, name: &OsStr, wish: Wish) -> Result<Option<Open>, Failure> {
     if stat(folder, name, wish)?.is_none() {
         return Ok(None);

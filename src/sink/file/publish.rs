@@ -23,7 +23,7 @@ use crate::token::render::hex;
 
 const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Files whose folder could not be synced after the rename: what is there may not be on the disk, so that
+/// Published files that could not be synced with their folder: what is there may not be on the disk, so that
 /// equal bytes prove nothing. A sync is never tried again: it would succeed with the data lost.
 static UNSURE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
 
@@ -31,11 +31,12 @@ static UNSURE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default)
 pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], ticket: &Ticket) -> Result<Put, Failure> {
     let path = folder.path.join(name);
     let unsure = UNSURE.lock().unwrap_or_else(PoisonError::into_inner).contains(&path);
-    if !unsure && let Some(file) = held::open(folder, name, wish)? {
+    held::stat(folder, name, wish)?;
+    // One that we may not read is published anew: only its reader could say whether it is the same.
+    if !unsure && let Ok(Some(file)) = held::open(folder, name, wish) {
         if file.right && file.holds(bytes) {
             // Whoever wrote it may have died before it was durable.
-            fsync(&file.fd).and_then(|()| fsync(&folder.fd)).map_err(|errno| blame("sync", &path, errno))?;
-            return Ok(Put::Unchanged);
+            return durable(path, fsync(&file.fd).and_then(|()| fsync(&folder.fd))).map(|()| Put::Unchanged);
         }
         if file.links > 1 {
             tracing::warn!(path = %path.display(), "the published file has a second name, which keeps the old token");
@@ -53,16 +54,21 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], t
         Ok(())
     })?;
     temporary.published();
-    let synced = fsync(&folder.fd);
-    let mut doubtful = UNSURE.lock().unwrap_or_else(PoisonError::into_inner);
+    durable(path, fsync(&folder.fd)).map(|()| Put::Written)
+}
+
+/// Keeps in mind whether what is published is surely on the disk.
+fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Failure> {
+    let mut unsure = UNSURE.lock().unwrap_or_else(PoisonError::into_inner);
     match synced {
         Ok(()) => {
-            doubtful.remove(&path);
-            Ok(Put::Written)
+            unsure.remove(&path);
+            Ok(())
         }
         Err(errno) => {
-            doubtful.insert(path);
-            Err(blame("sync folder", &folder.path, errno))
+            let failure = blame("sync what was published at", &path, errno);
+            unsure.insert(path);
+            Err(failure)
         }
     }
 }
