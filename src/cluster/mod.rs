@@ -168,7 +168,10 @@ impl Cluster {
                 }
             }
         };
-        turn.end(result.as_ref().map_or_else(MintFailure::verdict, |_| Verdict::Healthy));
+        turn.end(match &result {
+            Ok(_) => Verdict::Healthy,
+            Err(failure) => failure.verdict(),
+        });
         result
     }
 

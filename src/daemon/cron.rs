@@ -13,8 +13,9 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::job::job_data::{JobAndNextTick, JobStoredData};
 use tokio_cron_scheduler::{
-    DataStore, InitStore, Job, JobScheduler, JobSchedulerError, MetaDataStorage, SimpleJobCode, SimpleNotificationCode, SimpleNotificationStore,
+    Job, JobScheduler, JobSchedulerError, MetaDataStorage, SimpleJobCode, SimpleNotificationCode, SimpleNotificationStore,
 };
+use tokio_cron_scheduler::store::{DataStore, InitStore};
 use uuid::Uuid;
 
 use crate::schedule::Plan;

@@ -1,1 +1,192 @@
-//! daemon
+//! Who keeps it going? The event loop with all mutable state, the pure steps that it takes, the story of one
+//! rotation, and what joins it to the host: schedule file, control socket, cron, systemd.
+
+pub mod control;
+pub mod course;
+pub mod cron;
+pub mod places;
+pub mod read;
+pub mod rotation;
+pub mod scene;
+pub mod start;
+pub mod status;
+pub mod step;
+pub mod systemd;
+pub mod watch;
+pub mod wheel;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::record::append::{self, OpenError, Writer};
+use crate::schedule::{Plan, Problem};
+use crate::sink::{SinkSpec, file};
+use course::Told;
+use places::Places;
+use read::Accepted;
+use scene::Scene;
+use status::Refused;
+use wheel::{Ask, Selector, Wheel};
+
+/// What a run was asked for.
+pub struct Options {
+    /// The schedule file.
+    pub schedule: PathBuf,
+    /// The records folder.
+    pub records: PathBuf,
+    /// For `once`: what to do before it ends.
+    pub once: Option<Once>,
+}
+
+/// `once`: rotate what is due, then end.
+pub struct Once {
+    /// Which targets.
+    pub selector: Selector,
+    /// Due or not.
+    pub force: bool,
+}
+
+/// Why a run did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The schedule is refused, and none was accepted before: exit code 2.
+    #[error("the schedule is refused")]
+    Refused(Vec<Problem>),
+    /// Another process holds the records folder: exit code 2.
+    #[error(transparent)]
+    Records(#[from] OpenError),
+    /// The host lacks something.
+    #[error("{0}")]
+    Host(String),
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// [`RunError`]; once it runs, nothing ends it but a signal.
+pub async fn run(schedule: PathBuf, places: Places) -> Result<(), RunError> {
+    let (accepted, refused) = accept(&schedule, &places)?;
+    let socket = accepted.plan.socket.clone().unwrap_or_else(|| places.socket.clone());
+    let (records, scene, writer, state) = open(accepted, &places).await?;
+    let listener = control::bind(&socket).map_err(RunError::Host)?;
+    let (asks, asked) = mpsc::channel(64);
+    let reload_on_change = scene.plan.reload_on_change;
+    let mut wheel = Wheel::new(Options { schedule: schedule.clone(), records, once: None }, scene, writer.clone(), state, refused);
+    let server = tokio::spawn(control::serve(listener, asks.clone()));
+    let signals = tokio::spawn(heed(signals()?, asks.clone()));
+    let watcher = reload_on_change.then(|| tokio::spawn(watch::watch(schedule, asks.clone())));
+    wheel
+        .run(asked, |text| {
+            tracing::info!("ready: {text}");
+            systemd::ready(text);
+        })
+        .await;
+    systemd::stopping();
+    server.abort();
+    signals.abort();
+    if let Some(watcher) = watcher {
+        watcher.abort();
+    }
+    // The socket of a daemon that is gone would make callers wait for an answer.
+    if let Err(error) = std::fs::remove_file(&socket) {
+        tracing::debug!(%error, "the control socket was gone already");
+    }
+    writer.close().await;
+    Ok(())
+}
+
+/// Rotates what is due (or all that is meant, when forced) and ends.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn once(schedule: PathBuf, places: Places, once: Once) -> Result<Vec<Told>, RunError> {
+    let accepted = read::read(&schedule).map_err(RunError::Refused)?;
+    let (records, scene, writer, state) = open(accepted, &places).await?;
+    let (asks, asked) = mpsc::channel(4);
+    let mut wheel = Wheel::new(Options { schedule, records, once: Some(once) }, scene, writer.clone(), state, None);
+    let signals = tokio::spawn(heed(signals()?, asks));
+    wheel.run(asked, |_| ()).await;
+    signals.abort();
+    let outcomes = std::mem::take(&mut wheel.outcomes);
+    drop(wheel);
+    writer.close().await;
+    Ok(outcomes)
+}
+
+/// The schedule, or the text that was last accepted where it is refused.
+fn accept(schedule: &std::path::Path, places: &Places) -> Result<(Accepted, Option<Refused>), RunError> {
+    match read::read(schedule) {
+        Ok(accepted) => Ok((accepted, None)),
+        Err(problems) => {
+            let records = read::records_of_broken(schedule).unwrap_or_else(|| places.records.clone());
+            let Some(kept) = read::kept(&records, schedule) else { return Err(RunError::Refused(problems)) };
+            for problem in &problems {
+                tracing::error!("{problem}");
+            }
+            tracing::error!("the schedule is refused; the one that was accepted last is served");
+            Ok((kept, Some(Refused { since: Timestamp::now(), problems })))
+        }
+    }
+}
+
+type Opened = (PathBuf, Arc<Scene>, Writer, crate::record::fold::State);
+
+async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
+    let Accepted { plan, sources } = accepted;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    let records = plan.records.directory.clone().unwrap_or_else(|| places.records.clone());
+    let options = append::Options { keep: plan.records.keep, max_size: plan.records.max_size };
+    let folder = records.clone();
+    let opened = tokio::task::spawn_blocking(move || append::open(&folder, options)).await;
+    let opened = opened.map_err(|_| RunError::Host("opening the records was cut short".into()))??;
+    for note in &opened.notes {
+        tracing::warn!("records: {note}");
+    }
+    if let Err(error) = read::keep(&records, &sources) {
+        tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
+    }
+    let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
+    for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
+        tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
+    }
+    let swept = file::sweep(file_paths(&scene.plan), Duration::from_secs(10)).await;
+    if swept > 0 {
+        tracing::info!(files = swept, "temporary files of an earlier run were removed");
+    }
+    Ok((records, scene, opened.writer, opened.state))
+}
+
+fn file_paths(plan: &Plan) -> Vec<PathBuf> {
+    let places = plan.targets.iter().flat_map(|t| t.deliver.iter().flat_map(|p| std::iter::once(p).chain(&p.fallback)));
+    places.filter_map(|p| match &p.sink {
+        SinkSpec::File(spec) => Some(spec.path.clone()),
+        _ => None,
+    }).collect()
+}
+
+fn signals() -> Result<[Signal; 3], RunError> {
+    let catch = |kind| signal(kind).map_err(|e| RunError::Host(format!("signals cannot be caught: {e}")));
+    Ok([catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?, catch(SignalKind::hangup())?])
+}
+
+/// SIGTERM and SIGINT end the run in good order, SIGHUP reloads.
+async fn heed(signals: [Signal; 3], asks: mpsc::Sender<Ask>) {
+    let [mut terminate, mut interrupt, mut hangup] = signals;
+    loop {
+        let ask = tokio::select! {
+            _ = terminate.recv() => Ask::Stop,
+            _ = interrupt.recv() => Ask::Stop,
+            _ = hangup.recv() => Ask::Reload(None, oneshot::channel().0),
+        };
+        if asks.send(ask).await.is_err() {
+            return;
+        }
+    }
+}

@@ -150,3 +150,45 @@ pub fn kept(records: &Path, schedule: &Path) -> Option<Accepted> {
     let plan = check::plan(&sources, &variables()).ok()?;
     Some(Accepted { plan, sources })
 }
+
+/// The records folder that a schedule names, as far as a schedule that is refused can be read at all: the kept
+/// text lies there.
+pub fn records_of_broken(schedule: &Path) -> Option<PathBuf> {
+    let text = open(schedule).ok()?;
+    let from = text.find("\nrecords:").map(|at| at + 1).or_else(|| text.starts_with("records:").then_some(0))?;
+    let section = &text[from + "records:".len()..];
+    let end = section.match_indices('\n').map(|(at, _)| at + 1).find(|at| !section[*at..].starts_with([' ', '\t', '#', '\n', '}'])).unwrap_or(section.len());
+    let value = section[..end].split_once("directory:")?.1.trim_start();
+    let value = value.trim_start_matches(['"', '\'']);
+    let path = value.split(['"', '\'', ',', '}', '\n', '#']).next()?.trim();
+    (!path.is_empty()).then(|| schedule.parent().unwrap_or(Path::new("/")).join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_records_folder_of_a_broken_schedule_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let schedule = folder.path().join("s.yaml");
+        for (text, expected) in [
+            ("version: 1\nrecords: {directory: /a/b, keep: 1d}\ntargets: [", Some("/a/b")),
+            ("records:\n  keep: 1d\n  directory: \"/a c\"\nx: {", Some("/a c")),
+            ("records:\n  keep: 1d\nother:\n  directory: /no\n", None),
+            ("version: 1\n", None),
+        ] {
+            std::fs::write(&schedule, text).unwrap();
+            assert_eq!(records_of_broken(&schedule), expected.map(PathBuf::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_named_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let schedule = folder.path().join("s.yaml");
+        std::fs::write(&schedule, b"version: 1\nx: \xff\n").unwrap();
+        let Err(problems) = read(&schedule) else { panic!("accepted") };
+        assert_eq!((problems[0].line, problems[0].column), (2, 4), "{}", problems[0]);
+    }
+}

@@ -13,7 +13,8 @@ use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
 use crate::schedule::Target;
 use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{FailureKind, Place};
-use crate::token::{Claims, Format, Payload, Surroundings, Token, render};
+use crate::token::render::{hex, render};
+use crate::token::{Claims, Format, Payload, Surroundings, Token};
 
 /// Tries of the proof before it is put off.
 const PROOF_TRIES: u32 = 3;
@@ -123,7 +124,7 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
 
 fn payload(target: &Target, held: &Held, format: &Format) -> Payload {
     let surroundings = Surroundings { target: target.name.clone(), cluster: target.cluster.clone(), ..Surroundings::default() };
-    render::render(&held.token, &held.claims, format, &surroundings)
+    render(&held.token, &held.claims, format, &surroundings)
 }
 
 type Fresh = Result<(Minted, Proof), (MintFailure, Option<Minted>)>;
@@ -249,7 +250,7 @@ pub fn identify(line: &mut Line, target: &Target) {
 pub fn ask_hash(target: &Target) -> String {
     let ask = &target.ask;
     let text = format!("{}\n{}\n{}\n{:?}\n{:?}", target.cluster, ask.namespace, ask.service_account, ask.audiences, ask.bound_to);
-    render::hex(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..8])
+    hex(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..8])
 }
 
 /// The entry of one place.
@@ -287,6 +288,6 @@ fn refused(message: String) -> MintFailure {
 pub fn issue(claims: &Claims, token: &Token) -> String {
     claims.jti.clone().unwrap_or_else(|| {
         let digest = ring::digest::digest(&ring::digest::SHA256, token.expose().as_bytes());
-        format!("sha256:{}", &render::hex(digest.as_ref())[..32])
+        format!("sha256:{}", &hex(digest.as_ref())[..32])
     })
 }

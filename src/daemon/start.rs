@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::rotation::{Held, ask_hash, identify, issue};
@@ -13,8 +14,8 @@ use crate::cluster::mint::check;
 use crate::record::fold::TargetState;
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 use crate::schedule::Target;
-use crate::sink::{Failure, Place, SinkSpec, aws, file, vault};
-use crate::token::{Claims, Token, extract::extract};
+use crate::sink::{self, Failure, Place, SinkSpec, file};
+use crate::token::{Claims, Token, extract};
 
 /// Targets looked at side by side.
 const ABREAST: usize = 128;
@@ -37,8 +38,11 @@ pub struct Finding {
 
 /// Looks at the places of these targets.
 pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>) -> Vec<Finding> {
-    let one = |(target, state): (Arc<Target>, Option<TargetState>)| async move { find(scene, target, state.as_ref()).await };
-    futures_util::stream::iter(targets.into_iter().map(one)).buffer_unordered(ABREAST).collect().await
+    let mut all: Vec<BoxFuture<'_, Finding>> = Vec::with_capacity(targets.len());
+    for (target, state) in targets {
+        all.push(Box::pin(find(scene, target, state)));
+    }
+    futures_util::stream::iter(all).buffer_unordered(ABREAST).collect().await
 }
 
 /// A token seen at a place.
@@ -49,7 +53,8 @@ struct Seen {
     token: Option<(Token, Claims)>,
 }
 
-async fn find(scene: &Scene, target: Arc<Target>, state: Option<&TargetState>) -> Finding {
+async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>) -> Finding {
+    let state = state.as_ref();
     let mut finding = Finding { target: Arc::clone(&target), adopted: None, copy: None, mint: None, notes: Vec::new() };
     let now = Timestamp::now();
     let mut seen: Vec<Option<Seen>> = Vec::with_capacity(target.deliver.len());
@@ -127,11 +132,8 @@ async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now:
         let fell_back = recorded.is_some_and(|p| p.outcome == Outcome::FellBack);
         let places = place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(state.is_none().then_some(place));
         for place in places {
-            let held = match &place.sink {
-                SinkSpec::File(spec) => file::held(spec, LOOK).await.ok().flatten().map(|h| h.payload),
-                SinkSpec::Vault(spec) => tokio::time::timeout(LOOK, vault::held(spec, &scene.stores)).await.ok().and_then(Result::ok).flatten(),
-                SinkSpec::AwsSecretsManager(spec) => tokio::time::timeout(LOOK, aws::held(spec, &scene.stores)).await.ok().and_then(Result::ok).flatten(),
-            };
+            let held = tokio::time::timeout(LOOK, sink::held(&place.sink, &scene.stores, LOOK)).await;
+            let held = held.ok().and_then(Result::ok).flatten();
             found.extend(held.and_then(|payload| readable(payload.expose(), target)));
         }
     }

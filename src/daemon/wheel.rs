@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -411,10 +412,17 @@ impl Wheel {
         let (target, scene, writer) = (Arc::clone(&course.target), Arc::clone(&self.scene), self.writer.clone());
         let sent = Arc::clone(name);
         let handle = self.tasks.spawn(async move {
-            let tries = work.iter().map(|(index, served, _)| rotation::pay(&target, &scene, &held, &target.deliver[*index], served.clone()));
+            let mut tries: Vec<BoxFuture<'_, Delivered>> = Vec::with_capacity(work.len());
+            for (index, served, _) in &work {
+                tries.push(Box::pin(rotation::pay(&target, &scene, &held, &target.deliver[*index], served.clone())));
+            }
             let delivered = futures_util::future::join_all(tries).await;
-            let changed = |((_, _, before), d): &(&(usize, Option<(usize, String)>, Option<Outcome>), &Delivered)| *before != Some(d.outcome);
-            let lines: Vec<_> = work.iter().zip(&delivered).filter(changed).map(|((index, ..), d)| sink_line(&target.deliver[*index], d)).collect();
+            let mut lines = Vec::new();
+            for ((index, _, before), d) in work.iter().zip(&delivered) {
+                if *before != Some(d.outcome) {
+                    lines.push(sink_line(&target.deliver[*index], d));
+                }
+            }
             let line = (!lines.is_empty()).then(|| payment(&target, &held, lines));
             if let Some(line) = &line {
                 tell(line);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::schedule::plan::{Plan, Target};
 
 /// The difference between two plans, by names, in the order of the plan that has them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Targets that only the new plan has.
     pub added: Vec<String>,

@@ -6,6 +6,7 @@ pub mod check;
 pub mod cron;
 pub mod file;
 pub mod measure;
+pub mod pattern;
 pub mod plan;
 pub mod problem;
 pub mod timing;

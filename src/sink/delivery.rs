@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -79,7 +80,11 @@ pub struct Load<'a> {
 
 /// Delivers to all places at once; the answer has their order.
 pub async fn deliver(places: &[Place], load: &Load<'_>, stores: &Stores) -> Vec<Delivered> {
-    futures_util::future::join_all(places.iter().map(|place| to_one(place, load, stores))).await
+    let mut all: Vec<BoxFuture<'_, Delivered>> = Vec::with_capacity(places.len());
+    for place in places {
+        all.push(Box::pin(to_one(place, load, stores)));
+    }
+    futures_util::future::join_all(all).await
 }
 
 async fn to_one(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {

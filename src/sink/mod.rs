@@ -11,7 +11,7 @@ pub mod vault;
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use futures_util::future::BoxFuture;
 
 use crate::token::{Format, Payload};
 
@@ -148,15 +148,22 @@ impl Failure {
 ///
 /// # Errors
 /// [`Failure`], classified by the sink itself.
-pub async fn put(spec: &SinkSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<Put, Failure> {
+pub fn put<'a>(spec: &'a SinkSpec, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
     match spec {
-        SinkSpec::File(spec) => file::put(spec, payload, context).await,
-        SinkSpec::Vault(spec) => vault::put(spec, payload, context, stores).await,
-        SinkSpec::AwsSecretsManager(spec) => aws::put(spec, payload, context, stores).await,
+        SinkSpec::File(spec) => Box::pin(file::put(spec, payload, context)),
+        SinkSpec::Vault(spec) => Box::pin(vault::put(spec, payload, context, stores)),
+        SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::put(spec, payload, context, stores)),
     }
 }
 
-/// `limits` and the like that sinks share in their settings.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Key(pub String);
+/// What a place holds now; `None` where it holds nothing.
+///
+/// # Errors
+/// [`Failure`], classified by the sink itself.
+pub fn held<'a>(spec: &'a SinkSpec, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
+    match spec {
+        SinkSpec::File(spec) => Box::pin(async move { Ok(file::held(spec, timeout).await?.map(|held| held.payload)) }),
+        SinkSpec::Vault(spec) => Box::pin(vault::held(spec, stores)),
+        SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::held(spec, stores)),
+    }
+}

@@ -26,8 +26,8 @@ struct Current {
 /// # Errors
 /// As for a put.
 pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: &str) -> Result<Put, Failure> {
-    with_client(store, async |client| {
-        let current = read(client, spec).await?;
+    with_client(store, |client| async move {
+        let current = read(&client, spec).await?;
         let text = match &spec.key {
             None => Zeroizing::new(payload.to_owned()),
             Some(key) => merged(current.text.as_deref().map(String::as_str), key, payload).ok_or_else(|| not_an_object(spec))?,
@@ -40,7 +40,7 @@ pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: 
         if text.len() > LARGEST {
             return Err(larger(spec, text.len()));
         }
-        write(client, store, spec, &text, &request_token(&spec.secret_id, issue, &text, &current.version)).await
+        write(&client, store, spec, &text, &request_token(&spec.secret_id, issue, &text, &current.version)).await
     })
     .await
 }
@@ -50,8 +50,8 @@ pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: 
 /// # Errors
 /// As for a put; `Refused` where the field is no text.
 pub(super) async fn get(store: &AwsStore, spec: &AwsSpec) -> Result<Option<Payload>, Failure> {
-    with_client(store, async |client| {
-        let current = read(client, spec).await?;
+    with_client(store, |client| async move {
+        let current = read(&client, spec).await?;
         let Some(key) = &spec.key else { return Ok(current.text.map(|text| Payload::new(text.as_bytes().to_vec()))) };
         let Some(text) = &current.text else { return Ok(None) };
         let fields: Map<String, Value> = serde_json::from_str(text).map_err(|_| not_an_object(spec))?;
@@ -70,13 +70,15 @@ pub(super) fn too_large(store: &AwsStore, spec: &AwsSpec, size: usize) -> Failur
 }
 
 /// Does it, and once more with credentials read anew where the first ones were refused.
-async fn with_client<T>(store: &AwsStore, attempt: impl AsyncFn(&Client) -> Result<T, Verdict>) -> Result<T, Failure> {
+async fn with_client<T, F>(store: &AwsStore, attempt: impl Fn(Arc<Client>) -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Verdict>>,
+{
     let client: Arc<Client> = store.client().await?;
-    let verdict = match attempt(&client).await {
+    let verdict = match attempt(Arc::clone(&client)).await {
         Err(verdict) if verdict.credentials => {
             store.forget(&client).await;
-            let client = store.client().await?;
-            attempt(&client).await
+            attempt(store.client().await?).await
         }
         outcome => outcome,
     };
