@@ -1,1 +1,138 @@
-//! cli
+//! What does a person type? One thin file for each command, and what they share.
+
+mod check;
+mod choose;
+mod completions;
+mod error;
+mod logs;
+mod once;
+mod print;
+mod rehearse;
+mod reload;
+mod rotate;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+pub use error::Exit;
+
+use crate::daemon::places::Places;
+
+/// Carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need them.
+///
+/// A schedule file names targets: whose token, where it goes, when it is rotated. The daemon mints each token
+/// through the TokenRequest API, writes it whole or not at all, and records every rotation.
+#[derive(Debug, Parser)]
+#[command(name = "tokenferry", version, max_term_width = 100, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  tokenferry check schedule.yaml          every problem of a schedule, offline
+  tokenferry once schedule.yaml           rotate what is due, then exit
+  tokenferry run schedule.yaml            keep it fresh
+  tokenferry status                       how every target stands
+  tokenferry rotate ci-deployer           now
+
+Exit codes: 0 done; 1 ran, but something failed or is owed; 2 bad usage or a refused schedule;
+3 no daemon to ask; 4 not allowed to.")]
+pub struct Cli {
+    /// The schedule file [default: /etc/tokenferry/schedule.yaml]
+    #[arg(long, global = true, value_name = "FILE", env = "TOKENFERRY_SCHEDULE")]
+    schedule: Option<PathBuf>,
+    /// Another instance on this host: /etc/tokenferry/NAME.yaml, tokenferry-NAME in the default places
+    #[arg(long, global = true, value_name = "NAME")]
+    instance: Option<String>,
+    /// How logs are written [default: journald under systemd, text elsewhere]
+    #[arg(long, global = true, value_enum, value_name = "FORM")]
+    log: Option<logs::Form>,
+    /// Say more (-v) or much more (-vv)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say only what failed
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Once(once::Once),
+    Check(check::Check),
+    Status(status::Status),
+    Rotate(rotate::Rotate),
+    Reload(reload::Reload),
+    Completions(completions::Completions),
+}
+
+/// What every command has at hand.
+pub struct Context {
+    schedule: Option<PathBuf>,
+    instance: Option<String>,
+    places: Places,
+}
+
+impl Context {
+    /// The schedule: the command's own argument, the flag, the variable, the default place.
+    fn schedule(&self, own: Option<&PathBuf>) -> PathBuf {
+        own.or(self.schedule.as_ref()).cloned().unwrap_or_else(|| self.places.schedule.clone())
+    }
+
+    /// The control socket: the schedule's, where it can be read and names one, else the default place.
+    fn socket(&self) -> PathBuf {
+        let named = crate::daemon::read::read(&self.schedule(None)).ok().and_then(|accepted| accepted.plan.socket);
+        named.unwrap_or_else(|| self.places.socket.clone())
+    }
+}
+
+/// Runs the program: parses arguments, starts logs, does the command, prints the error chain once.
+pub fn main(hardened: std::io::Result<()>) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own printing goes to the right stream; a closed pipe is no reason to fail.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    logs::start(cli.log, cli.verbose, cli.quiet);
+    if let Err(error) = hardened {
+        tracing::warn!(%error, "this process could not be kept from writing core files");
+    }
+    // The instance was named on purpose, the variable perhaps for another command: the flag wins.
+    let from_flag = std::env::args_os().any(|a| a == "--schedule" || a.to_string_lossy().starts_with("--schedule="));
+    let schedule = cli.schedule.filter(|_| from_flag || cli.instance.is_none());
+    let context = Context { schedule, places: Places::of_this_process(cli.instance.as_deref()), instance: cli.instance };
+    let provider = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = match (provider, runtime) {
+        (Err(_), _) => Err(Exit::own("the TLS provider was set twice")),
+        (_, Err(error)) => Err(Exit::own(format!("the runtime cannot start: {error}"))),
+        (Ok(()), Ok(runtime)) => {
+            let result = runtime.block_on(dispatch(cli.command, &context));
+            // A thread that hangs in a dead file system must not keep the process.
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            result
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.report(),
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
+    match command {
+        Command::Run(command) => command.run(context).await,
+        Command::Once(command) => command.run(context).await,
+        Command::Check(command) => command.run(context),
+        Command::Status(command) => command.run(context).await,
+        Command::Rotate(command) => command.run(context).await,
+        Command::Reload(command) => command.run(context).await,
+        Command::Completions(command) => command.run(),
+    }
+}

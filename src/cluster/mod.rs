@@ -1,5 +1,6 @@
 //! Who issues it? One API server (or the embedded signer) each: clients, minting, proof, load limits.
 
+pub mod access;
 pub mod client;
 pub mod embedded;
 pub mod mint;
@@ -194,6 +195,17 @@ impl Cluster {
         let proven = prove::prove(&clients, token, subject).await;
         permit.end(if matches!(proven, Proven::Unknown(_)) { Verdict::Failed } else { Verdict::Healthy });
         proven
+    }
+
+    /// Whether we may mint for the account, without minting.
+    pub async fn may_mint(&self, ask: &Ask) -> access::Access {
+        match &self.issuer {
+            Issuer::Embedded(_) => access::Access::Allowed,
+            Issuer::Api(api) => match api.clients().await {
+                Ok(clients) => access::may_mint(&clients, &self.upstream, ask).await,
+                Err(error) => access::Access::Unknown { why: error.0 },
+            },
+        }
     }
 
     /// Its API server's URL and CA, for formats that name them; neither for an embedded one.

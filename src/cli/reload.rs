@@ -1,0 +1,58 @@
+//! `reload`: the daemon takes its schedule again.
+
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+
+use super::print::{self, Output};
+use super::{Context, Exit, choose};
+use crate::daemon::control;
+use crate::schedule::measure;
+
+/// Ask the daemon to take its schedule again; the exit code is the verdict
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tokenferry reload && echo in force")]
+pub struct Reload {
+    /// How long to wait for the verdict
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    timeout: Duration,
+    /// How to show the verdict
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// A duration as schedules write it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<measure::Seconds>().map(|seconds| Duration::from_secs(seconds.0)).map_err(|e| e.to_string())
+}
+
+impl Reload {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Exit code 2 where the schedule is refused, 3 where no daemon runs.
+    pub async fn run(self, context: &Context) -> Result<(), Exit> {
+        let body = control::Choice { command: choose::typed(), ..control::Choice::default() };
+        let verdict = control::call(&context.socket(), Method::POST, "/reload", &body, self.timeout).await?;
+        let accepted = verdict["accepted"] == true;
+        match self.output {
+            Output::Json => print::json(&verdict)?,
+            Output::Table => {
+                for problem in verdict["problems"].as_array().into_iter().flatten() {
+                    let word = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+                    let target = problem["target"].as_str().map(|t| format!("target {t}: ")).unwrap_or_default();
+                    let key = problem["key"].as_str().map(|k| format!("{k}: ")).unwrap_or_default();
+                    print::talk(&format!("{}:{}:{}: {}: {target}{key}{}", word("file"), problem["line"], problem["column"], word("severity"), word("message")));
+                }
+                let count = |key: &str| verdict[key].as_array().map_or(0, Vec::len);
+                if accepted {
+                    print::talk(&format!("in force: {} added, {} removed, {} changed", count("added"), count("removed"), count("changed")));
+                } else {
+                    print::talk("refused; the schedule in force goes on");
+                }
+            }
+        }
+        if accepted { Ok(()) } else { Err(Exit { code: 2, message: None }) }
+    }
+}

@@ -1,0 +1,151 @@
+//! `status`: how every target stands.
+
+use std::time::Duration;
+
+use clap::Args;
+use http::Method;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::choose::Chosen;
+use super::print::{self, Cell, Colour, Output};
+use super::reload::duration;
+use super::{Context, Exit};
+use crate::daemon::control::{self, CallError};
+use crate::daemon::read;
+use crate::daemon::scene::Scene;
+use crate::daemon::status::View;
+
+/// Show how every target stands
+///
+/// Asks the running daemon; where none runs, folds the records and says so. Exits 1 where a target is at risk,
+/// expired or rejected, records are being lost, or a refused schedule waits to be mended.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tokenferry status\n  tokenferry status 'ci-*' --watch\n  tokenferry status -o json | jq '.targets[] | select(.state != \"fresh\") | .name'")]
+pub struct Status {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Show it again every two seconds, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    /// How long to wait for the daemon
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    timeout: Duration,
+    /// How to show it
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+impl Status {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Exit code 1 where something needs a person, 2 where no target is meant.
+    pub async fn run(self, context: &Context) -> Result<(), Exit> {
+        loop {
+            let (status, bad) = self.look(context).await?;
+            let empty = status["targets"].as_array().is_none_or(Vec::is_empty);
+            if empty && !self.chosen.targets.is_empty() {
+                return Err(Exit::usage(format!("the schedule has no target `{}`", self.chosen.targets.join("`, `"))));
+            }
+            match self.output {
+                Output::Json => print::json(&status)?,
+                Output::Table if self.watch => print::data(&format!("\x1b[H\x1b[2J{}", shown(&status)))?,
+                Output::Table => print::data(&shown(&status))?,
+            }
+            if !self.watch {
+                return if bad { Err(Exit::failed()) } else { Ok(()) };
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    async fn look(&self, context: &Context) -> Result<(Value, bool), Exit> {
+        let choice = self.chosen.choice(false);
+        match control::call(&context.socket(), Method::GET, "/status", &choice, self.timeout).await {
+            Ok(status) => {
+                let bad = is_bad(&status);
+                Ok((status, bad))
+            }
+            Err(CallError::Nobody(_)) => {
+                let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
+                let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
+                let state = match crate::record::read(&records) {
+                    Ok(state) => state,
+                    Err(_) if !records.exists() => crate::record::State::default(),
+                    Err(error) => return Err(Exit::own(super::error::chain(&error))),
+                };
+                print::talk("no daemon runs; this is what the records say");
+                let scene = Scene::new(std::sync::Arc::new(accepted.plan), &records, None);
+                let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
+                let status = view.status(&|target| choice.takes(target));
+                let bad = status.is_bad();
+                Ok((serde_json::to_value(&status).map_err(|e| Exit::own(e.to_string()))?, bad))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_bad(status: &Value) -> bool {
+    let daemon = &status["daemon"];
+    let troubled = !daemon["refused"].is_null() || !daemon["records"]["error"].is_null() || daemon["records"]["lost"].as_u64() > Some(0);
+    troubled || status["targets"].as_array().into_iter().flatten().any(|t| matches!(t["state"].as_str(), Some("atRisk" | "expired" | "rejected")))
+}
+
+fn shown(status: &Value) -> String {
+    let now = Timestamp::now();
+    let daemon = &status["daemon"];
+    let mut text = String::new();
+    if let Some(problems) = daemon["refused"]["problems"].as_array() {
+        text.push_str("The schedule file is refused; the one accepted last is served:\n");
+        for problem in problems {
+            text.push_str(&format!("  {}:{}:{}: {}\n", problem["file"].as_str().unwrap_or("-"), problem["line"], problem["column"], problem["message"].as_str().unwrap_or("-")));
+        }
+    }
+    if let Some(error) = daemon["records"]["error"].as_str() {
+        text.push_str(&format!("Records cannot be written: {error} ({} wait, {} lost)\n", daemon["records"]["waiting"], daemon["records"]["lost"]));
+    }
+    let targets = status["targets"].as_array().cloned().unwrap_or_default();
+    if targets.is_empty() {
+        text.push_str("The schedule has no targets.\n");
+        return text;
+    }
+    let rows: Vec<Vec<Cell>> = targets.iter().map(|t| row(t, now)).collect();
+    text.push_str(&print::table(&["TARGET", "STATE", "EXPIRES", "NEXT", "LAST", "PLACES"], &rows));
+    for target in &targets {
+        let name = target["name"].as_str().unwrap_or_default();
+        let sinks = target["sinks"].as_array().into_iter().flatten();
+        let errors = target["lastError"].as_str().into_iter().map(str::to_owned);
+        let owed = sinks.filter_map(|s| Some(format!("{}: {}", s["place"].as_str()?, s["error"].as_str()?)));
+        let notes = target["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned));
+        let mut said: Vec<String> = errors.chain(owed).chain(notes).collect();
+        said.dedup();
+        for line in said {
+            text.push_str(&format!("{name}: {line}\n"));
+        }
+    }
+    text
+}
+
+fn row(target: &Value, now: Timestamp) -> Vec<Cell> {
+    let time = |key: &str| target[key].as_str().and_then(|t| t.parse().ok());
+    let state = target["state"].as_str().unwrap_or("-");
+    let colour = match state {
+        "fresh" => Colour::Good,
+        "atRisk" | "expired" | "rejected" => Colour::Bad,
+        "suspended" => Colour::Faint,
+        _ => Colour::Warn,
+    };
+    let sinks = target["sinks"].as_array().cloned().unwrap_or_default();
+    let good = sinks.iter().filter(|s| matches!(s["outcome"].as_str(), Some("written" | "unchanged"))).count();
+    let places = Cell::new(format!("{good}/{}", sinks.len()), if good == sinks.len() { Colour::Plain } else { Colour::Warn });
+    vec![
+        target["name"].as_str().unwrap_or("-").into(),
+        Cell::new(state, colour),
+        print::distance(time("expiresAt"), now).into(),
+        print::distance(time("nextRotation"), now).into(),
+        print::distance(time("lastRotation"), now).into(),
+        places,
+    ]
+}
