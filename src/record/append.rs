@@ -84,18 +84,18 @@ pub fn open(directory: &Path, options: Options) -> Result<Opened, OpenError> {
     let folder = Folder::take(directory)?;
     let mut notes = Vec::new();
     let found = recover::recover(&folder, &mut notes)?;
-    let state = found.state.clone();
     let mut scribe = Scribe::new(folder, options, found);
     let mut error = None;
     if let Err(cause) = scribe.make_ready() {
         notes.push(format!("{cause}; records wait in memory until they can be written"));
         error = Some(cause.to_string());
     }
-    let shared = Arc::new(Shared::new(scribe.state(), error));
+    let state = scribe.state().clone();
+    let shared = Arc::new(Shared::new(&state, error));
     let failed = |source| OpenError::Folder { action: "start a thread for", path: directory.to_owned(), source };
     let (writing, watching) = (Arc::clone(&shared), Arc::clone(&shared));
     spawn("records", move || thread::run(&writing, scribe)).map_err(failed)?;
-    if let Err(error) = spawn("records-watch", move || watching.watch()) {
+    if let Err(error) = spawn("records-watch", move || watching.watch(queue::PATIENCE)) {
         shared.close(None);
         return Err(failed(error));
     }

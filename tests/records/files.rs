@@ -37,7 +37,7 @@ fn a_fresh_folder_is_private_and_opens_with_an_empty_checkpoint() {
     let around = tempfile::tempdir().unwrap();
     let folder = around.path().join("state/records");
     let opened = opened(&folder, ROOMY);
-    assert_eq!((opened.state.seq, opened.notes), (0, Vec::new()));
+    assert_eq!((opened.state.seq, opened.state.targets.len(), opened.notes), (1, 0, Vec::new()));
     assert_eq!(names(&folder), ["lock", "records-000000000001.jsonl"]);
     assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
     assert!(names(&folder).iter().all(|name| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777 == 0o600));

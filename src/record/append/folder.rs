@@ -19,7 +19,7 @@ pub(super) struct Folder {
     path: PathBuf,
     /// Locked too: it still holds where somebody removed the lock file, or where none could be made.
     directory: OwnedFd,
-    _lock: Option<File>,
+    lock: Option<File>,
     /// To whom new files are given: root writes in another user's folder.
     owner: Option<(Uid, Gid)>,
 }
@@ -45,7 +45,7 @@ impl Folder {
             Err(Errno::ROFS | Errno::NOSPC | Errno::DQUOT) if whole => None,
             Err(error) => return Err(failed("lock folder")(error)),
         };
-        Ok(Self { path: path.to_owned(), directory, _lock: lock, owner })
+        Ok(Self { path: path.to_owned(), directory, lock, owner })
     }
 
     pub fn path(&self) -> &Path {
@@ -100,6 +100,16 @@ impl Folder {
     /// Makes names durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.directory)?)
+    }
+}
+
+impl Drop for Folder {
+    /// Unlocks by name: closing alone would wait for a child that is between fork and exec just now.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+        if let Some(lock) = &self.lock {
+            let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
+        }
     }
 }
 

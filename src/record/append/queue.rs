@@ -14,7 +14,7 @@ const GROUP: usize = 100;
 /// How long the first line waits for company.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long a disk may take before nobody waits for it any more.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What those who append and the thread share.
 #[derive(Debug)]
@@ -161,9 +161,9 @@ impl Shared {
         send(queue.taken_callers.drain(..), outcome);
     }
 
-    /// Sends everybody on while the disk does not answer: lines wait, rotations do not. Runs until the
-    /// folder is let go.
-    pub fn watch(&self) {
+    /// Sends everybody on once the disk has not answered for that long: lines wait, rotations do not. Runs
+    /// until the folder is let go.
+    pub fn watch(&self, patience: Duration) {
         let mut queue = self.queue();
         while !queue.gone {
             let left = match queue.busy_since.filter(|_| !queue.stalled) {
@@ -171,13 +171,13 @@ impl Shared {
                     queue = self.busy.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
-                Some(since) => (since + PATIENCE).saturating_duration_since(Instant::now()),
+                Some(since) => (since + patience).saturating_duration_since(Instant::now()),
             };
             if !left.is_zero() {
                 queue = self.busy.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let error = format!("the disk that holds the records has not answered for {} s", PATIENCE.as_secs());
+            let error = format!("the disk that holds the records has not answered for {} s", patience.as_secs());
             tracing::error!("{error}; records wait in memory");
             queue.stalled = true;
             queue.health.error = Some(error);
@@ -202,5 +202,51 @@ fn send(callers: impl Iterator<Item = oneshot::Sender<Appended>>, outcome: Appen
     for caller in callers {
         // Whoever asked may have gone; the lines are written all the same.
         let _ = caller.send(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::record::line::Kind;
+
+    fn line() -> Vec<Line> {
+        vec![Line::new(Kind::Started, Timestamp::UNIX_EPOCH)]
+    }
+
+    #[test]
+    fn g10_nobody_waits_for_a_disk_that_does_not_answer_and_no_line_is_dropped() {
+        let shared = Arc::new(Shared::new(&State::default(), None));
+        let watched = Arc::clone(&shared);
+        let watch = std::thread::spawn(move || watched.watch(Duration::from_millis(20)));
+        let ((first, first_answer), (second, second_answer)) = (oneshot::channel(), oneshot::channel());
+        assert!(shared.push(line(), first));
+        assert_eq!(shared.take(None).batches.len(), 1);
+        assert_eq!(first_answer.blocking_recv(), Ok(Appended::Waiting));
+        assert!(!shared.push(line(), second), "whoever comes later is sent on at once");
+        assert!(second_answer.blocking_recv().is_err());
+        let health = shared.health();
+        assert!(health.error.is_some() && health.waiting == 1 && health.lost == 0, "{health:?}");
+
+        shared.answer(Appended::Durable, &State::default(), 0, 0, None);
+        assert_eq!(shared.health().error, None);
+        assert_eq!(shared.take(None).batches.len(), 1, "the second line is still there");
+        shared.let_go();
+        watch.join().unwrap();
+    }
+
+    #[test]
+    fn g10_memory_stays_bounded_while_the_disk_does_not_answer() {
+        let shared = Shared::new(&State::default(), None);
+        for _ in 0..CAPACITY + 7 {
+            shared.push(line(), oneshot::channel().0);
+        }
+        assert_eq!(shared.health().lost, 7);
+        let taken = shared.take(None);
+        assert_eq!((taken.batches.len(), taken.turned_away), (CAPACITY, 7));
     }
 }
