@@ -85,7 +85,7 @@ async fn file() -> Place {
 
 /// One row for each sink: a new kind of sink adds its row here.
 async fn places() -> Vec<(&'static str, Place)> {
-    tokio::task::spawn_blocking(|| servers()).await.unwrap();
+    tokio::task::spawn_blocking(servers).await.unwrap();
     vec![
         ("file", file().await),
         ("vault, KV version 2", bao::place("secret").await),
