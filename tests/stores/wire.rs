@@ -27,7 +27,7 @@ pub const OTHER_CA: &str = "-----BEGIN CERTIFICATE-----\n\
     -----END CERTIFICATE-----";
 
 /// Answers every request on every connection with these bytes, then closes; with none it never answers.
-async fn canned(answer: Vec<u8>) -> String {
+pub async fn canned(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -40,13 +40,17 @@ async fn canned(answer: Vec<u8>) -> String {
                     std::future::pending::<()>().await;
                 }
                 let _ = connection.write_all(&answer).await;
+                let _ = connection.shutdown().await;
+                // Unread bytes at the close would turn the answer into a reset.
+                while connection.read(&mut request).await.is_ok_and(|count| count > 0) {}
             });
         }
     });
     address
 }
 
-fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
+/// An HTTP answer.
+pub fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}").into()
 }

@@ -109,8 +109,13 @@ fn of_status(status: u16, code: &str, verdict: impl Fn(FailureKind, &str) -> Ver
 pub(super) fn of_credentials(error: &(dyn Error + 'static)) -> Option<Verdict> {
     let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
     let says = |words: &str| texts.iter().any(|text| text.starts_with(words));
-    if says("the credential provider was not enabled") || says("no providers in chain provided credentials") {
+    // A metadata service that forbids us is one that is not meant for us: the last of the chain.
+    if says("the credential provider was not enabled") || says("request forbidden: IMDS is disabled") {
         return Some(no_credentials());
+    }
+    if says("an error occurred while loading credentials") && says("unhandled error (AccessDenied") {
+        let why = "AWS does not let us take over the role: allow sts:AssumeRole on it, and our account in its trust policy";
+        return Some(Verdict { credentials: true, ..Verdict::new(FailureKind::Refused, why) });
     }
     if says("the credentials provider was not properly configured") {
         let why = "the AWS profile cannot be used: check `profile`, `assumeRole` and the shared AWS files";
@@ -181,6 +186,26 @@ mod tests {
         for code in ["ExpiredTokenException", "UnrecognizedClientException", "InvalidSignatureException"] {
             assert!(of_code(400, code, "", "x").credentials, "{code}");
         }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Cause(&'static str, #[source] Option<Box<Cause>>);
+
+    fn nested(texts: &[&'static str]) -> Cause {
+        texts.iter().rev().fold(None, |inner, text| Some(Cause(text, inner.map(Box::new)))).unwrap()
+    }
+
+    #[test]
+    fn missing_credentials_are_refused_with_the_way_out_and_a_source_that_fails_is_unavailable() {
+        let of = |texts: &[&'static str]| of_credentials(&nested(texts)).unwrap();
+        let loading = "an error occurred while loading credentials";
+        assert_eq!(of(&["dispatch failure", "the credential provider was not enabled"]).why, NO_CREDENTIALS);
+        assert_eq!(of(&[loading, "service error", "request forbidden: IMDS is disabled or the caller"]).why, NO_CREDENTIALS);
+        assert!(of(&[loading, "service error", "unhandled error (AccessDenied)"]).why.contains("sts:AssumeRole"));
+        assert_eq!(of(&[loading, "dispatch failure", "canary"]).kind, FailureKind::Unavailable);
+        assert!(!of(&[loading, "Stderr: canary"]).why.contains("canary"));
+        assert!(of_credentials(&nested(&["dispatch failure", "io error"])).is_none());
     }
 
     #[test]

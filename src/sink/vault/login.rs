@@ -93,7 +93,7 @@ impl VaultStore {
             if let Some(lease) = state.lease.as_ref().filter(|lease| stamp.is_some() && lease.stamp == stamp) {
                 return Ok(lease.clone());
             }
-            return Ok(state.lease.insert(Arc::new(self.from_file(&auth.file).await?)).clone());
+            return Ok(state.lease.insert(Arc::new(self.kept_in(&auth.file).await?)).clone());
         }
         let Some(lease) = state.lease.clone() else { return self.new_lease(wire, &mut state, asked).await };
         match age(lease.since.elapsed(), lease.lasts) {
@@ -134,7 +134,7 @@ impl VaultStore {
             return Ok(Some(lease.clone()));
         }
         if let VaultAuth::Token(auth) = &self.spec.auth {
-            let read = Arc::new(self.from_file(&auth.file).await?);
+            let read = Arc::new(self.kept_in(&auth.file).await?);
             let changed = read.token != refused.token;
             state.lease = Some(read.clone());
             return Ok(changed.then_some(read));
@@ -161,7 +161,7 @@ impl VaultStore {
         }
     }
 
-    async fn from_file(&self, file: &std::path::Path) -> Result<Lease, Failure> {
+    async fn kept_in(&self, file: &std::path::Path) -> Result<Lease, Failure> {
         let (token, stamp) = own::secret(file).await.map_err(|e| self.failure(e.kind, e.message))?;
         let since = Instant::now();
         Ok(Lease { token, stamp: Some(stamp), since, lasts: None, lasted: None, renewable: false })
@@ -171,7 +171,7 @@ impl VaultStore {
         let client = self.vaultrs(wire, "")?;
         let secret = |file| async move { own::secret(file).await.map(|(text, _)| text).map_err(|e| self.failure(e.kind, e.message)) };
         let (mount, way_out, outcome) = match &self.spec.auth {
-            VaultAuth::Token(auth) => return self.from_file(&auth.file).await,
+            VaultAuth::Token(auth) => return self.kept_in(&auth.file).await,
             VaultAuth::AppRole(AppRoleAuth { mount, role_id, secret_id_file }) => {
                 let (mount, id) = (mount.as_deref().unwrap_or("approle"), secret(secret_id_file).await?);
                 let call = vaultrs::auth::approle::login(&client, mount, role_id, &id);
