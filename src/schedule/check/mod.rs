@@ -16,7 +16,7 @@ use crate::schedule::cron::CronTexts;
 use crate::schedule::file::{ScheduleFile, TargetFile, later};
 use crate::schedule::plan::{Plan, RecordsSpec, Target};
 use crate::schedule::problem::{Problem, Severity};
-use crate::schedule::yaml::{self, At, Marks, Node, START};
+use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
 use report::{Report, Spot};
 use upstream::{ClusterFacts, StoreFacts};
@@ -94,6 +94,9 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     let records = planner.records(&spot, file.records);
     let socket = file.control.socket.and_then(|path| planner.own_path(&spot, &["control".into(), "socket".into()], path));
     let metrics = planner.metrics(&spot, file.metrics.listen.as_deref());
+    if root.get("targets").is_some_and(|node| !matches!(node.value, Value::Null)) {
+        planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
+    }
     let planned = planner.targets(&root, targets.is_some(), defaults);
     if planner.report.has_errors() {
         return Err(planner.report.finish());
@@ -137,8 +140,8 @@ struct Planner<'a> {
     stores: BTreeMap<String, StoreFacts>,
     /// Target names: file and line.
     names: HashMap<String, (usize, usize)>,
-    /// Places: target, file and line.
-    places: HashMap<String, (String, usize, usize)>,
+    /// Who writes to a place.
+    places: HashMap<String, deliver::Writer>,
     crons: CronTexts,
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
 }

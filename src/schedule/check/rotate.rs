@@ -131,7 +131,8 @@ impl Planner<'_> {
         let splay = unsigned(timing::lifetime_splay(rotate, signed(life)));
         let earliest = due.saturating_sub(splay);
         if earliest < gap {
-            let enough = (gap + splay).saturating_add(timing::DEFAULT_SPLAY);
+            let later = rotate.cron.iter().map(|rule| unsigned(timing::cron_splay(rotate, rule))).max().unwrap_or(0);
+            let enough = gap.saturating_add(splay).saturating_add(later);
             #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a hint, to the hour
             let enough = Seconds(((enough as f64 / rotate.at / 3600.0).ceil() as u64).saturating_mul(3600));
             let message = format!(

@@ -26,6 +26,9 @@ const LARGE_AUDIENCES: u64 = 4 << 10;
 /// What the largest store of any kind would still hold.
 const LARGEST_AUDIENCES: u64 = 1 << 20;
 
+/// Keys that a target cannot do without.
+const FIELDS: [&str; 5] = ["name", "cluster", "serviceAccount", "duration", "deliver"];
+
 /// A target while it is checked: its own tree, and that of `defaults` for what it leaves out.
 pub(super) struct Subject<'s> {
     pub file: usize,
@@ -50,9 +53,11 @@ impl<'s> Subject<'s> {
         }
     }
 
-    /// Whether a key stands neither here nor in `defaults`.
-    fn lacks(&self, key: &str) -> bool {
-        !self.node.has(key) && !self.defaults.is_some_and(|defaults| defaults.node.has(key))
+    /// Whether a key stands neither here nor in `defaults`, not even mistyped (which is said already).
+    pub fn lacks(&self, key: &str) -> bool {
+        let meant =
+            |node: &Node| node.has(key) || node.entries().iter().any(|(known, _)| closest(&known.text, FIELDS.into_iter()) == Some(key));
+        !meant(self.node) && !self.defaults.is_some_and(|defaults| meant(defaults.node))
     }
 }
 
@@ -113,7 +118,7 @@ impl Planner<'_> {
     fn name(&mut self, subject: &Subject<'_>, name: Option<&str>) -> Option<String> {
         let steps = ["name".into()];
         let Some(name) = name else {
-            if !subject.node.has("name") {
+            if subject.lacks("name") {
                 self.error(subject, &steps, "the target has no name: write `name: …`");
             }
             return None;

@@ -160,7 +160,7 @@ impl Node {
                 {
                     *text = plain.trim().into();
                 }
-                if *kind == Kind::Text && text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+                if *kind == Kind::Text && text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit()) {
                     *kind = Kind::Number;
                 }
             }
@@ -281,12 +281,24 @@ pub fn targets(text: &str, whole: bool, mut each: impl FnMut(Node)) -> Result<()
 }
 
 fn parse<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::Value, Broken> {
-    serde_yaml::with_deserializer_from_str_with_options(text, options(), |from| seed.deserialize(from)).map_err(|error| broken(&error))
+    serde_yaml::with_deserializer_from_str_with_options(text, options(), |from| seed.deserialize(from))
+        .map_err(|error| broken(text, &error))
 }
 
 fn options() -> Options {
     serde_yaml::options! {
-        budget: serde_yaml::budget! { max_nodes: 20_000_000, max_events: 60_000_000, max_total_scalar_bytes: MAX_BYTES },
+        budget: serde_yaml::budget! {
+            max_nodes: 20_000_000,
+            max_events: 60_000_000,
+            max_total_scalar_bytes: MAX_BYTES,
+            // ten times what a schedule needs, and little enough for a thread's stack
+            max_depth: 24,
+            // one anchor that every target merges is fine, anchors that multiply each other are not
+            max_aliases: 200_000,
+            max_merge_keys: 200_000,
+            enforce_alias_anchor_ratio: false,
+            max_recorded_anchor_events: 100_000,
+        },
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         with_snippet: false,
@@ -295,29 +307,31 @@ fn options() -> Options {
     }
 }
 
-fn broken(error: &serde_yaml::Error) -> Broken {
-    let at = error.location().filter(|found| found.line() > 0).map_or(START, |found| place(&found));
-    let text = error.without_snippet().to_string();
-    let text = text.lines().next().unwrap_or_default().to_owned();
-    let message = match error.without_snippet() {
-        serde_yaml::Error::Eof { .. } => "the file is empty: begin with `version: 1`".to_owned(),
-        serde_yaml::Error::MultipleDocuments { .. } => {
+fn broken(text: &str, error: &serde_yaml::Error) -> Broken {
+    use serde_yaml::Error;
+    let at = error.location().filter(|found| found.line() > 0).map_or_else(|| beginning(text), |found| place(&found));
+    let mut cause = error.without_snippet();
+    while let Error::AliasError { error, .. } = cause {
+        cause = error.without_snippet();
+    }
+    let message = match cause {
+        Error::MultipleDocuments { .. } => {
             "a second document begins here: keep one document in a file, others go under `include`".to_owned()
         }
-        serde_yaml::Error::Budget { .. }
-        | serde_yaml::Error::AliasReplayLimitExceeded { .. }
-        | serde_yaml::Error::AliasExpansionLimitExceeded { .. }
-        | serde_yaml::Error::AliasReplayStackDepthExceeded { .. } => {
-            "the file repeats or nests itself beyond all measure (anchors and aliases): write it out".to_owned()
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            "the file nests or repeats itself beyond all measure (brackets, anchors, aliases): write it plainly".to_owned()
         }
-        serde_yaml::Error::RecursiveReferencesRequireWeakTypes { .. } => {
-            "this alias stands inside the value that it repeats: write it out".to_owned()
-        }
-        _ => {
-            let cut = text.strip_prefix("error: ").unwrap_or(&text);
-            let cut = cut.find(" at line ").map_or(cut, |end| &cut[..end]);
-            let cut = cut.strip_prefix(&format!("line {} column {}: ", at.line, at.column)).unwrap_or(cut);
-            format!("this is no YAML: {cut}")
+        Error::RecursiveReferencesRequireWeakTypes { .. } => "this alias stands inside the value that it repeats: write it out".to_owned(),
+        Error::NullIntoString { .. } => "the key is missing here, or null: write it in quotes".to_owned(),
+        cause => {
+            let text = cause.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            let line = line.find(" at line ").map_or(line, |end| &line[..end]);
+            let line = line.strip_prefix(&format!("line {} column {}: ", at.line, at.column)).unwrap_or(line);
+            if matches!(cause, Error::Message { .. }) { line.to_owned() } else { format!("this is no YAML: {line}") }
         }
     };
     Broken { at, message }
@@ -341,8 +355,17 @@ fn looks_like_text(text: &str) -> Result<(), Broken> {
 
 /// Whether there is nothing but comments.
 pub fn is_empty(text: &str) -> bool {
-    let written = |line: &str| !matches!(line.trim(), "" | "---" | "...") && !line.trim_start().starts_with(['#', '%']);
     !text.trim_start_matches('\u{feff}').lines().any(written)
+}
+
+/// The first line that is no comment.
+fn beginning(text: &str) -> At {
+    let line = text.trim_start_matches('\u{feff}').lines().position(written);
+    line.map_or(START, |line| At { line: line + 1, column: 1 })
+}
+
+fn written(line: &str) -> bool {
+    !matches!(line.trim(), "" | "---" | "...") && !line.trim_start().starts_with(['#', '%'])
 }
 
 /// Line and column of a byte.
@@ -359,13 +382,22 @@ pub fn not_utf8(bytes: &[u8]) -> Broken {
     Broken { at: position(&text, text.len()), message: "this is no UTF-8 text: save the file as UTF-8".into() }
 }
 
+/// Refuses scalars where something else has to stand.
+macro_rules! no_scalar {
+    ($message:literal: $($visit:ident $type:ty),*) => {$(
+        fn $visit<E: serde::de::Error>(self, _: $type) -> Result<Self::Value, E> {
+            Err(E::custom($message))
+        }
+    )*};
+}
+
 struct Head;
 
 impl<'de> DeserializeSeed<'de> for Head {
     type Value = (Vec<(Key, Node)>, Option<At>);
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_map(self)
+        from.deserialize_any(self)
     }
 }
 
@@ -374,6 +406,17 @@ impl<'de> Visitor<'de> for Head {
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("the keys of a schedule, beginning with `version: 1`")
+    }
+
+    no_scalar!("the keys of a schedule are expected here, beginning with `version: 1`":
+        visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str);
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Err(E::custom("the file is empty: begin with `version: 1`"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Err(A::Error::custom("the keys of a schedule are expected here, beginning with `version: 1`; targets stand under `targets:`"))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -510,7 +553,133 @@ impl<'de> Visitor<'de> for Elements<'_> {
         Ok(())
     }
 
+    no_scalar!("a list of targets is expected here, with a dash before each: `- name: …`":
+        visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str);
+
     fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
         Err(A::Error::custom("a list of targets is expected here, with a dash before each: `- name: …`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(text: &str) -> Node {
+        head(text).unwrap().0
+    }
+
+    fn kind(text: &str) -> (String, Kind) {
+        match &tree(&format!("a: {text}\n")).get("a").unwrap().value {
+            Value::Scalar { text, kind } => (text.to_string(), *kind),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_key_and_value_knows_its_place() {
+        let root = tree("# first\na:\n  b: [x, {c: y}]\n");
+        let (key, a) = &root.entries()[0];
+        assert_eq!(key.at, At { line: 2, column: 1 });
+        assert_eq!(a.get("b").unwrap().at, At { line: 3, column: 6 });
+        let Value::List(list) = &a.get("b").unwrap().value else { panic!() };
+        assert_eq!((list[0].at, list[1].get("c").unwrap().at), (At { line: 3, column: 7 }, At { line: 3, column: 14 }));
+    }
+
+    #[test]
+    fn columns_count_characters() {
+        assert_eq!(tree("äöü: {é: x}\n").get("äöü").unwrap().get("é").unwrap().at, At { line: 1, column: 10 });
+    }
+
+    #[test]
+    fn numbers_keep_how_they_were_written_and_quoted_ones_are_text() {
+        for (text, wanted, number) in [
+            ("640", "640", true),
+            ("0640", "0640", true),
+            ("0o640", "0o640", true),
+            ("1_000", "1_000", true),
+            ("1.50", "1.50", true),
+            ("-3", "-3", true),
+            ("\"0640\"", "0640", false),
+            ("'640'", "640", false),
+            ("|\n  640", "640", false),
+            ("22:00", "22:00", false),
+            ("80%", "80%", false),
+            ("!!str 640", "640", false),
+        ] {
+            let (read, kind) = kind(text);
+            assert_eq!((read.trim(), kind == Kind::Number), (wanted, number), "{text}");
+        }
+        assert_eq!(kind("true").1, Kind::Bool);
+        assert_eq!(kind("yes").1, Kind::Text);
+    }
+
+    #[test]
+    fn an_alias_stands_where_it_is_used_and_means_what_it_repeats() {
+        let root = tree("a: &m 0640\nb: &t \"0640\"\nc: [*m, *t]\n");
+        let Value::List(list) = &root.get("c").unwrap().value else { panic!() };
+        assert!(matches!(&list[0].value, Value::Scalar { kind: Kind::Number, .. }));
+        assert!(matches!(&list[1].value, Value::Scalar { kind: Kind::Text, .. }));
+        assert_eq!(list[1].at, At { line: 3, column: 9 });
+    }
+
+    #[test]
+    fn merge_keys_fill_in_what_is_left_out() {
+        let root = tree("base: &b {x: 1, y: 2}\nuse:\n  <<: *b\n  y: 3\n");
+        let used = root.get("use").unwrap();
+        let read = |key| if let Value::Scalar { text, .. } = &used.get(key).unwrap().value { text.to_string() } else { String::new() };
+        assert_eq!((read("x"), read("y"), used.entries().len()), ("1".into(), "3".into(), 2));
+    }
+
+    #[test]
+    fn targets_come_one_at_a_time_and_are_not_in_the_head() {
+        let text = "targets: [a, b]\nversion: 1\n";
+        let (root, at) = head(text).unwrap();
+        assert_eq!(at, Some(At { line: 1, column: 10 }));
+        assert!(!root.has("targets") && root.has("version"));
+        let mut seen = Vec::new();
+        targets(text, false, |node| seen.push(node.at.column)).unwrap();
+        assert_eq!(seen, [11, 14]);
+        targets("- a\n- b\n", true, |node| seen.push(node.at.line)).unwrap();
+        assert_eq!(seen, [11, 14, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_no_text_says_so() {
+        assert!(head("").unwrap_err().message.contains("empty"));
+        assert!(head("\u{feff}\n---\n# x\n").unwrap_err().message.contains("empty"));
+        let binary = head("version: 1\nx: \u{0}\u{1}\n").unwrap_err();
+        assert_eq!((binary.at, binary.message.contains("no text")), (At { line: 2, column: 4 }, true));
+        let latin1 = not_utf8(b"version: 1\nx: caf\xe9\n");
+        assert_eq!((latin1.at, latin1.message.contains("UTF-8")), (At { line: 2, column: 7 }, true));
+        assert!(head(&"#".repeat(MAX_BYTES + 1)).unwrap_err().message.contains("64 MiB"));
+    }
+
+    #[test]
+    fn bombs_and_towers_are_refused_in_time() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for level in 1..12 {
+            let last = format!("*a{}", level - 1);
+            bomb += &format!("a{level}: &a{level} [{}]\n", [&*last; 10].join(", "));
+        }
+        for text in [
+            bomb,
+            format!("a: {}", "[".repeat(100_000)),
+            format!("a: {}1{}", "[".repeat(60), "]".repeat(60)),
+            "a: &a [*a]\n".into(),
+            "a: &a {<<: *a}\n".into(),
+        ] {
+            assert!(head(&text).is_err(), "{}", &text[..20.min(text.len())]);
+        }
+        let block: String = (0..60).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        assert!(head(&block).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "[-:{}\\[\\]&*#|>'\"!%@`,? \n\ta-c0-9<~]{0,60}") {
+            let _ = head(&text);
+            let _ = targets(&text, true, |_| {});
+        }
     }
 }
