@@ -158,3 +158,43 @@ fn problems_come_in_the_order_of_the_file() {
         }
     }
 }
+
+/// A few bytes of a whole schedule replaced, doubled or taken out.
+fn spoiled() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let text = std::fs::read_to_string(folder("good").join("every-key.yaml")).unwrap();
+    let length = text.len();
+    proptest::collection::vec((0..length, 0..12_usize, "[-:{}\\[\\]&*#|>'\"a0 \n]{0,4}"), 1..5).prop_map(move |edits| {
+        let mut text = text.clone();
+        for (at, length, with) in edits {
+            let floor = |mut at: usize| {
+                at = at.min(text.len());
+                while !text.is_char_boundary(at) {
+                    at -= 1;
+                }
+                at
+            };
+            let (from, to) = (floor(at), floor(at + length));
+            text.replace_range(from..to, &with);
+        }
+        text
+    })
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 200, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn no_spoiled_schedule_breaks_the_planner_and_every_problem_has_a_place(text in spoiled()) {
+        let lines = text.lines().count() + 1;
+        let problems = match planned(&Sources { path: "/etc/tokenferry/schedule.yaml".into(), text, includes: Vec::new() }) {
+            Ok(plan) => plan.warnings,
+            Err(problems) => {
+                proptest::prop_assert!(problems.iter().any(|problem| problem.severity == Severity::Error));
+                problems
+            }
+        };
+        for problem in problems {
+            proptest::prop_assert!((1..=lines).contains(&problem.line) && problem.column >= 1, "{problem}");
+        }
+    }
+}

@@ -1,7 +1,8 @@
 //! `deliver`: every place of a target, its fallbacks, and that nobody else writes there.
 
+use super::audiences::token_bytes;
 use super::report::Spot;
-use super::target::{Subject, token_bytes};
+use super::target::Subject;
 use super::{Planner, rules};
 use crate::schedule::file::{PlaceFile, later};
 use crate::schedule::measure::{Bytes, shown};

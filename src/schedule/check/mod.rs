@@ -1,12 +1,14 @@
 //! Schedule → plan: defaults, cross-checks, and all problems with their place, in one run. Nothing is opened:
 //! what needs a look at the host is not asked here.
 
+mod audiences;
+mod clusters;
 mod deliver;
 mod report;
 mod rotate;
 mod rules;
+mod stores;
 mod target;
-mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,8 +20,9 @@ use crate::schedule::plan::{Plan, RecordsSpec, Target};
 use crate::schedule::problem::{Problem, Severity};
 use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
+use clusters::ClusterFacts;
 use report::{Report, Spot};
-use upstream::{ClusterFacts, StoreFacts};
+use stores::StoreFacts;
 
 /// Seconds that closed record files are kept where `records.keep` is absent.
 const KEEP: u64 = 400 * 86_400;

@@ -4,8 +4,9 @@ use jiff::tz::TimeZone;
 
 use super::Planner;
 use super::target::Subject;
+use crate::schedule::choice::OneOrMany;
 use crate::schedule::cron::CronRule;
-use crate::schedule::file::{ComplianceFile, OneOrMany, RotateFile, WindowFile};
+use crate::schedule::file::{ComplianceFile, RotateFile, WindowFile};
 use crate::schedule::measure::{Seconds, Share, shown};
 use crate::schedule::plan::{Compliance, Rotate, Window};
 use crate::schedule::problem::Severity;
