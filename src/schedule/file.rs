@@ -1,20 +1,18 @@
 //! The schedule as written: what serde reads from the YAML, nothing checked yet but names and types.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de;
 
 use crate::cluster::{Binding, ClusterSpec};
+use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::measure::{Bytes, Seconds, Share};
-use crate::schedule::yaml::SPLIT;
 use crate::sink::StoreSpec;
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
-use crate::token::Format;
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -152,154 +150,6 @@ pub struct PlaceFile {
     pub required: Option<bool>,
     /// Where it goes meanwhile.
     pub fallback: Option<Vec<PlaceFile>>,
-}
-
-/// A sink's own settings, and the `format` that any sink has among them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WithFormat<T> {
-    /// How the token is written.
-    pub format: Format,
-    /// The sink's own.
-    pub spec: T,
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for WithFormat<T> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Parts<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Parts<T> {
-            type Value = WithFormat<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("the settings of a sink")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
-                let (mut format, mut spec) = (Format::default(), None);
-                while let Some(part) = parts.next_key::<String>()? {
-                    if part == "format" { format = parts.next_value::<FormatFile>()?.into() } else { spec = Some(parts.next_value()?) }
-                }
-                Ok(WithFormat { format, spec: spec.ok_or_else(|| de::Error::missing_field("spec"))? })
-            }
-        }
-        from.deserialize_struct(SPLIT, &["format", "spec"], Parts(std::marker::PhantomData))
-    }
-}
-
-/// `format`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum FormatFile {
-    Raw,
-    Json,
-    ExecCredential,
-    Env(EnvFile),
-}
-
-/// `env: {name: …}`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EnvFile {
-    name: EnvName,
-}
-
-/// Name of an environment variable (POSIX: letters, digits, underscores, no digit first).
-#[derive(Debug)]
-struct EnvName(String);
-
-impl<'de> Deserialize<'de> for EnvName {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(from)?;
-        let known = |(at, b): (usize, u8)| b == b'_' || b.is_ascii_alphabetic() || (at > 0 && b.is_ascii_digit());
-        if !name.is_empty() && name.bytes().enumerate().all(known) {
-            return Ok(Self(name));
-        }
-        let shown = crate::schedule::measure::shown(&name);
-        Err(de::Error::custom(format_args!("{shown} is no name of a variable: write letters, digits and underscores, such as KUBE_TOKEN")))
-    }
-}
-
-impl From<FormatFile> for Format {
-    fn from(format: FormatFile) -> Self {
-        match format {
-            FormatFile::Raw => Self::Raw,
-            FormatFile::Json => Self::Json,
-            FormatFile::ExecCredential => Self::ExecCredential,
-            FormatFile::Env(env) => Self::Env(env.name.0),
-        }
-    }
-}
-
-/// A text, or a list of texts.
-#[derive(Debug, Clone, Default)]
-pub struct OneOrMany(pub Vec<String>);
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Texts;
-        impl<'de> Visitor<'de> for Texts {
-            type Value = OneOrMany;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a text or a list of texts")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
-                Ok(OneOrMany(vec![text.to_owned()]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<OneOrMany, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = elements.next_element()? {
-                    texts.push(text);
-                }
-                Ok(OneOrMany(texts))
-            }
-        }
-        from.deserialize_any(Texts)
-    }
-}
-
-/// `prove`: `{every: 1h}`, or `false`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProveFile {
-    /// Whether a fresh token is tried before it is published.
-    pub prove: bool,
-    /// Time between later tries.
-    pub every: Option<Seconds>,
-}
-
-impl<'de> Deserialize<'de> for ProveFile {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Prove;
-        impl<'de> Visitor<'de> for Prove {
-            type Value = ProveFile;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("`{every: 1h}` or `false`")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ProveFile, E> {
-                match text {
-                    "true" => Ok(ProveFile { prove: true, every: None }),
-                    "false" => Ok(ProveFile { prove: false, every: None }),
-                    _ => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
-                }
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut settings: A) -> Result<ProveFile, A::Error> {
-                let mut every = None;
-                while let Some(key) = settings.next_key::<String>()? {
-                    if key != "every" {
-                        let shown = crate::schedule::measure::shown(&key);
-                        return Err(de::Error::custom(format_args!("{shown} is unknown here: known is every")));
-                    }
-                    every = Some(settings.next_value()?);
-                }
-                Ok(ProveFile { prove: true, every })
-            }
-        }
-        from.deserialize_any(Prove)
-    }
 }
 
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.

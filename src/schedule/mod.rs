@@ -3,6 +3,7 @@
 
 pub mod change;
 pub mod check;
+pub mod choice;
 pub mod cron;
 pub mod file;
 pub mod measure;

@@ -172,3 +172,193 @@ fn instant(day: jiff::civil::Date, minute: u16, zone: &TimeZone) -> Option<i64> 
     let time = Time::new(i8::try_from(minute / 60).ok()?, i8::try_from(minute % 60).ok()?, 0, 0).ok()?;
     Some(zone.to_zoned(day.to_datetime(time)).ok()?.timestamp().as_second())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Ask;
+    use crate::schedule::plan::Compliance;
+    use proptest::prelude::*;
+
+    const IAT: i64 = 1_780_308_000; // 2026-06-01T10:00:00Z, a Monday
+
+    fn target(name: &str, rotate: Rotate) -> Target {
+        Target {
+            name: name.into(),
+            labels: Default::default(),
+            cluster: "prod".into(),
+            ask: Ask { namespace: "a".into(), service_account: "b".into(), duration: 3600, audiences: Vec::new(), bound_to: None },
+            rotate,
+            suspend: false,
+            prove: true,
+            prove_every: 3600,
+            compliance: Compliance::default(),
+            deliver: Vec::new(),
+            line: 1,
+        }
+    }
+
+    fn rotate(at: f64) -> Rotate {
+        Rotate { at, cron: Vec::new(), splay: Some(0), window: None }
+    }
+
+    fn cron(texts: &[&str], splay: Option<u64>) -> Target {
+        let rules = texts.iter().map(|text| CronRule::new(text, TimeZone::UTC).unwrap()).collect();
+        target("ci", Rotate { cron: rules, splay, ..rotate(0.8) })
+    }
+
+    fn window(from: u16, to: u16, days: [bool; 7]) -> Target {
+        target("ci", Rotate { window: Some(Window { from, to, days, zone: TimeZone::UTC }), ..rotate(0.8) })
+    }
+
+    fn life(seconds: i64) -> Life {
+        Life { issued_at: IAT, expires_at: IAT + seconds }
+    }
+
+    #[test]
+    fn a_token_is_due_at_its_share_of_the_real_life() {
+        assert_eq!(due_by_lifetime(&target("ci", rotate(0.8)), life(3600), "h"), IAT + 2880);
+        assert_eq!(due_by_lifetime(&target("ci", rotate(0.5)), life(10), "h"), IAT + 5);
+    }
+
+    #[test]
+    fn the_offset_makes_it_earlier_by_a_tenth_of_the_life_or_a_quarter_of_an_hour_at_most() {
+        let spread = |seconds: i64| -> Vec<i64> {
+            let due = |i: i32| due_by_lifetime(&target(&format!("t{i}"), Rotate { splay: None, ..rotate(0.8) }), life(seconds), "h");
+            (0..400).map(due).map(|due| IAT + seconds * 4 / 5 - due).collect()
+        };
+        for (seconds, most) in [(3600, 360), (86_400, 900)] {
+            let offsets = spread(seconds);
+            assert!(offsets.iter().all(|offset| (0..=most).contains(offset)), "{seconds}");
+            assert!(*offsets.iter().max().unwrap() > most * 9 / 10 && *offsets.iter().min().unwrap() < most / 10, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn two_hosts_have_two_timetables() {
+        let target = target("ci", Rotate { splay: None, ..rotate(0.8) });
+        assert_ne!(due_by_lifetime(&target, life(86_400), "a"), due_by_lifetime(&target, life(86_400), "b"));
+    }
+
+    #[test]
+    fn a_time_outside_the_window_moves_back_to_its_end() {
+        // life 36 h from Monday 10:00: due Tuesday 14:48, the window before closed Tuesday 06:00, half of life is over at 04:00
+        let due = due_by_lifetime(&window(22 * 60, 6 * 60, [true; 7]), life(36 * 3600), "h");
+        assert_eq!(due, IAT + 20 * 3600 - 1);
+    }
+
+    #[test]
+    fn a_time_inside_the_window_stays() {
+        let due = due_by_lifetime(&window(14 * 60, 16 * 60, [true; 7]), life(36 * 3600), "h");
+        assert_eq!(due, IAT + 36 * 3600 * 4 / 5);
+    }
+
+    #[test]
+    fn a_window_before_half_of_the_life_moves_nothing() {
+        let mondays = [true, false, false, false, false, false, false];
+        assert_eq!(due_by_lifetime(&window(10 * 60, 12 * 60, mondays), life(36 * 3600), "h"), IAT + 36 * 3600 * 4 / 5);
+        assert_eq!(due_by_lifetime(&window(10 * 60, 12 * 60, [false; 7]), life(36 * 3600), "h"), IAT + 36 * 3600 * 4 / 5);
+    }
+
+    #[test]
+    fn cron_comes_on_top_and_later_by_its_offset() {
+        let exact = cron(&["0 14 * * *", "0 12 * * *"], Some(0));
+        assert_eq!(next_cron(&exact, IAT, "h"), Some(IAT + 2 * 3600));
+        assert_eq!(next_rotation(&exact, life(86_400), IAT, "h"), (IAT + 2 * 3600, Why::Cron));
+        let spread = cron(&["0 12 * * *"], None);
+        let offset = cron_offset(&spread, &spread.rotate.cron[0], "h");
+        assert!((1..=900).contains(&offset));
+        assert_eq!(next_rotation(&spread, life(86_400), IAT, "h"), (IAT + 2 * 3600 + offset, Why::Cron));
+        // between the cron time and the offset it is still to come
+        assert_eq!(next_rotation(&spread, life(86_400), IAT + 2 * 3600 + 1, "h"), (IAT + 2 * 3600 + offset, Why::Cron));
+    }
+
+    #[test]
+    fn expiry_overrides_cron() {
+        assert_eq!(next_rotation(&cron(&["0 12 * * *"], Some(0)), life(3600), IAT, "h"), (IAT + 2880, Why::Lifetime));
+    }
+
+    #[test]
+    fn missed_cron_times_are_made_up_once_and_now() {
+        let target = cron(&["0 12 * * *"], Some(0));
+        let now = IAT + 3 * 86_400;
+        let long = life(10 * 86_400);
+        assert!(missed_cron(&target, long, now, "h"));
+        assert_eq!(next_rotation(&target, long, now, "h"), (now, Why::Missed));
+        let fresh = Life { issued_at: now, expires_at: now + 10 * 86_400 };
+        assert!(!missed_cron(&target, fresh, now + 60, "h"));
+        assert_eq!(next_rotation(&target, fresh, now, "h"), (now + 2 * 3600, Why::Cron));
+    }
+
+    #[test]
+    fn a_cron_time_that_came_just_now_was_not_missed() {
+        let target = cron(&["0 12 * * *"], Some(0));
+        assert_eq!(next_rotation(&target, life(86_400), IAT + 2 * 3600 + 5, "h"), (IAT + 2 * 3600, Why::Cron));
+    }
+
+    #[test]
+    fn a_token_from_a_server_whose_clock_is_behind_serves_the_cron_time_all_the_same() {
+        let target = cron(&["0 10 * * *"], Some(0));
+        let behind = Life { issued_at: IAT - 30, expires_at: IAT + 86_400 };
+        assert!(!missed_cron(&target, behind, IAT + 5, "h"));
+    }
+
+    #[test]
+    fn a_target_is_at_risk_in_the_last_tenth_or_later_where_it_is_due_later() {
+        assert_eq!(at_risk_from(&target("ci", rotate(0.8)), life(3600)), IAT + 3240);
+        assert_eq!(at_risk_from(&target("ci", rotate(0.95)), life(86_400)), IAT + 82_080 + 2160);
+        assert_eq!(at_risk_from(&target("ci", rotate(0.8)), life(10)), IAT + 9);
+    }
+
+    fn any_window() -> impl Strategy<Value = Option<Window>> {
+        let zones = prop_oneof![Just("UTC"), Just("Europe/Berlin"), Just("America/St_Johns"), Just("Pacific/Apia")];
+        let window = (0_u16..1440, 0_u16..1440, any::<[bool; 7]>(), zones).prop_map(|(from, to, days, zone)| Window {
+            from,
+            to,
+            days,
+            zone: TimeZone::get(zone).unwrap(),
+        });
+        proptest::option::of(window)
+    }
+
+    proptest! {
+        #[test]
+        fn due_lies_always_within_the_life(
+            at in 0.001_f64..0.9999, seconds in 1_i64..100_000_000, start in 0_i64..4_000_000_000,
+            splay in proptest::option::of(0_u64..1_000_000_000), window in any_window(), name in "[a-z]{1,8}", host in "[a-z]{0,8}",
+        ) {
+            let target = target(&name, Rotate { at, cron: Vec::new(), splay, window });
+            let life = Life { issued_at: start, expires_at: start + seconds };
+            let due = due_by_lifetime(&target, life, &host);
+            prop_assert!(due >= start && due < start + seconds, "{} {}", due - start, seconds);
+            prop_assert_eq!(due, due_by_lifetime(&target, life, &host));
+            let risk = at_risk_from(&target, life);
+            prop_assert!(risk >= due && risk <= start + seconds);
+        }
+
+        #[test]
+        fn a_window_only_makes_it_earlier_and_never_before_half_of_the_life(
+            at in 0.5_f64..0.99, seconds in 600_i64..10_000_000, window in any_window(), name in "[a-z]{1,8}",
+        ) {
+            let free = target(&name, Rotate { at, cron: Vec::new(), splay: None, window: None });
+            let bound = target(&name, Rotate { window, ..free.rotate.clone() });
+            let (free, bound) = (due_by_lifetime(&free, life(seconds), "h"), due_by_lifetime(&bound, life(seconds), "h"));
+            prop_assert!(bound <= free);
+            prop_assert!(bound == free || bound >= IAT + seconds / 2);
+        }
+
+        #[test]
+        fn nothing_overflows_whatever_the_claims_say(issued_at in any::<i64>(), expires_at in any::<i64>(), now in any::<i64>()) {
+            let target = cron(&["0 12 * * *"], None);
+            let life = Life { issued_at, expires_at };
+            let _ = (next_rotation(&target, life, now, "h"), at_risk_from(&target, life), missed_cron(&target, life, now, "h"));
+        }
+
+        #[test]
+        fn a_rotation_is_never_later_than_by_lifetime(seconds in 600_i64..10_000_000, now in 0_i64..10_000_000) {
+            let target = cron(&["*/7 3 * * 1-5", "0 12 1 * *"], None);
+            let (due, _) = next_rotation(&target, life(seconds), IAT + now, "h");
+            prop_assert!(due <= due_by_lifetime(&target, life(seconds), "h"));
+        }
+    }
+}

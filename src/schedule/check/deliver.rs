@@ -1,14 +1,13 @@
 //! `deliver`: every place of a target, its fallbacks, and that nobody else writes there.
 
-use std::path::Path;
-
+use super::audiences::token_bytes;
 use super::report::Spot;
-use super::target::{Subject, token_bytes};
+use super::target::Subject;
 use super::{Planner, rules};
 use crate::schedule::file::{PlaceFile, later};
 use crate::schedule::measure::{Bytes, shown};
 use crate::schedule::problem::Severity;
-use crate::schedule::yaml::{Step, closest};
+use crate::schedule::yaml::{At, Step, Value, closest};
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
@@ -19,6 +18,15 @@ const KINDS: [&str; 3] = ["file", "vault", "awsSecretsManager"];
 /// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
 const AWS_LIMIT: u64 = 65_536;
 const VAULT_LIMIT: u64 = 1 << 20;
+
+/// Who writes to a place, and where that is said.
+pub(super) struct Writer {
+    name: Option<String>,
+    /// The target itself: names may stand twice.
+    target: (usize, At),
+    file: usize,
+    line: usize,
+}
 
 /// Where `deliver` stands, and whose it is.
 struct Owner<'o> {
@@ -39,10 +47,8 @@ impl Planner<'_> {
         let written = owner.spot.node.get("deliver");
         if places.is_none_or(<[PlaceFile]>::is_empty) {
             // a list of nothing but faulty places is no empty one
-            let empty = written.is_none_or(|node| {
-                matches!(&node.value, crate::schedule::yaml::Value::List(list) if list.is_empty()) || !owner.spot.node.has("deliver")
-            });
-            if empty {
+            let empty = matches!(written.map(|node| &node.value), Some(Value::List(list)) if list.is_empty());
+            if empty || subject.lacks("deliver") {
                 self.report.error(
                     &owner.spot,
                     &here,
@@ -208,30 +214,31 @@ impl Planner<'_> {
             SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
             SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
         };
-        let name = owner.subject.name.unwrap_or("without a name");
         let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
-        let Some((other, file, other_line)) = self.places.get(&place).cloned() else {
-            self.places.insert(place, (name.to_owned(), owner.spot.file, line));
+        let subject = owner.subject;
+        let writer = Writer { name: subject.name.map(Into::into), target: (subject.file, subject.node.at), file: owner.spot.file, line };
+        let Some(other) = self.places.get(&place) else {
+            self.places.insert(place, writer);
             return;
         };
         let shown = shown(&sink.place());
-        let message = if owner.shared && (file, other_line) == (owner.spot.file, line) && other != name {
+        let message = if owner.shared && (other.file, other.line) == (writer.file, writer.line) && other.target != writer.target {
             format!("{shown} would be written by every target without a `deliver` of its own: give each target its own place")
         } else {
-            let target = if other == name { "this target".to_owned() } else { format!("target {other}") };
-            let at = if file == owner.spot.file {
-                format!("line {other_line}")
-            } else {
-                format!("{}:{other_line}", at_file(self.report.path(file)))
+            let who = match &other.name {
+                _ if other.target == writer.target => "this target".to_owned(),
+                Some(name) => format!("target {name}"),
+                None => "a target without a name".to_owned(),
             };
-            format!("{shown} is written by {target} already ({at}): give each its own place")
+            let at = if other.file == writer.file {
+                format!("line {}", other.line)
+            } else {
+                format!("{}:{}", self.report.path(other.file).display(), other.line)
+            };
+            format!("{shown} is written by {who} already ({at}): give each its own place")
         };
         self.report.error(&owner.spot, here, &message);
     }
-}
-
-fn at_file(path: &Path) -> String {
-    path.display().to_string()
 }
 
 fn joined<'s>(here: &[Step<'s>], key: &'s str) -> Vec<Step<'s>> {

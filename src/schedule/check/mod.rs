@@ -1,12 +1,14 @@
 //! Schedule → plan: defaults, cross-checks, and all problems with their place, in one run. Nothing is opened:
 //! what needs a look at the host is not asked here.
 
+mod audiences;
+mod clusters;
 mod deliver;
 mod report;
 mod rotate;
 mod rules;
+mod stores;
 mod target;
-mod upstream;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,10 +18,11 @@ use crate::schedule::cron::CronTexts;
 use crate::schedule::file::{ScheduleFile, TargetFile, later};
 use crate::schedule::plan::{Plan, RecordsSpec, Target};
 use crate::schedule::problem::{Problem, Severity};
-use crate::schedule::yaml::{self, At, Marks, Node, START};
+use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
+use clusters::ClusterFacts;
 use report::{Report, Spot};
-use upstream::{ClusterFacts, StoreFacts};
+use stores::StoreFacts;
 
 /// Seconds that closed record files are kept where `records.keep` is absent.
 const KEEP: u64 = 400 * 86_400;
@@ -94,6 +97,9 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     let records = planner.records(&spot, file.records);
     let socket = file.control.socket.and_then(|path| planner.own_path(&spot, &["control".into(), "socket".into()], path));
     let metrics = planner.metrics(&spot, file.metrics.listen.as_deref());
+    if root.get("targets").is_some_and(|node| !matches!(node.value, Value::Null)) {
+        planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
+    }
     let planned = planner.targets(&root, targets.is_some(), defaults);
     if planner.report.has_errors() {
         return Err(planner.report.finish());
@@ -137,8 +143,8 @@ struct Planner<'a> {
     stores: BTreeMap<String, StoreFacts>,
     /// Target names: file and line.
     names: HashMap<String, (usize, usize)>,
-    /// Places: target, file and line.
-    places: HashMap<String, (String, usize, usize)>,
+    /// Who writes to a place.
+    places: HashMap<String, deliver::Writer>,
     crons: CronTexts,
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
 }

@@ -97,6 +97,10 @@ impl<'a> Report<'a> {
     /// All of them, in the order of files and lines.
     pub fn finish(&mut self) -> Vec<Problem> {
         let mut found = std::mem::take(&mut self.found);
+        // what is wrong need not smell as well
+        let place = |file: usize, problem: &Problem| (file, problem.line, problem.column, problem.key.clone());
+        let wrong: HashSet<_> = found.iter().filter(|(_, p)| p.severity == Severity::Error).map(|(file, p)| place(*file, p)).collect();
+        found.retain(|(file, p)| p.severity == Severity::Error || !wrong.contains(&place(*file, p)));
         found.sort_by(|(a_file, a), (b_file, b)| {
             (a_file, a.line, a.column, &a.key, &a.message).cmp(&(b_file, b.line, b.column, &b.key, &b.message))
         });

@@ -4,8 +4,9 @@ use jiff::tz::TimeZone;
 
 use super::Planner;
 use super::target::Subject;
+use crate::schedule::choice::OneOrMany;
 use crate::schedule::cron::CronRule;
-use crate::schedule::file::{ComplianceFile, OneOrMany, RotateFile, WindowFile};
+use crate::schedule::file::{ComplianceFile, RotateFile, WindowFile};
 use crate::schedule::measure::{Seconds, Share, shown};
 use crate::schedule::plan::{Compliance, Rotate, Window};
 use crate::schedule::problem::Severity;
@@ -131,7 +132,8 @@ impl Planner<'_> {
         let splay = unsigned(timing::lifetime_splay(rotate, signed(life)));
         let earliest = due.saturating_sub(splay);
         if earliest < gap {
-            let enough = (gap + splay).saturating_add(timing::DEFAULT_SPLAY);
+            let later = rotate.cron.iter().map(|rule| unsigned(timing::cron_splay(rotate, rule))).max().unwrap_or(0);
+            let enough = gap.saturating_add(splay).saturating_add(later);
             #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a hint, to the hour
             let enough = Seconds(((enough as f64 / rotate.at / 3600.0).ceil() as u64).saturating_mul(3600));
             let message = format!(

@@ -106,10 +106,9 @@ pub fn address(text: &str, example: &str) -> Result<(String, bool), String> {
     if authority.as_str().contains('@') {
         return Err(format!("a user or password stands in the address: secrets are never written in a schedule; write such as {example}"));
     }
-    if authority.host().is_empty()
-        || (authority.as_str().ends_with(':'))
-        || (authority.port().is_some() && authority.port_u16().is_none_or(|p| p == 0))
-    {
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("");
+    let usable = port.is_empty() || port.strip_prefix(':').and_then(|digits| digits.parse::<u16>().ok()).is_some_and(|port| port > 0);
+    if authority.host().is_empty() || !usable {
         return bad("has no usable host and port");
     }
     if uri.query().is_some() || !matches!(uri.path(), "" | "/") || text.ends_with('/') || text.contains('#') {
@@ -179,7 +178,8 @@ mod tests {
         let read = |text: &str, variables| reference(Path::new("/etc"), Path::new(text), variables);
         assert_eq!(read("${CREDENTIALS_DIRECTORY}/kubeconfig", &variables).unwrap(), Path::new("/run/credentials/u/kubeconfig"));
         assert!(read("${HOME}/x", &variables).unwrap_err().contains("only"));
-        assert!(read("${CREDENTIALS_DIRECTORY}/x", &BTreeMap::new()).unwrap_err().contains("LoadCredential"));
+        let none = BTreeMap::new();
+        assert!(read("${CREDENTIALS_DIRECTORY}/x", &none).unwrap_err().contains("LoadCredential"));
         assert!(read("${CRED", &variables).is_err());
     }
 

@@ -1,12 +1,10 @@
 //! One target: its defaults filled in, its values checked.
 
-use std::collections::HashSet;
-
 use super::report::Spot;
 use super::{Defaults, Planner, rules};
 use crate::cluster::{Ask, Binding};
 use crate::schedule::file::{TargetFile, later};
-use crate::schedule::measure::{Bytes, Seconds, shown};
+use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::plan::Target;
 use crate::schedule::problem::Severity;
 use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
@@ -21,10 +19,8 @@ const LONGEST: u64 = 1 << 32;
 const EXTENDED: u64 = 3607;
 /// Seconds between proofs where `prove.every` is absent.
 const PROVE_EVERY: u64 = 3600;
-/// Audiences larger than this make a token that usual servers refuse as a header (8 KiB).
-const LARGE_AUDIENCES: u64 = 4 << 10;
-/// What the largest store of any kind would still hold.
-const LARGEST_AUDIENCES: u64 = 1 << 20;
+/// Keys that a target cannot do without.
+const FIELDS: [&str; 5] = ["name", "cluster", "serviceAccount", "duration", "deliver"];
 
 /// A target while it is checked: its own tree, and that of `defaults` for what it leaves out.
 pub(super) struct Subject<'s> {
@@ -50,9 +46,11 @@ impl<'s> Subject<'s> {
         }
     }
 
-    /// Whether a key stands neither here nor in `defaults`.
-    fn lacks(&self, key: &str) -> bool {
-        !self.node.has(key) && !self.defaults.is_some_and(|defaults| defaults.node.has(key))
+    /// Whether a key stands neither here nor in `defaults`, not even mistyped (which is said already).
+    pub fn lacks(&self, key: &str) -> bool {
+        let meant =
+            |node: &Node| node.has(key) || node.entries().iter().any(|(known, _)| closest(&known.text, FIELDS.into_iter()) == Some(key));
+        !meant(self.node) && !self.defaults.is_some_and(|defaults| meant(defaults.node))
     }
 }
 
@@ -113,7 +111,7 @@ impl Planner<'_> {
     fn name(&mut self, subject: &Subject<'_>, name: Option<&str>) -> Option<String> {
         let steps = ["name".into()];
         let Some(name) = name else {
-            if !subject.node.has("name") {
+            if subject.lacks("name") {
                 self.error(subject, &steps, "the target has no name: write `name: …`");
             }
             return None;
@@ -207,45 +205,11 @@ impl Planner<'_> {
         None
     }
 
-    fn audiences(&mut self, subject: &Subject<'_>, audiences: &[String]) {
-        let mut seen = HashSet::new();
-        for (index, audience) in audiences.iter().enumerate() {
-            let message = if audience.trim().is_empty() {
-                "an audience is empty: write one, or leave `audiences` out for the API server's own".to_owned()
-            } else if audience.chars().any(char::is_control) {
-                "a control character stands in the audience: take it out".to_owned()
-            } else if !seen.insert(audience) {
-                format!("the audience {} stands here twice: keep one", shown(audience))
-            } else {
-                continue;
-            };
-            self.error(subject, &["audiences".into(), index.into()], &message);
-        }
-        let size = token_bytes(audiences);
-        if size > LARGEST_AUDIENCES {
-            let message = format!(
-                "the audiences alone make a token of {size} bytes, more than any store holds ({}): write fewer",
-                Bytes(LARGEST_AUDIENCES)
-            );
-            self.error(subject, &["audiences".into()], &message);
-        } else if size > LARGE_AUDIENCES {
-            let message =
-                format!("the audiences alone make a token of {size} bytes: most servers refuse headers beyond 8 KiB; write fewer");
-            self.say(subject, &["audiences".into()], Severity::Warning, &message);
-        }
-    }
-
-    fn prove(&mut self, subject: &Subject<'_>, prove: Option<crate::schedule::file::ProveFile>) -> (bool, u64) {
+    fn prove(&mut self, subject: &Subject<'_>, prove: Option<crate::schedule::choice::ProveFile>) -> (bool, u64) {
         let every = prove.and_then(|prove| prove.every);
         if every.is_some_and(|every| every.0 < 10) {
             self.error(subject, &["prove".into(), "every".into()], "that would be a constant load: write 10s or more, or `prove: false`");
         }
         (prove.is_none_or(|prove| prove.prove), every.map_or(PROVE_EVERY, |every| every.0))
     }
-}
-
-/// Bytes of a token (base64url, RFC 7515) that its audiences alone take.
-pub(super) fn token_bytes(audiences: &[String]) -> u64 {
-    let json: usize = audiences.iter().map(|audience| audience.len() + 3).sum();
-    u64::try_from(json.div_ceil(3).saturating_mul(4)).unwrap_or(u64::MAX)
 }

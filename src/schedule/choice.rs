@@ -1,0 +1,160 @@
+//! What may be written in more ways than one: formats, one text or several, `prove`.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::schedule::measure::{Seconds, shown};
+use crate::schedule::yaml::SPLIT;
+use crate::token::Format;
+
+/// A sink's own settings, and the `format` that any sink has among them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WithFormat<T> {
+    /// How the token is written.
+    pub format: Format,
+    /// The sink's own.
+    pub spec: T,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for WithFormat<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Parts<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Parts<T> {
+            type Value = WithFormat<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the settings of a sink")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
+                let (mut format, mut spec) = (Format::default(), None);
+                while let Some(part) = parts.next_key::<String>()? {
+                    if part == "format" { format = parts.next_value::<FormatFile>()?.into() } else { spec = Some(parts.next_value()?) }
+                }
+                Ok(WithFormat { format, spec: spec.ok_or_else(|| de::Error::missing_field("spec"))? })
+            }
+        }
+        from.deserialize_struct(SPLIT, &["format", "spec"], Parts(std::marker::PhantomData))
+    }
+}
+
+/// `format`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum FormatFile {
+    Raw,
+    Json,
+    ExecCredential,
+    Env(EnvFile),
+}
+
+/// `env: {name: …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EnvFile {
+    name: EnvName,
+}
+
+/// Name of an environment variable (POSIX: letters, digits, underscores, no digit first).
+#[derive(Debug)]
+struct EnvName(String);
+
+impl<'de> Deserialize<'de> for EnvName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        let known = |(at, b): (usize, u8)| b == b'_' || b.is_ascii_alphabetic() || (at > 0 && b.is_ascii_digit());
+        if !name.is_empty() && name.bytes().enumerate().all(known) {
+            return Ok(Self(name));
+        }
+        Err(de::Error::custom(format_args!(
+            "{} is no name of a variable: write letters, digits and underscores, such as KUBE_TOKEN",
+            shown(&name)
+        )))
+    }
+}
+
+impl From<FormatFile> for Format {
+    fn from(format: FormatFile) -> Self {
+        match format {
+            FormatFile::Raw => Self::Raw,
+            FormatFile::Json => Self::Json,
+            FormatFile::ExecCredential => Self::ExecCredential,
+            FormatFile::Env(env) => Self::Env(env.name.0),
+        }
+    }
+}
+
+/// A text, or a list of texts.
+#[derive(Debug, Clone, Default)]
+pub struct OneOrMany(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Texts;
+        impl<'de> Visitor<'de> for Texts {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<OneOrMany, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = elements.next_element()? {
+                    texts.push(text);
+                }
+                Ok(OneOrMany(texts))
+            }
+        }
+        from.deserialize_any(Texts)
+    }
+}
+
+/// `prove`: `{every: 1h}`, or `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProveFile {
+    /// Whether a fresh token is tried before it is published.
+    pub prove: bool,
+    /// Time between later tries.
+    pub every: Option<Seconds>,
+}
+
+impl<'de> Deserialize<'de> for ProveFile {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Prove;
+        impl<'de> Visitor<'de> for Prove {
+            type Value = ProveFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("`{every: 1h}` or `false`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ProveFile, E> {
+                match text {
+                    "true" => Ok(ProveFile { prove: true, every: None }),
+                    "false" => Ok(ProveFile { prove: false, every: None }),
+                    _ => Err(E::invalid_type(de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut settings: A) -> Result<ProveFile, A::Error> {
+                let mut every = None;
+                while let Some(key) = settings.next_key::<String>()? {
+                    if key != "every" {
+                        let shown = shown(&key);
+                        return Err(de::Error::custom(format_args!("{shown} is unknown here: known is every")));
+                    }
+                    every = Some(settings.next_value()?);
+                }
+                Ok(ProveFile { prove: true, every })
+            }
+        }
+        from.deserialize_any(Prove)
+    }
+}
