@@ -72,7 +72,6 @@ enum Command {
 /// What every command has at hand.
 pub struct Context {
     schedule: Option<PathBuf>,
-    instance: Option<String>,
     places: Places,
 }
 
@@ -106,7 +105,7 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
     // The instance was named on purpose, the variable perhaps for another command: the flag wins.
     let from_flag = std::env::args_os().any(|a| a == "--schedule" || a.to_string_lossy().starts_with("--schedule="));
     let schedule = cli.schedule.filter(|_| from_flag || cli.instance.is_none());
-    let context = Context { schedule, places: Places::of_this_process(cli.instance.as_deref()), instance: cli.instance };
+    let context = Context { schedule, places: Places::of_this_process(cli.instance.as_deref()) };
     let provider = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = match (provider, runtime) {
