@@ -16,11 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokenferry::sink::file::{FileSpec, Held, Mode, held, look, sweep};
 use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, Stores};
-use tokenferry::token::wipe::Wiping;
 use tokenferry::token::{Format, Payload, Surroundings, Token, render};
-
-#[global_allocator]
-static MEMORY: Wiping = Wiping;
 
 /// Never dropped, so that a thread in a hung file system cannot hold up the end of a test.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
@@ -431,7 +427,7 @@ fn g8_a_hardened_process_has_closed_itself() {
     if std::env::var_os(CHILD).is_none() {
         // In a process of its own: it cannot be undone.
         let own = std::env::current_exe().unwrap();
-        let output = Command::new(own).args([name, "--exact"]).env(CHILD, "1").output().unwrap();
+        let output = Command::new(own).args([format!("file::{name}").as_str(), "--exact"]).env(CHILD, "1").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         return;
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokenferry::record::{Appended, Options, chain, read};
 
-use crate::support::{DEADLINE, durable, finished, opened, rotated, rotations, until, within};
+use super::bench::{DEADLINE, durable, finished, opened, rotated, rotations, until, within};
 
 const CHILD: &str = "TOKENFERRY_TEST_RECORDS_CHILD";
 const ROUNDS: u64 = 60;
@@ -57,7 +57,7 @@ fn g4_g10_a_kill_at_any_moment_loses_no_acknowledged_line_and_doubles_none() {
     for round in 0..ROUNDS {
         let before = length();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::g4_g10_a_kill_at_any_moment_loses_no_acknowledged_line_and_doubles_none"])
+            .args(["--exact", "records::crash::g4_g10_a_kill_at_any_moment_loses_no_acknowledged_line_and_doubles_none"])
             .env(CHILD, format!("{round} {}", folder.display()))
             .stdout(Stdio::null())
             .spawn()

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use tokenferry::record::query::{self, Query};
 use tokenferry::record::{OpenError, Options, chain, open, read};
 
-use crate::support::{ROOMY, durable, finished, opened, root_or_not_run, rotated, rotations, within};
+use super::bench::{ROOMY, durable, finished, opened, root_or_not_run, rotated, rotations, within};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();

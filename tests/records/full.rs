@@ -7,7 +7,7 @@ use std::process::Command;
 use tokenferry::record::query::{self, Query};
 use tokenferry::record::{Appended, Kind, Writer, chain, read};
 
-use crate::support::{ROOMY, durable, finished, opened, root_or_not_run, rotated, rotations, until, within};
+use super::bench::{ROOMY, durable, finished, opened, root_or_not_run, rotated, rotations, until, within};
 
 /// A small file system of its own, gone with the value.
 struct Small(PathBuf);

@@ -12,6 +12,8 @@ pub struct Servers {
     /// The folder of this set of servers.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// The API server, where it was asked for.
+    pub kube: Option<Kube>,
     /// OpenBao, where it was asked for.
     pub bao: Option<Bao>,
     /// moto, where it was asked for.
@@ -37,6 +39,32 @@ pub struct Moto {
     pub endpoint: String,
 }
 
+/// A real kube-apiserver with RBAC, etcd and controller manager.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kube {
+    /// `https://127.0.0.1:PORT`.
+    pub server: String,
+    /// The CA that signed its certificate.
+    pub ca: PathBuf,
+    /// For the tests' own orders.
+    pub admin_kubeconfig: PathBuf,
+    /// A user that may create `serviceaccounts/token` and nothing else.
+    pub minter_kubeconfig: PathBuf,
+    /// Another one.
+    pub minter2_kubeconfig: PathBuf,
+    /// The key that signs tokens.
+    pub sa_signing_key: PathBuf,
+    /// The real kubectl.
+    pub kubectl: PathBuf,
+}
+
+/// An API server, OpenBao and moto, started once for all tests that stop none of them.
+pub fn cluster() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| Servers::start("cluster", &["etcd", "kube"]))
+}
+
 /// OpenBao and moto, started once for all tests of this binary.
 pub fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
@@ -52,6 +80,17 @@ impl Servers {
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("the servers left no {}: {e}", path.display()));
         let servers: Self = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{} is not as expected: {e}\n{text}", path.display()));
         Self { folder, ..servers }
+    }
+
+    /// The API server.
+    pub fn kube(&self) -> &Kube {
+        self.kube.as_ref().expect("kube was asked for")
+    }
+
+    /// kubectl as the administrator.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let kube = self.kube();
+        super::daemon::tool(Command::new(&kube.kubectl).arg("--kubeconfig").arg(&kube.admin_kubeconfig).args(arguments))
     }
 
     /// OpenBao.

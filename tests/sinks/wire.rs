@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::aws;
 use super::conformance::{attempt, stores};
-use crate::within;
+use crate::support::within;
 
 /// A CA that signed nothing.
 pub const OTHER_CA: &str = "-----BEGIN CERTIFICATE-----\n\

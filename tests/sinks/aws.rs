@@ -8,8 +8,8 @@ use tokenferry::sink::aws::{AwsSpec, AwsStoreSpec, held};
 use tokenferry::sink::{FailureKind, Put, SinkSpec, StoreSpec};
 
 use super::conformance::{Outside, Place, attempt, fresh, stores};
-use crate::servers::{Moto, servers};
-use crate::within;
+use crate::support::servers::{Moto, servers};
+use crate::support::within;
 
 /// A place in the shared moto.
 pub async fn place(key: Option<&str>) -> Place {

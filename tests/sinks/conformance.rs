@@ -9,8 +9,8 @@ use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, 
 use tokenferry::token::Payload;
 
 use super::{aws, bao};
-use crate::servers::servers;
-use crate::within;
+use crate::support::servers::servers;
+use crate::support::within;
 
 /// A place of one sink, and a way to it that goes round the sink.
 pub struct Place {
@@ -164,7 +164,7 @@ async fn a_server_that_is_gone_is_unavailable_and_works_again_when_it_is_back() 
     within(async {
         for part in ["bao", "moto"] {
             let own =
-                tokio::task::spawn_blocking(move || crate::servers::Servers::start(&format!("outage-{part}"), &[part])).await.unwrap();
+                tokio::task::spawn_blocking(move || crate::support::servers::Servers::start(&format!("outage-{part}"), &[part])).await.unwrap();
             let own = Arc::new(own);
             let place = if part == "bao" { bao::place_at(own.bao(), "secret").await } else { aws::place_at(own.moto(), None).await };
             assert_eq!(place.put("ey.before").await, Ok(Put::Written), "{part}");

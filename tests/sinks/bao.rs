@@ -9,8 +9,8 @@ use tokenferry::sink::vault::{AppRoleAuth, JwtAuth, TokenAuth, VaultAuth, VaultS
 use tokenferry::sink::{FailureKind, Put, SinkSpec, StoreSpec, Stores};
 
 use super::conformance::{Outside, Place, attempt, fresh, stores};
-use crate::servers::{Bao, servers};
-use crate::within;
+use crate::support::servers::{Bao, servers};
+use crate::support::within;
 
 /// OpenBao as its root sees it.
 #[derive(Clone)]

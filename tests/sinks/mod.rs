@@ -1,0 +1,6 @@
+//! Every sink against its real server: one conformance suite for all, then what each kind has of its own.
+
+pub mod aws;
+pub mod bao;
+pub mod conformance;
+pub mod wire;
