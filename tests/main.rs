@@ -15,5 +15,8 @@ static MEMORY: Wiping = Wiping;
 mod bad_schedules;
 mod file;
 mod records;
+mod reload;
 mod sinks;
+mod story;
 mod support;
+mod trial;

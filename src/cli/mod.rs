@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 pub use error::Exit;
 
 use crate::daemon::places::Places;
+use crate::daemon::read;
 
 /// Carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need them.
 ///
@@ -83,7 +84,11 @@ impl Context {
 
     /// The control socket: the schedule's, where it can be read and names one, else the default place.
     fn socket(&self) -> PathBuf {
-        let named = crate::daemon::read::read(&self.schedule(None)).ok().and_then(|accepted| accepted.plan.socket);
+        let schedule = self.schedule(None);
+        let named = match read::read(&schedule) {
+            Ok(accepted) => accepted.plan.socket,
+            Err(_) => read::path_in_broken(&schedule, "control", "socket"),
+        };
         named.unwrap_or_else(|| self.places.socket.clone())
     }
 }

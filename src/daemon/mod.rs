@@ -123,7 +123,7 @@ fn accept(schedule: &std::path::Path, places: &Places) -> Result<(Accepted, Opti
     match read::read(schedule) {
         Ok(accepted) => Ok((accepted, None)),
         Err(problems) => {
-            let records = read::records_of_broken(schedule).unwrap_or_else(|| places.records.clone());
+            let records = read::path_in_broken(schedule, "records", "directory").unwrap_or_else(|| places.records.clone());
             let Some(kept) = read::kept(&records, schedule) else { return Err(RunError::Refused(problems)) };
             for problem in &problems {
                 tracing::error!("{problem}");

@@ -151,15 +151,16 @@ pub fn kept(records: &Path, schedule: &Path) -> Option<Accepted> {
     Some(Accepted { plan, sources })
 }
 
-/// The records folder that a schedule names, as far as a schedule that is refused can be read at all: the kept
-/// text lies there.
-pub fn records_of_broken(schedule: &Path) -> Option<PathBuf> {
+/// A path that a schedule names (`records.directory`, `control.socket`), as far as a schedule that is refused can
+/// be read at all: the text that was accepted before lies there, and the daemon that serves it listens there.
+pub fn path_in_broken(schedule: &Path, section: &str, key: &str) -> Option<PathBuf> {
     let text = open(schedule).ok()?;
-    let from = text.find("\nrecords:").map(|at| at + 1).or_else(|| text.starts_with("records:").then_some(0))?;
-    let section = &text[from + "records:".len()..];
-    let end = section.match_indices('\n').map(|(at, _)| at + 1).find(|at| !section[*at..].starts_with([' ', '\t', '#', '\n', '}'])).unwrap_or(section.len());
-    let value = section[..end].split_once("directory:")?.1.trim_start();
-    let value = value.trim_start_matches(['"', '\'']);
+    let head = format!("{section}:");
+    let from = text.find(&format!("\n{head}")).map(|at| at + 1).or_else(|| text.starts_with(&head).then_some(0))?;
+    let body = &text[from + head.len()..];
+    let ends = |at: &usize| !body[*at..].starts_with([' ', '\t', '#', '\n', '}']);
+    let end = body.match_indices('\n').map(|(at, _)| at + 1).find(ends).unwrap_or(body.len());
+    let value = body[..end].split_once(&format!("{key}:"))?.1.trim_start().trim_start_matches(['"', '\'']);
     let path = value.split(['"', '\'', ',', '}', '\n', '#']).next()?.trim();
     (!path.is_empty()).then(|| schedule.parent().unwrap_or(Path::new("/")).join(path))
 }
@@ -179,7 +180,7 @@ mod tests {
             ("version: 1\n", None),
         ] {
             std::fs::write(&schedule, text).unwrap();
-            assert_eq!(records_of_broken(&schedule), expected.map(PathBuf::from), "{text}");
+            assert_eq!(path_in_broken(&schedule, "records", "directory"), expected.map(PathBuf::from), "{text}");
         }
     }
 
