@@ -10,7 +10,8 @@ use crate::record::fold::TargetState;
 use crate::schedule::Target;
 use crate::schedule::timing::{self, Life, Why};
 
-/// Slow retries: what a person has to mend (a missing role, account, folder) may appear any minute.
+/// Slow retries: what a person has to mend (a missing role, account, folder) may appear any minute. They begin as
+/// fast as others: an API server that has just started refuses with 403 what it allows a second later.
 const SLOW: i64 = 300_000;
 /// First pause after a failure that passes by itself.
 const FIRST: i64 = 1_000;
@@ -65,8 +66,8 @@ pub fn retry(now: i64, failures: u32, fault: Fault, life: Option<Life>, share: f
     let left = life.map_or(0, |l| l.expires_at.saturating_mul(1000) - now);
     let whole = life.map_or(0, |l| l.seconds().saturating_mul(1000));
     let bound = if !fault.passing {
-        // Slow, yet at least twice in what is left of a short life; a target that never had a token waits as others do.
-        if life.is_some() { SLOW.min((left / 2).max(URGENT)) } else { SLOW.min(FIRST << failures.min(20)) }
+        // Slow in the end, yet at least twice in what is left of a short life.
+        if life.is_some() { SLOW.min((left / 2).max(URGENT)) } else { SLOW }
     } else if life.is_none() {
         LONGEST
     } else if left < whole / 10 {
@@ -75,9 +76,8 @@ pub fn retry(now: i64, failures: u32, fault: Fault, life: Option<Life>, share: f
         LONGEST.min((left / 20).max(FIRST))
     };
     let grown = FIRST.saturating_mul(1 << failures.min(20).saturating_sub(1)).min(bound);
-    let base = if fault.passing { grown } else { bound };
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // far below 2^52
-    let jittered = (base as f64 * (0.5 + share / 2.0)) as i64;
+    let jittered = (grown as f64 * (0.5 + share / 2.0)) as i64;
     let wish = fault.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(600_000));
     now + jittered.max(wish).max(10)
 }
@@ -160,9 +160,10 @@ mod tests {
     const LASTING: Fault = Fault { passing: false, retry_after: None };
 
     #[test]
-    fn a_refused_target_is_tried_slowly() {
+    fn a_refused_target_is_tried_soon_at_first_and_slowly_in_the_end() {
         let life = Some(Life { issued_at: 0, expires_at: 86_400 });
-        let at = retry(0, 5, LASTING, life, 0.0);
+        assert!(retry(0, 1, LASTING, life, 0.5) <= 1_000);
+        let at = retry(0, 15, LASTING, life, 0.0);
         assert!((150_000..=300_000).contains(&at), "{at}");
     }
 
