@@ -12,11 +12,15 @@ use tokenferry::token::wipe::Wiping;
 #[global_allocator]
 static MEMORY: Wiping = Wiping;
 
+mod bad_days;
 mod bad_schedules;
 mod file;
+mod lifetime;
 mod records;
 mod reload;
+mod secrecy;
 mod sinks;
 mod story;
 mod support;
+mod systemd_notify;
 mod trial;

@@ -14,6 +14,7 @@ use super::{Context, Exit};
 use crate::daemon::control::{self, CallError};
 use crate::daemon::read;
 use crate::daemon::scene::Scene;
+use crate::daemon::start;
 use crate::daemon::status::View;
 
 /// Show how every target stands
@@ -78,7 +79,12 @@ impl Status {
                 print::talk("no daemon runs; this is what the records say");
                 let scene = Scene::new(std::sync::Arc::new(accepted.plan), &records, None);
                 let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
-                let status = view.status(&|target| choice.takes(target));
+                let mut status = view.status(&|target| choice.takes(target));
+                for row in &mut status.targets {
+                    if let Some(target) = scene.plan.target(&row.name) {
+                        row.notes = start::host_notes(&scene, target).await;
+                    }
+                }
                 let bad = status.is_bad();
                 Ok((serde_json::to_value(&status).map_err(|e| Exit::own(e.to_string()))?, bad))
             }

@@ -212,6 +212,12 @@ impl Upstream {
         self.lock().skew = Some(server - local);
     }
 
+    /// Notes that the local clock stepped by that many seconds: what was measured before is off by as much.
+    pub fn note_step(&self, seconds: f64) {
+        let mut shared = self.lock();
+        shared.skew = shared.skew.map(|skew| skew - seconds);
+    }
+
     /// Server time minus local time in seconds, where an answer has shown it.
     pub fn skew(&self) -> Option<f64> {
         self.lock().skew

@@ -45,6 +45,23 @@ pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)
     futures_util::stream::iter(all).buffer_unordered(ABREAST).collect().await
 }
 
+/// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.
+pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
+    let mut notes = Vec::new();
+    let places: Vec<&Place> = target.deliver.iter().flat_map(|p| std::iter::once(p).chain(&p.fallback)).collect();
+    for place in places {
+        if let SinkSpec::File(spec) = &place.sink {
+            notes.extend(file::look(spec, LOOK).await);
+        }
+    }
+    if let Some(cluster) = scene.cluster(&target.cluster)
+        && let Err(error) = cluster.address().await
+    {
+        notes.push(format!("cluster {}: {error}", target.cluster));
+    }
+    notes
+}
+
 /// A token seen at a place.
 struct Seen {
     sha256: String,
@@ -61,6 +78,9 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>) ->
     for place in &target.deliver {
         seen.push(see(place, &target, &mut finding.notes).await);
     }
+    finding.notes.extend(host_notes(scene, &target).await);
+    let mut told = std::collections::HashSet::new();
+    finding.notes.retain(|note| told.insert(note.clone()));
     let mut best = newest(seen.iter_mut().flatten(), now);
     if best.is_none() {
         best = spare(scene, &target, state, now).await;

@@ -17,6 +17,8 @@ const SLOW: i64 = 300_000;
 const FIRST: i64 = 1_000;
 /// Longest pause while there is time.
 const LONGEST: i64 = 30_000;
+/// A token issued that many seconds ahead of the server's time was issued by another clock.
+const AHEAD: i64 = 60;
 /// Longest pause when a token is about to end.
 const URGENT: i64 = 5_000;
 
@@ -26,7 +28,10 @@ pub fn life(state: &TargetState) -> Option<Life> {
 }
 
 /// When the target is to be rotated and why, given no failure; `None` where it never is by itself.
-pub fn due(target: &Target, state: Option<&TargetState>, now: Timestamp, host: &str) -> Option<(i64, Reason)> {
+///
+/// `now` is the API server's time where `server_time` says so: only then is a token from the future one that was
+/// issued by a wrong clock.
+pub fn due(target: &Target, state: Option<&TargetState>, now: Timestamp, server_time: bool, host: &str) -> Option<(i64, Reason)> {
     if target.suspend {
         return None;
     }
@@ -34,6 +39,9 @@ pub fn due(target: &Target, state: Option<&TargetState>, now: Timestamp, host: &
     let Some(life) = state.and_then(life) else { return Some((now.as_millisecond(), Reason::New)) };
     if state.is_some_and(|s| s.rejected_at.is_some()) {
         return Some((now.as_millisecond(), Reason::Rejected));
+    }
+    if server_time && life.issued_at > seconds + AHEAD {
+        return Some((now.as_millisecond(), Reason::Clock));
     }
     let (at, why) = timing::next_rotation(target, life, seconds, host);
     let reason = match why {
@@ -80,6 +88,14 @@ pub fn retry(now: i64, failures: u32, fault: Fault, life: Option<Life>, share: f
     let jittered = (grown as f64 * (0.5 + share / 2.0)) as i64;
     let wish = fault.retry_after.map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX).min(600_000));
     now + jittered.max(wish).max(10)
+}
+
+/// The API server's time as well as it is known: the local clock, put right by the skew that its answers show.
+/// Small differences are the network's.
+pub fn server_time(local: Timestamp, skew: Option<f64>) -> Timestamp {
+    let skew = skew.filter(|s| s.abs() > 2.0).unwrap_or(0.0);
+    #[allow(clippy::cast_possible_truncation)] // `as` saturates
+    local.checked_add(jiff::SignedDuration::from_millis((skew * 1000.0) as i64)).unwrap_or(local)
 }
 
 /// A word for how a target stands.
@@ -142,7 +158,7 @@ pub fn standing(target: &Target, state: Option<&TargetState>, rotating: bool, fa
         return Standing::Suspended;
     }
     let Some(_) = life else { return Standing::New };
-    match due(target, state, now, host) {
+    match due(target, state, now, false, host) {
         Some((at, _)) if at <= now.as_millisecond() => Standing::Due,
         _ => Standing::Fresh,
     }

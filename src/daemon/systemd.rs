@@ -7,9 +7,12 @@ pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// A line for `systemctl status`.
-pub fn status(status: &str) {
-    send(&[NotifyState::Status(status)]);
+/// Tells that a reload has begun; [`ready`] tells that it is over, whatever came of it.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::debug!(%error, "systemd is not told of the reload: without the time of it, it would wait for ever"),
+    }
 }
 
 /// Tells that the end has begun.

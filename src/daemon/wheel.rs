@@ -16,7 +16,7 @@ use super::rotation::{self, Fault, Finished, Held, Job, identify, sink_line, tel
 use super::scene::Scene;
 use super::start::{self, Finding};
 use super::status::{Refused, Status, View};
-use super::{Options, step};
+use super::{Options, step, systemd};
 use crate::record::append::Writer;
 use crate::record::fold::State;
 use crate::record::{Actor, Kind, Line, Outcome, Reason};
@@ -92,6 +92,8 @@ pub struct Wheel {
     settled: bool,
     /// Wall clock less monotonic clock, ms, at the last look.
     offset: i64,
+    /// Never asleep for longer, ms: clock and watchdog want a look.
+    longest_sleep: i64,
     /// Results of `once`.
     pub outcomes: Vec<Told>,
 }
@@ -115,6 +117,7 @@ impl Wheel {
             since: Timestamp::now(),
             settled: false,
             offset: 0,
+            longest_sleep: systemd::watchdog().map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
             outcomes: Vec::new(),
         }
     }
@@ -133,7 +136,8 @@ impl Wheel {
             if self.is_done() {
                 break;
             }
-            let wake = self.timers.first().map_or(LONGEST_SLEEP, |(at, ..)| (at - now_ms()).clamp(0, LONGEST_SLEEP));
+            systemd::alive();
+            let wake = self.timers.first().map_or(self.longest_sleep, |(at, ..)| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
@@ -223,8 +227,7 @@ impl Wheel {
                 }
                 if why == Looking::Start {
                     self.settled = true;
-                    let ready = format!("serving {} targets", self.courses.len());
-                    notify(&ready);
+                    notify(&self.summary());
                 }
             }
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
@@ -260,8 +263,17 @@ impl Wheel {
     /// Arms a target by its records and its plan.
     fn arm(&mut self, name: &Arc<str>) {
         let Some(course) = self.courses.get(name) else { return };
-        let due = step::due(&course.target, self.state.targets.get(&**name), Timestamp::now(), &self.scene.host);
+        let due = self.due(&course.target);
         self.arm_at(name, due);
+    }
+
+    /// When the target is due, on the local clock; judged by its API server's time.
+    fn due(&self, target: &Target) -> Option<(i64, Reason)> {
+        let skew = self.scene.cluster(&target.cluster).and_then(|c| c.upstream().skew());
+        let local = Timestamp::now();
+        let now = step::server_time(local, skew);
+        let due = step::due(target, self.state.targets.get(&target.name), now, skew.is_some(), &self.scene.host);
+        due.map(|(at, reason)| (at - (now.as_millisecond() - local.as_millisecond()), reason))
     }
 
     fn arm_at(&mut self, name: &Arc<str>, due: Option<(i64, Reason)>) {
@@ -331,6 +343,9 @@ impl Wheel {
             return;
         };
         course.rotating = false;
+        if !failed {
+            course.notes.clear();
+        }
         let minted = line.issued_at.is_some();
         if minted || held.is_some() {
             course.held = held;
@@ -351,7 +366,7 @@ impl Wheel {
             None => None,
         };
         let target = Arc::clone(&course.target);
-        let due = again.or_else(|| step::due(&target, state, Timestamp::now(), &self.scene.host).filter(|_| life.is_some()));
+        let due = again.or_else(|| self.due(&target).filter(|_| life.is_some()));
         let due = if self.options.once.is_some() { None } else { due };
         self.arm_at(name, due);
         self.report(name, line);
@@ -484,7 +499,12 @@ impl Wheel {
             return;
         }
         tracing::warn!(milliseconds = now - self.offset, "the clock stepped; every target is judged anew");
+        #[allow(clippy::cast_precision_loss)]
+        let seconds = (now - self.offset) as f64 / 1000.0;
         self.offset = now;
+        for cluster in self.scene.clusters.iter() {
+            cluster.upstream().note_step(seconds);
+        }
         let names: Vec<Arc<str>> = self.courses.keys().cloned().collect();
         for name in names {
             if self.courses.get(&name).is_some_and(|c| !c.rotating && c.failures == 0) {
@@ -527,6 +547,7 @@ impl Wheel {
 
     fn reload(&mut self, actor: Option<Actor>, reply: Option<oneshot::Sender<Verdict>>) {
         let path = self.options.schedule.clone();
+        systemd::reloading();
         self.tasks.spawn(async move {
             let planned = tokio::task::spawn_blocking(move || read::read(&path)).await;
             Done::Planned(Box::new(planned.unwrap_or_else(|_| Err(Vec::new()))), actor, reply)
@@ -538,9 +559,17 @@ impl Wheel {
             Err(problems) => self.refuse(problems, actor).await,
             Ok(accepted) => self.swap(accepted, actor).await,
         };
+        systemd::ready(&self.summary());
         if let Some(reply) = reply {
+            // A caller that went away cancels nothing.
             let _ = reply.send(verdict);
         }
+    }
+
+    /// A line for `systemctl status`.
+    fn summary(&self) -> String {
+        let refused = if self.refused.is_some() { "; the schedule file is refused, the one accepted last is served" } else { "" };
+        format!("serving {} targets{refused}", self.courses.len())
     }
 
     async fn refuse(&mut self, problems: Vec<Problem>, actor: Option<Actor>) -> Verdict {

@@ -114,7 +114,8 @@ impl Servers {
     }
 }
 
-fn script(verb: &str, folder: &Path, rest: &[&str]) {
+/// Runs the script of the servers; it has to succeed.
+pub fn script(verb: &str, folder: &Path, rest: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
     let run = Command::new(&script).arg(verb).arg(folder).args(rest).output();
     let run = run.unwrap_or_else(|e| panic!("cannot run {}: {e}", script.display()));
