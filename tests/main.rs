@@ -16,6 +16,7 @@ mod bad_days;
 mod bad_schedules;
 mod file;
 mod lifetime;
+mod proof;
 mod records;
 mod reload;
 mod secrecy;

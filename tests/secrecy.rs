@@ -9,7 +9,7 @@ use crate::support::until;
 #[test]
 fn g8_no_token_shows_in_logs_at_trace_records_status_arguments_or_environment() {
     let (kube, stores) = (cluster().kube(), servers());
-    let mut host = Host::new(&format!(
+    let host = Host::new(&format!(
         "
 clusters: {{prod: {{kubeconfig: HERE/own.kubeconfig}}, broken: {{kubeconfig: HERE/broken.kubeconfig}}}}
 stores:

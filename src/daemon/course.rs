@@ -3,13 +3,20 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::rotation::Held;
+use super::start::Depth;
 use super::step::Standing;
 use crate::record::{Actor, Line, Reason};
 use crate::schedule::Target;
+
+/// Shortest time between two mints that mend something, ms; it doubles.
+const MEND_FLOOR: i64 = 15_000;
+/// What lasted that long was mended, ms.
+const MENDED_FOR_GOOD: i64 = 3_600_000;
 
 /// The ordered set of all times: what is due first stands first.
 pub type Timers = BTreeSet<(i64, Arc<str>, Timer)>;
@@ -21,6 +28,8 @@ pub enum Timer {
     Rotate,
     /// Another attempt at places that are owed.
     Pay,
+    /// A look at its places, and a try of its token.
+    Prove,
 }
 
 /// One target on its way.
@@ -31,6 +40,14 @@ pub struct Course {
     pub armed: Option<(i64, Reason)>,
     /// When its owed places are tried next, unix ms.
     pub pay_at: Option<i64>,
+    /// When its places are looked at next, unix ms, and how closely.
+    pub prove_at: Option<(i64, Depth)>,
+    /// When its token was last accepted by the API server, or its places found in order.
+    pub proven_at: Option<Timestamp>,
+    /// Whether its places are being looked at.
+    pub looking: bool,
+    /// When it was last minted to mend something, unix ms, and how often in a row: mending never becomes a mint loop.
+    pub mended: Option<(i64, u32)>,
     /// Whether a rotation is under way.
     pub rotating: bool,
     /// Rotations that failed since the last success.
@@ -65,6 +82,10 @@ impl Course {
             target,
             armed: None,
             pay_at: None,
+            prove_at: None,
+            proven_at: None,
+            looking: false,
+            mended: None,
             rotating: false,
             failures: 0,
             tries: 0,
@@ -85,6 +106,25 @@ impl Course {
         if let Some((at, _)) = due {
             timers.insert((at, Arc::clone(name), Timer::Rotate));
         }
+    }
+
+    /// Sets the time of the next look at its places.
+    pub fn arm_look(&mut self, name: &Arc<str>, timers: &mut Timers, next: Option<(i64, Depth)>) {
+        if let Some((at, _)) = self.prove_at {
+            timers.remove(&(at, Arc::clone(name), Timer::Prove));
+        }
+        self.prove_at = next;
+        if let Some((at, _)) = next {
+            timers.insert((at, Arc::clone(name), Timer::Prove));
+        }
+    }
+
+    /// When a mint that mends something may begin: at once the first time, ever later when it does not last.
+    pub fn mend_at(&mut self, now: i64) -> i64 {
+        let (last, times) = self.mended.filter(|(last, _)| now - last < MENDED_FOR_GOOD).unwrap_or((i64::MIN / 2, 0));
+        let at = now.max(last + if times == 0 { 0 } else { (MEND_FLOOR << times.min(10)).min(MENDED_FOR_GOOD / 2) });
+        self.mended = Some((at, times + 1));
+        at
     }
 
     /// Sets the time of the next attempt at owed places.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::scene::Scene;
+use super::start;
 use crate::cluster::{Cluster, Minted, MintFailure, MintFailureKind, Proven, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
@@ -158,7 +159,7 @@ fn clock_ahead(cluster: &Cluster, claims: &Claims) -> Option<i64> {
 }
 
 async fn prove(job: &Job, cluster: &Cluster, minted: &Minted) -> Result<Proof, MintFailure> {
-    let ours = job.target.ask.audiences.is_empty() || minted.claims.aud.iter().any(|a| *a == minted.claims.iss || a.starts_with("https://kubernetes.default.svc"));
+    let ours = start::provable(&job.target, &minted.claims);
     if !job.target.prove || !ours || cluster.is_embedded() {
         return Ok(Proof::Claims);
     }

@@ -1,5 +1,5 @@
-//! What stands at the places when a plan begins? Records are held against the files, so that a restart mints
-//! nothing that is fresh: what differs is adopted, copied, or minted anew.
+//! What stands at the places? When a plan begins, when a file is touched, and on every beat of the proof, records
+//! are held against the places, so that nothing fresh is minted anew: what differs is adopted, copied, or minted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
 use crate::cluster::mint::check;
-use crate::record::fold::TargetState;
+use crate::cluster::{Proven, Urgency};
+use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 use crate::schedule::Target;
-use crate::sink::{self, Failure, Place, SinkSpec, file};
+use crate::sink::{self, FailureKind, Place, SinkSpec, file};
 use crate::token::{Claims, Token, extract};
 
 /// Targets looked at side by side.
@@ -34,13 +35,24 @@ pub struct Finding {
     pub mint: Option<Reason>,
     /// What a person should know of its places.
     pub notes: Vec<String>,
+    /// What the API server says of the token in use, where it was asked.
+    pub proven: Option<Proven>,
+}
+
+/// How closely places are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// File places only; stores are judged by their records.
+    Files,
+    /// Stores are read back too, and the token is tried on the API server.
+    Everything,
 }
 
 /// Looks at the places of these targets.
-pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>) -> Vec<Finding> {
+pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>, depth: Depth) -> Vec<Finding> {
     let mut all: Vec<BoxFuture<'_, Finding>> = Vec::with_capacity(targets.len());
     for (target, state) in targets {
-        all.push(Box::pin(find(scene, target, state)));
+        all.push(Box::pin(find(scene, target, state, depth)));
     }
     futures_util::stream::iter(all).buffer_unordered(ABREAST).collect().await
 }
@@ -62,7 +74,23 @@ pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
     notes
 }
 
-/// A token seen at a place.
+/// What a place shows.
+enum Look {
+    /// It was not asked, or does not answer: its record counts.
+    Unknown,
+    /// Nothing stands there.
+    Nothing,
+    /// Something does.
+    Seen(Seen),
+}
+
+impl Look {
+    fn seen(&mut self) -> Option<&mut Seen> {
+        if let Self::Seen(seen) = self { Some(seen) } else { None }
+    }
+}
+
+/// Something that stands at a place.
 struct Seen {
     sha256: String,
     right: bool,
@@ -70,20 +98,26 @@ struct Seen {
     token: Option<(Token, Claims)>,
 }
 
-async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>) -> Finding {
+async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, depth: Depth) -> Finding {
     let state = state.as_ref();
-    let mut finding = Finding { target: Arc::clone(&target), adopted: None, copy: None, mint: None, notes: Vec::new() };
+    let mut finding = Finding { target: Arc::clone(&target), adopted: None, copy: None, mint: None, notes: Vec::new(), proven: None };
     let now = Timestamp::now();
-    let mut seen: Vec<Option<Seen>> = Vec::with_capacity(target.deliver.len());
+    let mut seen: Vec<Look> = Vec::with_capacity(target.deliver.len());
     for place in &target.deliver {
-        seen.push(see(place, &target, &mut finding.notes).await);
+        seen.push(see(scene, place, &target, depth, &mut finding.notes).await);
     }
     finding.notes.extend(host_notes(scene, &target).await);
     let mut told = std::collections::HashSet::new();
     finding.notes.retain(|note| told.insert(note.clone()));
-    let mut best = newest(seen.iter_mut().flatten(), now);
+    let mut best = newest(seen.iter_mut().filter_map(Look::seen), now);
     if best.is_none() {
         best = spare(scene, &target, state, now).await;
+    }
+    if depth == Depth::Everything
+        && target.prove
+        && let Some((token, claims)) = &best
+    {
+        finding.proven = prove(scene, &target, token, claims).await;
     }
     if state.is_some_and(|s| s.ask.as_ref().is_some_and(|ask| *ask != ask_hash(&target))) {
         finding.mint = Some(Reason::Changed);
@@ -113,21 +147,45 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>) ->
     finding
 }
 
-/// Looks at a file place; other places are judged by their records.
-async fn see(place: &Place, target: &Target, notes: &mut Vec<String>) -> Option<Seen> {
-    let SinkSpec::File(spec) = &place.sink else { return None };
-    match file::held(spec, LOOK).await {
-        Ok(None) => None,
-        Ok(Some(held)) => {
-            let token = readable(held.payload.expose(), target);
-            let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
-            Some(Seen { sha256: held.payload.sha256(), right: held.right, issue, token })
-        }
-        Err(Failure { message, .. }) => {
-            notes.push(message);
-            None
+/// Looks at a place as closely as is asked for.
+async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes: &mut Vec<String>) -> Look {
+    let shown = |payload: &crate::token::Payload, right: bool| {
+        let token = readable(payload.expose(), target);
+        let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
+        Look::Seen(Seen { sha256: payload.sha256(), right, issue, token })
+    };
+    let found = match &place.sink {
+        SinkSpec::File(spec) => match file::held(spec, LOOK).await {
+            Ok(held) => Ok(held.map(|held| shown(&held.payload, held.right))),
+            // A wrong owner or a link is for the put to refuse, and to tell; a dead file system is none of these.
+            Err(failure) if failure.kind == FailureKind::Local => {
+                notes.push(failure.message);
+                return Look::Nothing;
+            }
+            Err(failure) => Err(failure),
+        },
+        _ if depth == Depth::Files => return Look::Unknown,
+        sink => sink::held(sink, &scene.stores, LOOK).await.map(|held| held.map(|payload| shown(&payload, true))),
+    };
+    match found {
+        Ok(found) => found.unwrap_or(Look::Nothing),
+        Err(failure) => {
+            notes.push(failure.message);
+            Look::Unknown
         }
     }
+}
+
+/// Tries a delivered token on the API server, where its audience is the API server's.
+async fn prove(scene: &Scene, target: &Target, token: &Token, claims: &Claims) -> Option<Proven> {
+    let cluster = scene.cluster(&target.cluster).filter(|c| !c.is_embedded() && provable(target, claims))?;
+    let urgency = Urgency { deadline: claims.exp.unwrap_or(0), retry: false };
+    Some(cluster.prove(token, &claims.sub, urgency).await)
+}
+
+/// Whether the API server itself is an audience of the token: others answer for themselves alone.
+pub fn provable(target: &Target, claims: &Claims) -> bool {
+    target.ask.audiences.is_empty() || claims.aud.iter().any(|a| *a == claims.iss || a.starts_with("https://kubernetes.default.svc"))
 }
 
 fn readable(bytes: &[u8], target: &Target) -> Option<(Token, Claims)> {
@@ -161,23 +219,22 @@ async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now:
     found.into_iter().max_by_key(|(_, claims)| claims.iat)
 }
 
-fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a crate::record::fold::PlaceState> {
+fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceState> {
     let (sink, at) = (place.sink.kind(), place.sink.place());
     state.places.iter().find(|p| p.sink == sink && p.place == at)
 }
 
 /// Which places do not have what they should have.
-fn wrong_places(target: &Target, state: Option<&TargetState>, seen: &[Option<Seen>], best: Option<&(Token, Claims)>, unrecorded: bool) -> Vec<usize> {
+fn wrong_places(target: &Target, state: Option<&TargetState>, seen: &[Look], best: Option<&(Token, Claims)>, unrecorded: bool) -> Vec<usize> {
     let current = best.map(|(token, claims)| issue(claims, token));
     let wrong = |(index, place): (usize, &Place)| {
         let recorded = state.and_then(|s| recorded_at(s, place));
-        let is_file = matches!(place.sink, SinkSpec::File(_));
+        let settled = |p: &PlaceState| !p.owed() && p.outcome != Outcome::Failed;
         let ok = match (&seen[index], recorded) {
-            // Nothing there, or nothing that shows itself.
-            (None, None) => false,
-            (None, Some(place)) => !is_file && !unrecorded && !place.owed() && place.outcome != Outcome::Failed && place.jti == state.and_then(|s| s.jti.clone()),
-            (Some(seen), Some(place)) if !unrecorded => seen.right && place.sha256.as_ref() == Some(&seen.sha256) && !place.owed(),
-            (Some(seen), _) => seen.right && holds(seen, current.as_deref()),
+            (Look::Unknown, Some(p)) => !unrecorded && settled(p) && p.jti == state.and_then(|s| s.jti.clone()),
+            (Look::Unknown | Look::Nothing, _) => false,
+            (Look::Seen(seen), Some(p)) if !unrecorded => seen.right && p.sha256.as_ref() == Some(&seen.sha256) && !p.owed(),
+            (Look::Seen(seen), _) => seen.right && holds(seen, current.as_deref()),
         };
         (!ok).then_some(index)
     };
@@ -189,7 +246,7 @@ fn holds(seen: &Seen, current: Option<&str>) -> bool {
     current.is_some() && seen.issue.as_deref() == current
 }
 
-fn adoption(target: &Target, held: &Held, seen: &[Option<Seen>], state: Option<&TargetState>) -> Line {
+fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetState>) -> Line {
     let mut line = Line::new(Kind::Adopted, Timestamp::now());
     identify(&mut line, target);
     line.generation = Some(held.generation);
@@ -204,7 +261,7 @@ fn adoption(target: &Target, held: &Held, seen: &[Option<Seen>], state: Option<&
         .iter()
         .zip(seen)
         .map(|(place, seen)| {
-            let there = seen.as_ref().filter(|s| holds(s, Some(&current)));
+            let there = if let Look::Seen(seen) = seen { Some(seen).filter(|s| holds(s, Some(&current))) } else { None };
             let before = state.and_then(|s| recorded_at(s, place));
             SinkLine {
                 sink: place.sink.kind().into(),

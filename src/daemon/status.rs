@@ -209,7 +209,7 @@ impl View<'_> {
             jti: state.and_then(|s| s.jti.clone()),
             issued_at: state.and_then(|s| s.issued_at),
             expires_at: state.and_then(|s| s.expires_at),
-            proven_at: state.and_then(|s| s.proven_at),
+            proven_at: course.and_then(|c| c.proven_at).max(state.and_then(|s| s.proven_at)),
             next_rotation: if troubled { armed.or(planned) } else { planned.or(armed) },
             last_rotation: state.and_then(|s| s.last_rotation),
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),

@@ -49,7 +49,7 @@ async fn follow(folder: &Path, asks: &mpsc::Sender<Ask>) -> std::io::Result<()> 
 
 /// The descriptor, polled by the runtime.
 #[allow(unsafe_code)]
-fn own(fd: std::os::fd::OwnedFd) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
+pub(super) fn own(fd: std::os::fd::OwnedFd) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
     unsafe { AsyncFd::register(fd) }.map_err(|e| e.into_parts().1)
 }

@@ -14,9 +14,11 @@ use super::cron::Ticker;
 use super::read::{self, Accepted};
 use super::rotation::{self, Fault, Finished, Held, Job, identify, sink_line, tell};
 use super::scene::Scene;
-use super::start::{self, Finding};
+use super::start::{self, Depth, Finding};
+use super::touched::Touched;
 use super::status::{Refused, Status, View};
 use super::{Options, step, systemd};
+use crate::cluster::Proven;
 use crate::record::append::Writer;
 use crate::record::fold::State;
 use crate::record::{Actor, Kind, Line, Outcome, Reason};
@@ -25,6 +27,8 @@ use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
 use crate::sink::delivery::Delivered;
 
+/// A place that was touched is looked at after that long, ms: our own writes touch places too.
+const SETTLED: i64 = 1_000;
 /// Longest sleep: a step of the wall clock is noticed by then at the latest.
 const LONGEST_SLEEP: i64 = 15_000;
 /// A step of the wall clock beyond that has everything judged anew, milliseconds.
@@ -73,6 +77,7 @@ enum Done {
 enum Looking {
     Start,
     Reload,
+    Beat(Depth),
 }
 
 /// The loop's state.
@@ -86,6 +91,7 @@ pub struct Wheel {
     tasks: JoinSet<Done>,
     ticker: Ticker,
     ticks: (mpsc::UnboundedSender<CronRule>, mpsc::UnboundedReceiver<CronRule>),
+    watched: Touched,
     stop: watch::Sender<bool>,
     refused: Option<Refused>,
     since: Timestamp,
@@ -112,6 +118,7 @@ impl Wheel {
             tasks: JoinSet::new(),
             ticker: Ticker::default(),
             ticks: mpsc::unbounded_channel(),
+            watched: Touched::default(),
             stop: watch::channel(false).0,
             refused,
             since: Timestamp::now(),
@@ -150,6 +157,7 @@ impl Wheel {
                     Some(ask) => self.answer(ask).await,
                 },
                 Some(rule) = self.ticks.1.recv() => self.tick(&rule),
+                names = self.watched.next() => self.touched(&names),
                 () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => self.check_clock(),
             }
         }
@@ -192,6 +200,12 @@ impl Wheel {
         }
     }
 
+    fn watch_places(&mut self) {
+        if self.options.once.is_none() {
+            self.watched = Touched::watch(&self.scene.plan);
+        }
+    }
+
     async fn start_ticker(&mut self) {
         self.ticker.stop().await;
         if self.options.once.is_some() {
@@ -207,7 +221,8 @@ impl Wheel {
     fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
         let scene = Arc::clone(&self.scene);
         let wanted = targets.into_iter().map(|t| { let state = self.state.targets.get(&t.name).cloned(); (t, state) }).collect();
-        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted).await, why) });
+        let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
+        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted, depth).await, why) });
     }
 
     async fn done(&mut self, done: Done, notify: &impl Fn(&str)) {
@@ -223,10 +238,14 @@ impl Wheel {
             Done::Paid(name, held, delivered, line) => self.paid(&name, &held, &delivered, line),
             Done::Looked(findings, why) => {
                 for finding in findings {
-                    self.found(finding).await;
+                    match why {
+                        Looking::Beat(depth) => self.looked(finding, depth).await,
+                        Looking::Start | Looking::Reload => self.found(finding).await,
+                    }
                 }
                 if why == Looking::Start {
                     self.settled = true;
+                    self.watch_places();
                     notify(&self.summary());
                 }
             }
@@ -257,6 +276,95 @@ impl Wheel {
         match mint {
             Some(reason) if !suspended || forced => self.arm_at(&name, Some((now_ms(), reason))),
             _ => self.arm(&name),
+        }
+        self.arm_next_proof(&name);
+    }
+
+    /// Takes what a look in between has shown: what is wrong is mended at once, but never in a loop.
+    async fn looked(&mut self, finding: Finding, depth: Depth) {
+        let name: Arc<str> = Arc::from(finding.target.name.as_str());
+        let Some(course) = self.courses.get_mut(&name) else { return };
+        course.looking = false;
+        // What was seen while tokens changed says nothing.
+        if course.rotating || course.paying.is_some() {
+            self.arm_look(&name, depth, SETTLED);
+            return;
+        }
+        if course.held.is_some() {
+            self.arm_next_proof(&name);
+            return;
+        }
+        let now = now_ms();
+        if depth == Depth::Everything {
+            self.arm_next_proof(&name);
+        }
+        if let Some(Proven::Refused(why)) = &finding.proven {
+            let mut line = Line::new(Kind::Rejected, Timestamp::now());
+            identify(&mut line, &finding.target);
+            line.jti = self.state.targets.get(&*name).and_then(|s| s.jti.clone());
+            line.error = Some(format!("the delivered token is refused: {why}"));
+            tell(&line);
+            self.record(line).await;
+            self.mend(&name, Reason::Rejected, now);
+            return;
+        }
+        if let Some(course) = self.courses.get_mut(&name)
+            && finding.proven.as_ref().is_none_or(|p| *p == Proven::Online)
+            && finding.copy.is_none()
+            && finding.mint.is_none()
+        {
+            course.proven_at = Some(Timestamp::now());
+        }
+        if let Some(line) = finding.adopted {
+            tell(&line);
+            self.record(line).await;
+            self.arm(&name);
+        }
+        if let Some((held, places)) = finding.copy {
+            tracing::warn!(target_name = &*name, "places do not have what was delivered; they are written again");
+            if let Some(course) = self.courses.get_mut(&name) {
+                course.held = Some(held);
+            }
+            self.pay(&name, Some(places));
+        }
+        if let Some(reason) = finding.mint {
+            tracing::warn!(target_name = &*name, "a place lost its token, and no other has it; it is minted anew");
+            self.mend(&name, reason, now);
+        }
+    }
+
+    fn mend(&mut self, name: &Arc<str>, reason: Reason, now: i64) {
+        let Some(course) = self.courses.get_mut(name).filter(|c| !c.target.suspend) else { return };
+        let at = course.mend_at(now);
+        self.arm_at(name, Some((at, reason)));
+    }
+
+    fn arm_look(&mut self, name: &Arc<str>, depth: Depth, after: i64) {
+        if self.options.once.is_some() {
+            return;
+        }
+        if let Some(course) = self.courses.get_mut(name) {
+            let next = now_ms() + after;
+            let sooner = course.prove_at.is_none_or(|(at, _)| next < at);
+            if sooner {
+                course.arm_look(name, &mut self.timers, Some((next, depth)));
+            }
+        }
+    }
+
+    /// The beat of the proof, spread by a stable share so that not all are tried at once.
+    fn arm_next_proof(&mut self, name: &Arc<str>) {
+        let Some(course) = self.courses.get(name).filter(|c| c.target.prove && c.target.prove_every > 0) else { return };
+        let every = i64::try_from(course.target.prove_every.saturating_mul(1000)).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+        let after = (every as f64 * (0.75 + share() / 4.0)) as i64;
+        self.arm_look(name, Depth::Everything, after);
+    }
+
+    /// A file of a place, or its folder, was touched: its target is looked at once the dust has settled.
+    fn touched(&mut self, names: &[Arc<str>]) {
+        for name in names {
+            self.arm_look(name, Depth::Files, SETTLED);
         }
     }
 
@@ -293,6 +401,21 @@ impl Wheel {
                 Timer::Rotate => {
                     let reason = self.courses.get_mut(&name).and_then(|c| c.armed.take()).map_or(Reason::Lifetime, |(_, reason)| reason);
                     self.rotate(&name, reason, None);
+                }
+                Timer::Prove => {
+                    let Some(course) = self.courses.get_mut(&name) else { continue };
+                    let depth = course.prove_at.take().map_or(Depth::Files, |(_, depth)| depth);
+                    if course.looking || course.rotating {
+                        self.arm_look(&name, depth, SETTLED);
+                        continue;
+                    }
+                    course.looking = true;
+                    let target = Arc::clone(&course.target);
+                    self.look(vec![target], Looking::Beat(depth));
+                    // A quick look at a touched file must not put the next proof off for ever.
+                    if depth == Depth::Files {
+                        self.arm_next_proof(&name);
+                    }
                 }
                 Timer::Pay => {
                     if let Some(course) = self.courses.get_mut(&name) {
@@ -614,6 +737,7 @@ impl Wheel {
             }
         }
         self.start_ticker().await;
+        self.watch_places();
         self.look(looked, Looking::Reload);
         let problems = plan.warnings.clone();
         tracing::info!(added = change.added.len(), removed = change.removed.len(), changed = change.changed.len(), "the schedule is in force");

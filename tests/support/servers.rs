@@ -51,10 +51,6 @@ pub struct Kube {
     pub admin_kubeconfig: PathBuf,
     /// A user that may create `serviceaccounts/token` and nothing else.
     pub minter_kubeconfig: PathBuf,
-    /// Another one.
-    pub minter2_kubeconfig: PathBuf,
-    /// The key that signs tokens.
-    pub sa_signing_key: PathBuf,
     /// The real kubectl.
     pub kubectl: PathBuf,
 }

@@ -207,8 +207,8 @@ impl Planner<'_> {
 
     fn prove(&mut self, subject: &Subject<'_>, prove: Option<crate::schedule::choice::ProveFile>) -> (bool, u64) {
         let every = prove.and_then(|prove| prove.every);
-        if every.is_some_and(|every| every.0 < 10) {
-            self.error(subject, &["prove".into(), "every".into()], "that would be a constant load: write 10s or more, or `prove: false`");
+        if every.is_some_and(|every| every.0 == 0) {
+            self.error(subject, &["prove".into(), "every".into()], "it would be proven without a pause: write 1s or more, or `prove: false`");
         }
         (prove.is_none_or(|prove| prove.prove), every.map_or(PROVE_EVERY, |every| every.0))
     }
