@@ -12,8 +12,11 @@ use tokenferry::token::wipe::Wiping;
 #[global_allocator]
 static MEMORY: Wiping = Wiping;
 
+mod architecture;
 mod bad_schedules;
 mod file;
+mod readme;
 mod records;
+mod shipped;
 mod sinks;
 mod support;
