@@ -88,7 +88,7 @@ fn the_quickstart_shows_tokens_that_openssl_accepts_and_a_second_run_mints_no_fr
     assert_eq!(rotated(folder.path(), "deployer"), deployer);
     let token = std::fs::read_to_string(folder.path().join("tokens/deployer")).unwrap();
     for text in [done.stdout, done.stderr, again.stdout, again.stderr] {
-        assert!(!text.contains("eyJ"), "a token was shown:\n{text}");
+        assert!(!text.contains("eyJhbGci"), "a token was shown:\n{text}");
         assert!(!text.contains(token.rsplit('.').next().unwrap()), "a signature was shown:\n{text}");
     }
 }
