@@ -1,6 +1,54 @@
-//! tokenferry
+//! tokenferry carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need
+//! them: it mints each token through the TokenRequest API by a schedule file, and writes it whole or not at all to
+//! files, Vault or OpenBao, and AWS Secrets Manager, with retry and fallback. This page is the map of the code.
+//!
+//! # The seven words
+//! schedule (the file) · plan (the file, checked) · target (one ServiceAccount's token kept fresh) · token · payload
+//! (rendered bytes) · sink (one place it goes) · record (what happened, one JSON line). Rotate = mint, render,
+//! deliver. They are the same words in YAML, types, logs and tests.
+//!
+//! # Where things are
+//! Each folder answers one question, and imports only from the folders below it:
+//!
+//! | folder | question | its heart |
+//! |---|---|---|
+//! | `main.rs` | | private memory, then [`cli::main`] |
+//! | [`cli`] | what does a person type? | one thin file for each command |
+//! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `step` (what is next, pure), `rotation` (the story of one), `start` (what stands there already), `read` (opens files for planning), `control` (the socket) |
+//! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
+//! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`: all pure |
+//! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), then one file or folder for each sink |
+//! | [`cluster`] | who issues it? | `client`, `mint`, `embedded`, `prove`, `upstream` (the load that one server gets) |
+//! | [`token`] | what is it? | `Token`, `claims`, `render`, `extract`, `mask`, `wipe` |
+//!
+//! Two places are kept for later: `audit` (is all well?) between cli and daemon, `after` (who is told?) between
+//! schedule and sink.
+//!
+//! One rotation goes `wheel → rotation → delivery → sink`: four functions in four files, with no channel between
+//! them. A reload swaps an `Arc` of the plan whole; a rotation ends with the plan that it began with.
+//!
+//! # What there is not
+//! - `schedule` does no I/O: it takes paths with their texts and a map of variables. Planning opens no socket, reads
+//!   no secret, builds no client.
+//! - No file but `cluster/mint.rs` calls TokenRequest.
+//! - `sink` knows neither targets nor the time of day; `token` knows no network.
+//! - No mutable state outside the daemon's loop, except a sink's login lease and one `upstream` for each server.
+//! - State is the fold of the records: there is no second store to be kept in step with them.
+//! - No retry in a sink or in `mint`: `delivery` and the loop decide, each attempt says how it failed.
+//! - Nothing goes to standard output but through `cli/print.rs`.
+//! - No token can be printed: its type has no `Display`, and `Debug` hides it.
+//! - Nothing in here knows that it is tested.
+//!
+//! `tests/architecture.rs` holds the import rule and those absences that can be read off the text.
+//!
+//! # How to change it
+//! - A new sink: one file in `sink`, one variant of `SinkSpec`, one row in `tests/sinks`, one example.
+//! - A new format: one arm in `token/render.rs`, and its way back in `extract`.
+//! - A new timing rule: `schedule/timing.rs`.
+//! - A new key: the spec that uses it, and a schedule under `tests/schedules/bad` that gets it wrong.
+//! - A new command: one file in `cli`.
+//! - A new kind of record: one variant of [`record::Kind`], and what [`record::fold`] makes of it.
 
-#![allow(missing_docs)]
 pub mod cli;
 pub mod cluster;
 pub mod daemon;

@@ -12,14 +12,17 @@ use tokenferry::token::wipe::Wiping;
 #[global_allocator]
 static MEMORY: Wiping = Wiping;
 
+mod architecture;
 mod bad_days;
 mod bad_schedules;
 mod file;
 mod lifetime;
 mod proof;
+mod readme;
 mod records;
 mod reload;
 mod secrecy;
+mod shipped;
 mod sinks;
 mod story;
 mod support;
