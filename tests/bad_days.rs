@@ -259,7 +259,12 @@ targets:
     ));
     let clock = host.write("clock", "+0");
     let clock = clock.to_str().unwrap().to_owned();
-    host.start_with(&[("LD_PRELOAD", library), ("FAKETIME_TIMESTAMP_FILE", &clock), ("FAKETIME_NO_CACHE", "1"), ("DONT_FAKE_MONOTONIC", "1")]);
+    host.start_with(&[
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", &clock),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ]);
     until("it is served", 30, || host.path("out/one").exists());
     until("the record is there", 10, || host.records_of("rotated", "one").len() == 1);
     for step in ["-2h", "+30m", "+0"] {

@@ -128,10 +128,13 @@ targets:
     ));
     host.start();
     until("it is delivered", 30, || host.records_of("rotated", "one").len() == 1);
-    let config = host.write("curl", &format!("header = \"X-Vault-Token: {}\"\n", std::fs::read_to_string(&bao.root_token_file).unwrap().trim()));
+    let config =
+        host.write("curl", &format!("header = \"X-Vault-Token: {}\"\n", std::fs::read_to_string(&bao.root_token_file).unwrap().trim()));
     let ask = |arguments: &[&str]| {
         let url = format!("{}/v1/secret/data/proof/one", bao.address);
-        crate::support::daemon::tool(std::process::Command::new("curl").args(["-sS", "--config"]).arg(&config).arg("--cacert").arg(&bao.ca).args(arguments).arg(url))
+        crate::support::daemon::tool(
+            std::process::Command::new("curl").args(["-sS", "--config"]).arg(&config).arg("--cacert").arg(&bao.ca).args(arguments).arg(url),
+        )
     };
     ask(&["-d", r#"{"data":{"token":"somebody else's"}}"#]);
     until("Vault has the token again", 30, || ask(&[]).contains(&host.read("out/one")));

@@ -50,7 +50,9 @@ fn g9_a_bad_reload_changes_nothing_and_says_where_and_why() {
 
 #[test]
 fn g9_a_refused_first_schedule_stops_the_start_with_every_problem() {
-    let host = Host::new("clusters: {trial: {embedded: {}}}\ntargets:\n  - name: A b\n    cluster: trial\n    serviceAccount: x\n    duration: 1h\n    deliver: []\n");
+    let host = Host::new(
+        "clusters: {trial: {embedded: {}}}\ntargets:\n  - name: A b\n    cluster: trial\n    serviceAccount: x\n    duration: 1h\n    deliver: []\n",
+    );
     for command in ["run", "once"] {
         let done = host.run(&[command]);
         assert_eq!(done.code, Some(2), "{done:?}");

@@ -51,13 +51,18 @@ targets:
     command.env("AWS_ACCESS_KEY_ID", "canaryKeyId").env("AWS_SECRET_ACCESS_KEY", "canarySecretAccessKeyValue").env("RUST_BACKTRACE", "1");
     let mut daemon = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     until("files are delivered and the rest has failed", 60, || {
-        host.path("out/raw").exists() && host.path("out/vault").exists() && host.path("out/aws").exists() && host.records().iter().any(|l| l["target"] == "broken")
-            && host.records().iter().any(|l| l["target"] == "aws") && host.records().iter().any(|l| l["target"] == "vault")
+        host.path("out/raw").exists()
+            && host.path("out/vault").exists()
+            && host.path("out/aws").exists()
+            && host.records().iter().any(|l| l["target"] == "broken")
+            && host.records().iter().any(|l| l["target"] == "aws")
+            && host.records().iter().any(|l| l["target"] == "vault")
     });
     let rotated = host.run(&["rotate", "--all", "-o", "json"]);
     let status = host.run(&["status", "-o", "json"]);
     let tables = host.run(&["status"]);
-    let proc = |name: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{}/{name}", daemon.id())).unwrap_or_default()).into_owned();
+    let proc =
+        |name: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{}/{name}", daemon.id())).unwrap_or_default()).into_owned();
     let (arguments, environment) = (proc("cmdline"), proc("environ"));
     let tokens = ["out/raw", "out/vault", "out/aws"].map(|f| host.read(f));
     tool(Command::new("kill").arg("-TERM").arg(daemon.id().to_string()));
@@ -65,8 +70,12 @@ targets:
     let records: String = host.records().iter().map(ToString::to_string).collect();
     assert!(host.log().contains("rotation failed"), "nothing failed: this test would test little");
     let everything = [
-        ("log", host.log()), ("records", records), ("rotate", rotated.stdout + &rotated.stderr), ("status", status.stdout + &status.stderr),
-        ("status table", tables.stdout + &tables.stderr), ("arguments", arguments),
+        ("log", host.log()),
+        ("records", records),
+        ("rotate", rotated.stdout + &rotated.stderr),
+        ("status", status.stdout + &status.stderr),
+        ("status table", tables.stdout + &tables.stderr),
+        ("arguments", arguments),
         ("environment", environment.replace("AWS_SECRET_ACCESS_KEY=canarySecretAccessKeyValue", "")),
     ];
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();

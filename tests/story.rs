@@ -49,7 +49,8 @@ targets:
 }
 
 fn accounts(servers: &Servers) {
-    let list: Vec<String> = (0..50).map(|n| format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: t{n}, namespace: story}}\n")).collect();
+    let list: Vec<String> =
+        (0..50).map(|n| format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: t{n}, namespace: story}}\n")).collect();
     let file = servers.folder.join("story.yaml");
     std::fs::write(&file, format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: story}}\n---\n{}", list.join("---\n"))).unwrap();
     servers.kubectl(&["apply", "-f", file.to_str().unwrap()]);

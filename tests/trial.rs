@@ -67,7 +67,17 @@ fn verify(host: &Host, token: &str) {
     std::fs::write(host.path("key.der"), der).unwrap();
     std::fs::write(host.path("sig.der"), sequence).unwrap();
     std::fs::write(host.path("signed"), &token[..token.rfind('.').unwrap()]).unwrap();
-    let said = tool(Command::new("openssl").current_dir(host.folder.path()).args(["dgst", "-sha256", "-verify", "key.der", "-keyform", "DER", "-signature", "sig.der", "signed"]));
+    let said = tool(Command::new("openssl").current_dir(host.folder.path()).args([
+        "dgst",
+        "-sha256",
+        "-verify",
+        "key.der",
+        "-keyform",
+        "DER",
+        "-signature",
+        "sig.der",
+        "signed",
+    ]));
     assert!(said.contains("Verified OK"), "{said}");
 }
 
@@ -129,8 +139,11 @@ fn g4_a_token_that_was_published_but_not_recorded_is_adopted() {
     assert_eq!(host.run(&["once"]).code, Some(0));
     // The state of a daemon that was killed between publication and record: a newer token in the file, from the
     // same cluster, and an orphan of the next write.
-    let newer = Host::new(&LONG.replace("embedded: {}", &format!("embedded: {{directory: {}}}", host.path("state/embedded/trial").display()))
-        .replace("}}}\ndefaults", "}}}\ndefaults"));
+    let newer = Host::new(
+        &LONG
+            .replace("embedded: {}", &format!("embedded: {{directory: {}}}", host.path("state/embedded/trial").display()))
+            .replace("}}}\ndefaults", "}}}\ndefaults"),
+    );
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let made = newer.run(&["once", "--target", "one"]);
     assert_eq!(made.code, Some(0), "{made:?}");
@@ -254,8 +267,11 @@ fn a_cron_time_rotates_and_is_recorded_as_such() {
 
 #[test]
 fn sigterm_lets_what_is_in_flight_finish() {
-    let many: String = (0..200).map(|n| format!("  - name: t{n}\n    serviceAccount: ci/t{n}\n    deliver: [{{file: {{path: HERE/out/t{n}}}}}]\n")).collect();
-    let mut host = Host::new(&format!("clusters: {{trial: {{embedded: {{}}}}}}\ndefaults: {{cluster: trial, duration: 1h}}\ntargets:\n{many}"));
+    let many: String = (0..200)
+        .map(|n| format!("  - name: t{n}\n    serviceAccount: ci/t{n}\n    deliver: [{{file: {{path: HERE/out/t{n}}}}}]\n"))
+        .collect();
+    let mut host =
+        Host::new(&format!("clusters: {{trial: {{embedded: {{}}}}}}\ndefaults: {{cluster: trial, duration: 1h}}\ntargets:\n{many}"));
     host.start_with(&[]);
     until("some are delivered", 30, || host.records().iter().any(|l| l["kind"] == "rotated"));
     host.signal(Signal::TERM);

@@ -19,7 +19,9 @@ use crate::record::{Kind, Outcome};
 /// Asks the daemon where one runs. A second run right after mints nothing: fresh tokens are left alone.
 /// A dry run asks the API server whether we may (SelfSubjectAccessReview) and never mints.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tokenferry once schedule.yaml\n  tokenferry once --target ci-deployer --force\n  tokenferry once --dry-run")]
+#[command(
+    after_help = "Examples:\n  tokenferry once schedule.yaml\n  tokenferry once --target ci-deployer --force\n  tokenferry once --dry-run"
+)]
 pub struct Once {
     /// The schedule file
     #[arg(value_name = "FILE")]
@@ -62,7 +64,10 @@ impl Once {
         if self.ask_daemon(&socket, &choice).await? {
             return Ok(());
         }
-        let selector = { let choice = choice.clone(); Box::new(move |target: &_| choice.takes(target)) };
+        let selector = {
+            let choice = choice.clone();
+            Box::new(move |target: &_| choice.takes(target))
+        };
         let told = daemon::once(schedule, context.places.clone(), daemon::Once { selector, force: self.force }).await?;
         if empty {
             print::talk("the schedule has no targets; nothing to do");
@@ -72,7 +77,9 @@ impl Once {
         match self.output {
             Output::Json => print::json(&told.iter().map(|t| &t.line).collect::<Vec<_>>())?,
             Output::Table if told.is_empty() => {}
-            Output::Table => print::data(&print::table(&["TARGET", "OUTCOME", "EXPIRES", "PLACES"], &told.iter().map(row).collect::<Vec<_>>()))?,
+            Output::Table => {
+                print::data(&print::table(&["TARGET", "OUTCOME", "EXPIRES", "PLACES"], &told.iter().map(row).collect::<Vec<_>>()))?
+            }
         }
         if told.iter().all(good) { Ok(()) } else { Err(Exit::failed()) }
     }
@@ -85,7 +92,8 @@ impl Once {
             Err(error) => return Err(error.into()),
         };
         let due = |t: &&serde_json::Value| self.force || !matches!(t["state"].as_str(), Some("fresh" | "suspended" | "rotating"));
-        let names: Vec<String> = status["targets"].as_array().into_iter().flatten().filter(due).filter_map(|t| t["name"].as_str().map(str::to_owned)).collect();
+        let names: Vec<String> =
+            status["targets"].as_array().into_iter().flatten().filter(due).filter_map(|t| t["name"].as_str().map(str::to_owned)).collect();
         if names.is_empty() {
             print::talk("a daemon runs, and every token is fresh; nothing to do");
             return Ok(true);

@@ -40,7 +40,13 @@ pub async fn dry_run(accepted: Accepted, choice: &Choice, force: bool, output: O
             Some(cluster) => cluster.may_mint(&target.ask).await,
             None => Access::Unknown { why: "the schedule does not have its cluster".into() },
         };
-        let would = if is_due { "rotate" } else if target.suspend { "leave (suspended)" } else { "leave (fresh)" };
+        let would = if is_due {
+            "rotate"
+        } else if target.suspend {
+            "leave (suspended)"
+        } else {
+            "leave (fresh)"
+        };
         rows.push(Row {
             target: target.name.clone(),
             would,

@@ -43,7 +43,14 @@ impl Reload {
                     let word = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
                     let target = problem["target"].as_str().map(|t| format!("target {t}: ")).unwrap_or_default();
                     let key = problem["key"].as_str().map(|k| format!("{k}: ")).unwrap_or_default();
-                    print::talk(&format!("{}:{}:{}: {}: {target}{key}{}", word("file"), problem["line"], problem["column"], word("severity"), word("message")));
+                    print::talk(&format!(
+                        "{}:{}:{}: {}: {target}{key}{}",
+                        word("file"),
+                        problem["line"],
+                        problem["column"],
+                        word("severity"),
+                        word("message")
+                    ));
                 }
                 let count = |key: &str| verdict[key].as_array().map_or(0, Vec::len);
                 if accepted {

@@ -13,7 +13,9 @@ use crate::daemon::control;
 
 /// Ask the daemon to rotate targets now, wait, and show the outcome
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tokenferry rotate ci-deployer\n  tokenferry rotate 'ci-*' -l tier=prod\n  tokenferry rotate --all --timeout 10m")]
+#[command(
+    after_help = "Examples:\n  tokenferry rotate ci-deployer\n  tokenferry rotate 'ci-*' -l tier=prod\n  tokenferry rotate --all --timeout 10m"
+)]
 pub struct Rotate {
     #[command(flatten)]
     chosen: Chosen,
@@ -58,7 +60,10 @@ impl Rotate {
         let asked = answer["asked"].as_array().map_or(0, Vec::len);
         match self.output {
             Output::Json => print::json(&answer)?,
-            Output::Table => print::data(&print::table(&["TARGET", "OUTCOME", "STATE", "EXPIRES", "PLACES"], &outcomes.iter().map(row).collect::<Vec<_>>()))?,
+            Output::Table => print::data(&print::table(
+                &["TARGET", "OUTCOME", "STATE", "EXPIRES", "PLACES"],
+                &outcomes.iter().map(row).collect::<Vec<_>>(),
+            ))?,
         }
         let done = outcomes.iter().filter(|o| o["record"]["kind"] == "rotated").count();
         if done == asked { Ok(()) } else { Err(Exit::failed()) }
@@ -69,8 +74,15 @@ fn row(outcome: &serde_json::Value) -> Vec<Cell> {
     let record = &outcome["record"];
     let word = |value: &serde_json::Value| value.as_str().unwrap_or("-").to_owned();
     let good = record["kind"] == "rotated";
-    let places = record["sinks"].as_array().into_iter().flatten().map(|s| format!("{}={}", word(&s["place"]), word(&s["outcome"]))).collect::<Vec<_>>().join(" ");
-    let error = record["error"].as_str().or_else(|| record["sinks"].as_array()?.iter().find_map(|s| s["error"].as_str())).unwrap_or_default();
+    let places = record["sinks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|s| format!("{}={}", word(&s["place"]), word(&s["outcome"])))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let error =
+        record["error"].as_str().or_else(|| record["sinks"].as_array()?.iter().find_map(|s| s["error"].as_str())).unwrap_or_default();
     vec![
         word(&record["target"]).into(),
         Cell::new(word(&record["kind"]), if good { Colour::Good } else { Colour::Bad }),

@@ -22,7 +22,9 @@ use crate::daemon::status::View;
 /// Asks the running daemon; where none runs, folds the records and says so. Exits 1 where a target is at risk,
 /// expired or rejected, records are being lost, or a refused schedule waits to be mended.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tokenferry status\n  tokenferry status 'ci-*' --watch\n  tokenferry status -o json | jq '.targets[] | select(.state != \"fresh\") | .name'")]
+#[command(
+    after_help = "Examples:\n  tokenferry status\n  tokenferry status 'ci-*' --watch\n  tokenferry status -o json | jq '.targets[] | select(.state != \"fresh\") | .name'"
+)]
 pub struct Status {
     #[command(flatten)]
     chosen: Chosen,
@@ -96,7 +98,12 @@ impl Status {
 fn is_bad(status: &Value) -> bool {
     let daemon = &status["daemon"];
     let troubled = !daemon["refused"].is_null() || !daemon["records"]["error"].is_null() || daemon["records"]["lost"].as_u64() > Some(0);
-    troubled || status["targets"].as_array().into_iter().flatten().any(|t| matches!(t["state"].as_str(), Some("atRisk" | "expired" | "rejected")))
+    troubled
+        || status["targets"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|t| matches!(t["state"].as_str(), Some("atRisk" | "expired" | "rejected")))
 }
 
 fn shown(status: &Value) -> String {
@@ -106,11 +113,20 @@ fn shown(status: &Value) -> String {
     if let Some(problems) = daemon["refused"]["problems"].as_array() {
         text.push_str("The schedule file is refused; the one accepted last is served:\n");
         for problem in problems {
-            text.push_str(&format!("  {}:{}:{}: {}\n", problem["file"].as_str().unwrap_or("-"), problem["line"], problem["column"], problem["message"].as_str().unwrap_or("-")));
+            text.push_str(&format!(
+                "  {}:{}:{}: {}\n",
+                problem["file"].as_str().unwrap_or("-"),
+                problem["line"],
+                problem["column"],
+                problem["message"].as_str().unwrap_or("-")
+            ));
         }
     }
     if let Some(error) = daemon["records"]["error"].as_str() {
-        text.push_str(&format!("Records cannot be written: {error} ({} wait, {} lost)\n", daemon["records"]["waiting"], daemon["records"]["lost"]));
+        text.push_str(&format!(
+            "Records cannot be written: {error} ({} wait, {} lost)\n",
+            daemon["records"]["waiting"], daemon["records"]["lost"]
+        ));
     }
     let targets = status["targets"].as_array().cloned().unwrap_or_default();
     if targets.is_empty() {

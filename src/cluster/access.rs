@@ -63,7 +63,10 @@ pub(super) async fn may_mint(clients: &Clients, upstream: &Upstream, ask: &Ask) 
         (StatusCode::CREATED | StatusCode::OK, _, body) => match serde_json::from_slice::<Review>(&body) {
             Ok(review) if review.status.allowed => Access::Allowed,
             Ok(_) => Access::Denied {
-                why: format!("create serviceaccounts/token with resourceNames [{}] in namespace {} is missing", ask.service_account, ask.namespace),
+                why: format!(
+                    "create serviceaccounts/token with resourceNames [{}] in namespace {} is missing",
+                    ask.service_account, ask.namespace
+                ),
             },
             Err(_) => Access::Unknown { why: "the answer is not a SelfSubjectAccessReview".into() },
         },

@@ -159,7 +159,10 @@ impl ApiServer {
         config.reset_reader_on_write = true;
         if let Some(proxy) = &self.proxy {
             config.proxy_url = Some(proxy.parse().map_err(|_| NoClient(format!("{source}: proxyUrl is no URL")))?);
-        } else if std::env::var("NO_PROXY").or_else(|_| std::env::var("no_proxy")).is_ok_and(|list| spared(&list, config.cluster_url.host())) {
+        } else if std::env::var("NO_PROXY")
+            .or_else(|_| std::env::var("no_proxy"))
+            .is_ok_and(|list| spared(&list, config.cluster_url.host()))
+        {
             config.proxy_url = None;
         }
         let mut urls: Vec<http::Uri> = Vec::new();
@@ -202,7 +205,8 @@ impl ApiServer {
         });
         let (kubeconfig, files) = read.await.map_err(|_| NoClient(format!("{shown}: reading it was cut short")))?.map_err(NoClient)?;
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| NoClient(format!("{shown}: {}", reading(&e))))?;
+        let config =
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| NoClient(format!("{shown}: {}", reading(&e))))?;
         Ok((config, files))
     }
 }
@@ -247,7 +251,13 @@ fn adopt_files(kubeconfig: &mut Kubeconfig, path: &Path, context: Option<&str>) 
 fn stamps(files: Vec<PathBuf>) -> Vec<(PathBuf, Stamp)> {
     use std::os::unix::fs::MetadataExt;
     let stamp = |path: &Path| std::fs::metadata(path).ok().and_then(|m| Some((m.modified().ok()?, m.ino(), m.len())));
-    files.into_iter().map(|path| { let at = stamp(&path); (path, at) }).collect()
+    files
+        .into_iter()
+        .map(|path| {
+            let at = stamp(&path);
+            (path, at)
+        })
+        .collect()
 }
 
 fn pem(ders: &[Vec<u8>]) -> Vec<u8> {
@@ -268,9 +278,10 @@ fn pem(ders: &[Vec<u8>]) -> Vec<u8> {
 /// Whether a `NO_PROXY` list names the host: as itself, as the end of its name, or with `*`.
 fn spared(list: &str, host: Option<&str>) -> bool {
     let Some(host) = host else { return false };
-    list.split(',').map(|entry| entry.trim().trim_start_matches('.')).filter(|e| !e.is_empty()).any(|entry| {
-        entry == "*" || host == entry || host.strip_suffix(entry).is_some_and(|front| front.ends_with('.'))
-    })
+    list.split(',')
+        .map(|entry| entry.trim().trim_start_matches('.'))
+        .filter(|e| !e.is_empty())
+        .any(|entry| entry == "*" || host == entry || host.strip_suffix(entry).is_some_and(|front| front.ends_with('.')))
 }
 
 /// What a kubeconfig error may say: kube's own texts, which name keys and files but quote no secret.
@@ -334,7 +345,11 @@ mod tests {
     async fn an_unknown_context_is_told_with_those_that_are_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("k");
-        std::fs::write(&path, "apiVersion: v1\nkind: Config\ncontexts:\n- {name: one, context: {cluster: c, user: u}}\nclusters: []\nusers: []\n").unwrap();
+        std::fs::write(
+            &path,
+            "apiVersion: v1\nkind: Config\ncontexts:\n- {name: one, context: {cluster: c, user: u}}\nclusters: []\nusers: []\n",
+        )
+        .unwrap();
         let spec = ClusterSpec { kubeconfig: Some(path), context: Some("two".into()), ..blank() };
         let Err(error) = ApiServer::new(&spec).clients().await else { panic!("made of nothing") };
         assert!(error.0.contains("no context `two`") && error.0.contains("one"), "{error}");
@@ -344,7 +359,8 @@ mod tests {
     fn a_token_file_loses_its_newline() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("t"), "abc\n").unwrap();
-        let text = "contexts:\n- {name: one, context: {cluster: c, user: u}}\ncurrent-context: one\nusers:\n- {name: u, user: {tokenFile: t}}\n";
+        let text =
+            "contexts:\n- {name: one, context: {cluster: c, user: u}}\ncurrent-context: one\nusers:\n- {name: u, user: {tokenFile: t}}\n";
         let mut kubeconfig = Kubeconfig::from_yaml(text).unwrap();
         let files = adopt_files(&mut kubeconfig, &folder.path().join("k"), None).unwrap();
         let token = kubeconfig.auth_infos[0].auth_info.as_ref().unwrap().token.as_ref().unwrap();
@@ -353,6 +369,14 @@ mod tests {
     }
 
     fn blank() -> ClusterSpec {
-        ClusterSpec { kubeconfig: None, context: None, in_cluster: None, embedded: None, endpoints: Vec::new(), proxy_url: None, limits: super::super::Limits::default() }
+        ClusterSpec {
+            kubeconfig: None,
+            context: None,
+            in_cluster: None,
+            embedded: None,
+            endpoints: Vec::new(),
+            proxy_url: None,
+            limits: super::super::Limits::default(),
+        }
     }
 }

@@ -21,8 +21,10 @@ use crate::token::render::hex;
 /// Shortest life that it signs, seconds.
 pub const SHORTEST: u64 = 10;
 /// An uncompressed P-256 key as SubjectPublicKeyInfo (RFC 5480): this prefix, then the point.
-const SPKI_P256: [u8; 26] =
-    [0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00];
+const SPKI_P256: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01,
+    0x07, 0x03, 0x42, 0x00,
+];
 
 /// A signer with its key in a folder.
 pub struct Embedded {
@@ -97,7 +99,8 @@ impl Signer {
             "sub": format!("system:serviceaccount:{}:{}", ask.namespace, ask.service_account),
         });
         let header = json!({"alg": "ES256", "kid": self.kid});
-        let mut text = Zeroizing::new(format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload.to_string())));
+        let mut text =
+            Zeroizing::new(format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(payload.to_string())));
         let signature = self.pair.sign(&self.random, text.as_bytes()).map_err(|_| "signing failed".to_owned())?;
         text.push('.');
         text.push_str(&URL_SAFE_NO_PAD.encode(signature.as_ref()));
@@ -131,15 +134,17 @@ fn open(directory: &Path) -> Result<Signer, String> {
     let document = match std::fs::read(&key) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key can be made".to_owned())?;
+            let made =
+                EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key can be made".to_owned())?;
             place(&key, made.as_ref(), 0o600)?;
             // Two processes that start at once agree on the key that stands there.
             Zeroizing::new(std::fs::read(&key).map_err(|e| e.to_string())?)
         }
         Err(e) => return Err(e.to_string()),
     };
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &random)
-        .map_err(|_| format!("{} is not a P-256 key; remove it to have another made (tokens signed so far stay valid until they end)", key.display()))?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &document, &random).map_err(|_| {
+        format!("{} is not a P-256 key; remove it to have another made (tokens signed so far stay valid until they end)", key.display())
+    })?;
     let point = pair.public_key().as_ref();
     let mut spki = SPKI_P256.to_vec();
     spki.extend_from_slice(point);

@@ -111,7 +111,8 @@ async fn call(endpoint: &Endpoint, upstream: &Upstream, ask: &Ask) -> Result<Min
         ask.service_account,
         CALL_WITHIN.as_secs() - 1
     );
-    let request = http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()));
+    let request =
+        http::Request::post(path).header(http::header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()));
     let request = request.map_err(|_| MintFailure::new(MintFailureKind::Refused, format!("{} is no account name", ask.service_account)))?;
     let (status, headers, bytes) = send(endpoint, &endpoint.own, upstream, request).await?;
     let audit_id = text(&headers, "audit-id");
@@ -139,7 +140,8 @@ pub(super) async fn send(
     })?;
     let (parts, body) = response.into_parts();
     note_time(upstream, &parts.headers);
-    let collected = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| unavailable(format!("its answer broke off ({})", short(&*e))))?;
+    let collected =
+        Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| unavailable(format!("its answer broke off ({})", short(&*e))))?;
     Ok((parts.status, parts.headers, Zeroizing::new(collected.to_bytes().to_vec())))
 }
 
@@ -248,10 +250,16 @@ fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask: &Ask) -> 
     let retry_after = retry_after(headers).or(said.details.as_ref().and_then(|d| d.retry_after_seconds).map(Duration::from_secs));
     let words = crate::token::mask::mask(&said.message).chars().take(400).collect::<String>();
     let (kind, message) = match status.as_u16() {
-        401 => (MintFailureKind::Unauthorized, "401: the API server refuses our own credential; renew the one that the kubeconfig names".to_owned()),
+        401 => (
+            MintFailureKind::Unauthorized,
+            "401: the API server refuses our own credential; renew the one that the kubeconfig names".to_owned(),
+        ),
         403 => (
             MintFailureKind::Refused,
-            format!("403: we may not create tokens for {account}: grant `create` on `serviceaccounts/token` with resourceNames [{}] in namespace {} ({words})", ask.service_account, ask.namespace),
+            format!(
+                "403: we may not create tokens for {account}: grant `create` on `serviceaccounts/token` with resourceNames [{}] in namespace {} ({words})",
+                ask.service_account, ask.namespace
+            ),
         ),
         404 => {
             let (what, name) = said.details.map_or(("serviceaccounts".into(), account.clone()), |d| (d.kind, d.name));
@@ -289,11 +297,19 @@ fn warning(header: &str) -> String {
 /// What went wrong on the way, without what was on its way.
 pub(super) fn transport(error: &kube::Error) -> String {
     let text = chain(error);
-    let known = [("refused", "connection refused"), ("timed out", "timed out"), ("reset", "connection reset"), ("dns", "its name cannot be resolved")];
+    let known = [
+        ("refused", "connection refused"),
+        ("timed out", "timed out"),
+        ("reset", "connection reset"),
+        ("dns", "its name cannot be resolved"),
+    ];
     if text.contains("certificate") {
         return format!("its TLS certificate is not accepted ({})", text.chars().take(300).collect::<String>());
     }
-    known.iter().find(|(sign, _)| text.to_lowercase().contains(sign)).map_or_else(|| text.chars().take(300).collect(), |(_, words)| (*words).to_owned())
+    known
+        .iter()
+        .find(|(sign, _)| text.to_lowercase().contains(sign))
+        .map_or_else(|| text.chars().take(300).collect(), |(_, words)| (*words).to_owned())
 }
 
 fn short(error: &(dyn std::error::Error + 'static)) -> String {

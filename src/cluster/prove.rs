@@ -86,7 +86,9 @@ async fn review(client: &kube::Client, token: &Token, subject: &str) -> Proven {
         },
         StatusCode::UNAUTHORIZED => Proven::Refused("the API server refuses it (401)".into()),
         // Before Kubernetes 1.28 the API is not there; some clusters take the right away.
-        StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => Proven::NotOffered(format!("{}: SelfSubjectReview is not to be had", status.as_u16())),
+        StatusCode::NOT_FOUND | StatusCode::FORBIDDEN => {
+            Proven::NotOffered(format!("{}: SelfSubjectReview is not to be had", status.as_u16()))
+        }
         other => Proven::Unknown(format!("it answered {}", other.as_u16())),
     }
 }

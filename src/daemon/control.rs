@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::wheel::{Ask, Selector};
+use super::ask::{Ask, Selector};
 use crate::record::{Actor, Line};
 use crate::schedule::{Target, pattern};
 
@@ -180,7 +180,11 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Acto
 /// From the query (`target=…&label=…`) and a JSON body.
 async fn choice(request: Request<Incoming>, query: &str) -> Result<Choice, String> {
     let mut choice = Choice::default();
-    let body = Limited::new(request.into_body(), LARGEST).collect().await.map_err(|_| "the request body is too large or broke off".to_owned())?.to_bytes();
+    let body = Limited::new(request.into_body(), LARGEST)
+        .collect()
+        .await
+        .map_err(|_| "the request body is too large or broke off".to_owned())?
+        .to_bytes();
     if !body.is_empty() {
         choice = serde_json::from_slice(&body).map_err(|e| format!("the request body is not what it should be: {e}"))?;
     }
@@ -188,7 +192,12 @@ async fn choice(request: Request<Incoming>, query: &str) -> Result<Choice, Strin
         match pair.split_once('=') {
             Some(("target", value)) => choice.targets.push(value.to_owned()),
             Some(("label", value)) => choice.labels.push(value.replacen("%3D", "=", 1)),
-            _ => return Err(format!("unknown query `{}`; target=NAME and label=KEY%3DVALUE are known", pair.chars().take(60).collect::<String>())),
+            _ => {
+                return Err(format!(
+                    "unknown query `{}`; target=NAME and label=KEY%3DVALUE are known",
+                    pair.chars().take(60).collect::<String>()
+                ));
+            }
         }
     }
     Ok(choice)
@@ -286,7 +295,13 @@ pub enum CallError {
 ///
 /// # Errors
 /// [`CallError`].
-pub async fn call(socket: &Path, method: Method, path: &str, body: &impl Serialize, timeout: Duration) -> Result<serde_json::Value, CallError> {
+pub async fn call(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &impl Serialize,
+    timeout: Duration,
+) -> Result<serde_json::Value, CallError> {
     let broken = |what: String| CallError::Broken(socket.to_owned(), what);
     let stream = UnixStream::connect(socket).await.map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => CallError::Nobody(socket.to_owned()),
@@ -294,7 +309,8 @@ pub async fn call(socket: &Path, method: Method, path: &str, body: &impl Seriali
         _ => broken(e.to_string()),
     })?;
     let talk = async {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
         let pump = tokio::spawn(connection);
         let body = serde_json::to_vec(body).map_err(|e| broken(e.to_string()))?;
         let request = Request::builder().method(method).uri(path).header("host", "tokenferry").body(Full::new(Bytes::from(body)));

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::job::job_data::{JobAndNextTick, JobStoredData};
+use tokio_cron_scheduler::store::{DataStore, InitStore};
 use tokio_cron_scheduler::{
     Job, JobScheduler, JobSchedulerError, MetaDataStorage, SimpleJobCode, SimpleNotificationCode, SimpleNotificationStore,
 };
-use tokio_cron_scheduler::store::{DataStore, InitStore};
 use uuid::Uuid;
 
 use crate::schedule::Plan;
@@ -140,7 +140,8 @@ impl MetaDataStorage for Rules {
     fn list_next_ticks(&mut self) -> Answer<Vec<JobAndNextTick>> {
         let now = u64::try_from(Timestamp::now().as_second()).unwrap_or(0);
         let due = |job: &&JobStoredData| job.next_tick > 0 && job.next_tick <= now;
-        let row = |job: &JobStoredData| JobAndNextTick { id: job.id, next_tick: job.next_tick, last_tick: job.last_tick, job_type: job.job_type };
+        let row =
+            |job: &JobStoredData| JobAndNextTick { id: job.id, next_tick: job.next_tick, last_tick: job.last_tick, job_type: job.job_type };
         Box::pin(ready(Ok(self.lock().jobs.values().filter(due).map(row).collect())))
     }
 

@@ -1,6 +1,8 @@
 //! Who keeps it going? The event loop with all mutable state, the pure steps that it takes, the story of one
 //! rotation, and what joins it to the host: schedule file, control socket, cron, systemd.
 
+pub mod ask;
+pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
@@ -27,12 +29,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::record::append::{self, OpenError, Writer};
 use crate::schedule::{Plan, Problem};
 use crate::sink::{SinkSpec, file};
+use ask::{Ask, Selector};
 use course::Told;
 use places::Places;
 use read::Accepted;
 use scene::Scene;
 use status::Refused;
-use wheel::{Ask, Selector, Wheel};
+use wheel::Wheel;
 
 /// What a run was asked for.
 pub struct Options {
@@ -166,10 +169,12 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
 
 fn file_paths(plan: &Plan) -> Vec<PathBuf> {
     let places = plan.targets.iter().flat_map(|t| t.deliver.iter().flat_map(|p| std::iter::once(p).chain(&p.fallback)));
-    places.filter_map(|p| match &p.sink {
-        SinkSpec::File(spec) => Some(spec.path.clone()),
-        _ => None,
-    }).collect()
+    places
+        .filter_map(|p| match &p.sink {
+            SinkSpec::File(spec) => Some(spec.path.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn signals() -> Result<[Signal; 3], RunError> {

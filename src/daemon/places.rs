@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn a_user_has_places_under_xdg() {
-        let places = Places::new(Some("none-such"), false, |key| (key == "XDG_STATE_HOME").then(|| "/home/u/s".into()).or((key == "HOME").then(|| "/home/u".into())));
+        let places = Places::new(Some("none-such"), false, |key| {
+            (key == "XDG_STATE_HOME").then(|| "/home/u/s".into()).or((key == "HOME").then(|| "/home/u".into()))
+        });
         assert_eq!(places.records, PathBuf::from("/home/u/s/tokenferry-none-such/records"));
         assert_eq!(places.socket, PathBuf::from("/home/u/.local/run/tokenferry-none-such/control.sock"));
     }

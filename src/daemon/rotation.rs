@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::scene::Scene;
 use super::start;
-use crate::cluster::{Cluster, Minted, MintFailure, MintFailureKind, Proven, Urgency};
+use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Proven, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
 use crate::schedule::Target;
@@ -169,7 +169,12 @@ async fn prove(job: &Job, cluster: &Cluster, minted: &Minted) -> Result<Proof, M
             Proven::Online => return Ok(Proof::Online),
             Proven::NotOffered(_) => return Ok(Proof::Claims),
             Proven::Refused(why) => {
-                return Err(MintFailure { kind: MintFailureKind::BadAnswer, message: format!("the fresh token failed its proof: {why}; the one in use stays"), retry_after: None, audit_id: minted.audit_id.clone() });
+                return Err(MintFailure {
+                    kind: MintFailureKind::BadAnswer,
+                    message: format!("the fresh token failed its proof: {why}; the one in use stays"),
+                    retry_after: None,
+                    audit_id: minted.audit_id.clone(),
+                });
             }
             Proven::Unknown(why) => unknown = why,
         }

@@ -225,7 +225,13 @@ fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceSta
 }
 
 /// Which places do not have what they should have.
-fn wrong_places(target: &Target, state: Option<&TargetState>, seen: &[Look], best: Option<&(Token, Claims)>, unrecorded: bool) -> Vec<usize> {
+fn wrong_places(
+    target: &Target,
+    state: Option<&TargetState>,
+    seen: &[Look],
+    best: Option<&(Token, Claims)>,
+    unrecorded: bool,
+) -> Vec<usize> {
     let current = best.map(|(token, claims)| issue(claims, token));
     let wrong = |(index, place): (usize, &Place)| {
         let recorded = state.and_then(|s| recorded_at(s, place));

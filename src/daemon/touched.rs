@@ -43,7 +43,12 @@ impl Touched {
                 names.entry(name.to_owned()).or_default().push(Arc::from(target.name.as_str()));
             }
         }
-        let flags = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB | WatchFlags::ONLYDIR;
+        let flags = WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::ATTRIB
+            | WatchFlags::ONLYDIR;
         let mut files = HashMap::new();
         for (folder, names) in folders {
             match inotify::add_watch(fd.get_ref(), &folder, flags) {

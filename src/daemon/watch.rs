@@ -7,7 +7,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::wheel::Ask;
+use super::ask::Ask;
 
 /// An editor may write a file in several steps.
 const QUIET: Duration = Duration::from_secs(1);

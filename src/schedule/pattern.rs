@@ -28,8 +28,16 @@ mod tests {
     #[test]
     fn stars_and_question_marks_fit_as_in_a_shell() {
         for (pattern, name, fits) in [
-            ("*", "", true), ("*", "a.yaml", true), ("*.yaml", "a.yaml", true), ("*.yaml", "a.yml", false), ("ci-?", "ci-1", true),
-            ("ci-?", "ci-12", false), ("a*b*c", "axxbyyc", true), ("a*b*c", "axxbyy", false), ("", "", true), ("", "a", false),
+            ("*", "", true),
+            ("*", "a.yaml", true),
+            ("*.yaml", "a.yaml", true),
+            ("*.yaml", "a.yml", false),
+            ("ci-?", "ci-1", true),
+            ("ci-?", "ci-12", false),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("", "", true),
+            ("", "a", false),
         ] {
             assert_eq!(matches(pattern, name), fits, "{pattern} on {name}");
         }

@@ -126,7 +126,9 @@ impl Header {
 pub fn parts(token: &str) -> Result<(&str, &str, &str), NotAToken> {
     let mut split = token.split('.');
     match (split.next(), split.next(), split.next(), split.next()) {
-        (Some(header), Some(payload), Some(signature), None) if !header.is_empty() && !payload.is_empty() => Ok((header, payload, signature)),
+        (Some(header), Some(payload), Some(signature), None) if !header.is_empty() && !payload.is_empty() => {
+            Ok((header, payload, signature))
+        }
         _ => Err(NotAToken::Shape),
     }
 }

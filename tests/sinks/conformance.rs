@@ -163,8 +163,9 @@ async fn of_many_writers_at_once_each_has_written_or_is_told_to_try_again_and_th
 async fn a_server_that_is_gone_is_unavailable_and_works_again_when_it_is_back() {
     within(async {
         for part in ["bao", "moto"] {
-            let own =
-                tokio::task::spawn_blocking(move || crate::support::servers::Servers::start(&format!("outage-{part}"), &[part])).await.unwrap();
+            let own = tokio::task::spawn_blocking(move || crate::support::servers::Servers::start(&format!("outage-{part}"), &[part]))
+                .await
+                .unwrap();
             let own = Arc::new(own);
             let place = if part == "bao" { bao::place_at(own.bao(), "secret").await } else { aws::place_at(own.moto(), None).await };
             assert_eq!(place.put("ey.before").await, Ok(Put::Written), "{part}");

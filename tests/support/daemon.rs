@@ -135,7 +135,8 @@ impl Host {
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
         files.retain(|f| f.extension().is_some_and(|e| e == "jsonl"));
         files.sort();
-        let lines = files.iter().flat_map(|f| std::fs::read_to_string(f).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>());
+        let lines =
+            files.iter().flat_map(|f| std::fs::read_to_string(f).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>());
         let lines = lines.filter_map(|l| serde_json::from_str::<Value>(&l).ok());
         lines.filter(|l| !matches!(l["kind"].as_str(), Some("checkpoint" | "checkpointEnd"))).collect()
     }

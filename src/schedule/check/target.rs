@@ -208,7 +208,11 @@ impl Planner<'_> {
     fn prove(&mut self, subject: &Subject<'_>, prove: Option<crate::schedule::choice::ProveFile>) -> (bool, u64) {
         let every = prove.and_then(|prove| prove.every);
         if every.is_some_and(|every| every.0 == 0) {
-            self.error(subject, &["prove".into(), "every".into()], "it would be proven without a pause: write 1s or more, or `prove: false`");
+            self.error(
+                subject,
+                &["prove".into(), "every".into()],
+                "it would be proven without a pause: write 1s or more, or `prove: false`",
+            );
         }
         (prove.is_none_or(|prove| prove.prove), every.map_or(PROVE_EVERY, |every| every.0))
     }

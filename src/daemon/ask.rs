@@ -1,0 +1,37 @@
+//! What others ask of the loop, and the answer to a reload.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::course::Told;
+use super::status::Status;
+use crate::record::Actor;
+use crate::schedule::change::Change;
+use crate::schedule::{Problem, Target};
+
+/// What others ask of the loop.
+pub enum Ask {
+    /// How the targets that it selects stand.
+    Status(Selector, oneshot::Sender<Status>),
+    /// Rotate now; the answer names what was taken on, the channel tells each outcome.
+    Rotate(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
+    /// Take the schedule again.
+    Reload(Option<Actor>, oneshot::Sender<Verdict>),
+    /// End in good order.
+    Stop,
+}
+
+/// Chooses targets: takes a target, says whether it is meant.
+pub type Selector = Box<dyn Fn(&Target) -> bool + Send>;
+
+/// What became of a reload.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// Whether the schedule is in force.
+    pub accepted: bool,
+    /// What is wrong with it, or smells.
+    pub problems: Vec<Problem>,
+    /// What changed.
+    #[serde(flatten)]
+    pub change: Change,
+}
