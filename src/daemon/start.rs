@@ -81,7 +81,7 @@ enum Look {
     /// Nothing stands there.
     Nothing,
     /// Something does.
-    Seen(Seen),
+    Seen(Box<Seen>),
 }
 
 impl Look {
@@ -152,7 +152,7 @@ async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes:
     let shown = |payload: &crate::token::Payload, right: bool| {
         let token = readable(payload.expose(), target);
         let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
-        Look::Seen(Seen { sha256: payload.sha256(), right, issue, token })
+        Look::Seen(Box::new(Seen { sha256: payload.sha256(), right, issue, token }))
     };
     let found = match &place.sink {
         SinkSpec::File(spec) => match file::held(spec, LOOK).await {

@@ -14,6 +14,9 @@ use crate::record::{Kind, Line, Outcome};
 use crate::schedule::Target;
 use crate::sink::delivery::Delivered;
 
+/// A place by its index, the fallback that holds the token meanwhile, and what was recorded of it.
+type Owed = (usize, Option<(usize, String)>, Option<Outcome>);
+
 impl Wheel {
     /// Tries owed places again: these, or those that the records name.
     pub(super) fn pay(&mut self, name: &Arc<str>, places: Option<Vec<usize>>) {
@@ -30,7 +33,7 @@ impl Wheel {
         };
         let owed = |index: &usize| recorded(index).is_some_and(|p| p.owed());
         let places = places.unwrap_or_else(|| (0..course.target.deliver.len()).filter(owed).collect());
-        let work: Vec<(usize, Option<(usize, String)>, Option<Outcome>)> = places
+        let work: Vec<Owed> = places
             .into_iter()
             .map(|index| {
                 let at = recorded(&index);

@@ -121,7 +121,13 @@ mod tests {
         let hung: Vec<_> = (0..WIDTH + 3)
             .map(|_| {
                 let wait = wait.clone();
-                tokio::spawn(async move { run(Path::new("/proc"), move || Ok(drop(wait.lock().map(|end| end.recv())))).await })
+                tokio::spawn(async move {
+                    run(Path::new("/proc"), move || {
+                        drop(wait.lock().map(|end| end.recv()));
+                        Ok(())
+                    })
+                    .await
+                })
             })
             .collect();
         let free = tokio::time::timeout(Duration::from_secs(20), run(Path::new("/sys"), || Ok(7))).await;
