@@ -17,6 +17,7 @@ mod bad_days;
 mod bad_schedules;
 mod file;
 mod lifetime;
+mod metrics;
 mod proof;
 mod readme;
 mod records;

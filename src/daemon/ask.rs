@@ -16,6 +16,8 @@ pub enum Ask {
     Rotate(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
     /// Take the schedule again.
     Reload(Option<Actor>, oneshot::Sender<Verdict>),
+    /// What Prometheus is told.
+    Metrics(oneshot::Sender<String>),
     /// End in good order.
     Stop,
 }

@@ -66,6 +66,11 @@ impl Choice {
     fn selector(self) -> Selector {
         Box::new(move |target| self.takes(target))
     }
+
+    /// For rotations: a suspended target is meant only where it is named.
+    fn rotatable(self) -> Selector {
+        Box::new(move |target| self.takes(target) && (!target.suspend || self.targets.contains(&target.name)))
+    }
 }
 
 /// One line of the answer to `rotate`.
@@ -224,7 +229,7 @@ async fn rotate(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answe
     }
     let (reply, taken) = oneshot::channel();
     let (waiter, mut told) = mpsc::unbounded_channel();
-    if asks.send(Ask::Rotate(choice.selector(), actor, waiter, reply)).await.is_err() {
+    if asks.send(Ask::Rotate(choice.rotatable(), actor, waiter, reply)).await.is_err() {
         return going();
     }
     let Ok(taken) = taken.await else { return going() };

@@ -6,6 +6,8 @@ pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
+pub mod listen;
+pub mod metrics;
 pub mod places;
 pub mod read;
 pub mod rotation;
@@ -78,10 +80,15 @@ pub async fn run(schedule: PathBuf, places: Places) -> Result<(), RunError> {
     let socket = accepted.plan.socket.clone().unwrap_or_else(|| places.socket.clone());
     let (records, scene, writer, state) = open(accepted, &places).await?;
     let listener = control::bind(&socket).map_err(RunError::Host)?;
+    let metrics = match scene.plan.metrics {
+        Some(address) => Some(listen::bind(address).await.map_err(RunError::Host)?),
+        None => None,
+    };
     let (asks, asked) = mpsc::channel(64);
     let reload_on_change = scene.plan.reload_on_change;
     let mut wheel = Wheel::new(Options { schedule: schedule.clone(), records, once: None }, scene, writer.clone(), state, refused);
     let server = tokio::spawn(control::serve(listener, asks.clone()));
+    let metrics = metrics.map(|listener| tokio::spawn(listen::serve(listener, asks.clone())));
     let signals = tokio::spawn(heed(signals()?, asks.clone()));
     let watcher = reload_on_change.then(|| tokio::spawn(watch::watch(schedule, asks.clone())));
     wheel
@@ -93,8 +100,8 @@ pub async fn run(schedule: PathBuf, places: Places) -> Result<(), RunError> {
     systemd::stopping();
     server.abort();
     signals.abort();
-    if let Some(watcher) = watcher {
-        watcher.abort();
+    for task in [watcher, metrics].into_iter().flatten() {
+        task.abort();
     }
     // The socket of a daemon that is gone would make callers wait for an answer.
     if let Err(error) = std::fs::remove_file(&socket) {

@@ -71,6 +71,10 @@ pub struct Finished {
     pub fault: Option<Fault>,
     /// Whether the record is on the disk.
     pub durable: bool,
+    /// How long the API server took, where it was asked.
+    pub mint_took: Option<Duration>,
+    /// What each place took, by the sink's key.
+    pub places_took: Vec<(&'static str, Duration)>,
 }
 
 /// A failure as far as the next try depends on it.
@@ -84,7 +88,7 @@ pub struct Fault {
 
 /// Mints, proves, delivers and records one token. `None` where the daemon stopped before its turn came.
 pub async fn rotate(mut job: Job) -> Option<Finished> {
-    let (minted, proof) = match fresh(&mut job).await? {
+    let (minted, proof, mint_took) = match fresh(&mut job).await? {
         Ok(fresh) => fresh,
         Err((failure, minted)) => return Some(fail(&job, &failure, minted).await),
     };
@@ -93,6 +97,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     }
     let held = Held { generation: job.generation, claims: minted.claims, token: minted.token };
     let delivered = carry(&job.target, &job.scene, &held, urgency(&job)).await;
+    let places_took = job.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
     let mut line = describe(&job, &held.claims, &held.issue());
     line.proof = Some(proof);
     line.audit_id = minted.audit_id;
@@ -102,7 +107,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     line.kind = if fault.is_some() { Kind::Failed } else { Kind::Rotated };
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     let durable = record(&job.writer, &line).await;
-    Some(Finished { line, held: owed.then(|| Arc::new(held)), fault, durable })
+    Some(Finished { line, held: owed.then(|| Arc::new(held)), fault, durable, mint_took: Some(mint_took), places_took })
 }
 
 /// Delivers a held token to all places of its target.
@@ -128,7 +133,7 @@ fn payload(target: &Target, held: &Held, format: &Format) -> Payload {
     render(&held.token, &held.claims, format, &surroundings)
 }
 
-type Fresh = Result<(Minted, Proof), (MintFailure, Option<Minted>)>;
+type Fresh = Result<(Minted, Proof, Duration), (MintFailure, Option<Minted>)>;
 
 /// A token that is fit to replace a working one, with how it was proven.
 async fn fresh(job: &mut Job) -> Option<Fresh> {
@@ -139,15 +144,17 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
         turn = cluster.turn(urgency(job)) => turn,
         _ = job.stop.wait_for(|stop| *stop) => return None,
     };
+    let begun = tokio::time::Instant::now();
     let minted = match cluster.mint(&job.target.ask, turn).await {
         Ok(minted) => minted,
         Err(failure) => return Some(Err((failure, None))),
     };
+    let took = begun.elapsed();
     if let Some(seconds) = clock_ahead(&cluster, &minted.claims) {
         tracing::warn!(target_name = job.target.name, seconds, "this host's clock and the API server's differ");
     }
     Some(match prove(job, &cluster, &minted).await {
-        Ok(proof) => Ok((minted, proof)),
+        Ok(proof) => Ok((minted, proof, took)),
         Err(failure) => Err((failure, Some(minted))),
     })
 }
@@ -198,7 +205,14 @@ async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finis
     line.jti = minted.and_then(|m| m.claims.jti);
     let passing = matches!(failure.kind, MintFailureKind::Unavailable | MintFailureKind::Throttled);
     let durable = record(&job.writer, &line).await;
-    Finished { line, held: None, fault: Some(Fault { passing, retry_after: failure.retry_after }), durable }
+    Finished {
+        line,
+        held: None,
+        fault: Some(Fault { passing, retry_after: failure.retry_after }),
+        durable,
+        mint_took: None,
+        places_took: Vec::new(),
+    }
 }
 
 async fn record(writer: &Writer, line: &Line) -> bool {

@@ -18,6 +18,7 @@ use super::ask::Verdict;
 use super::clock::{now_ms, offset};
 use super::course::{Course, Timer, Timers, Told};
 use super::cron::Ticker;
+use super::metrics::Counters;
 use super::read::Accepted;
 use super::rotation::{Finished, Held};
 use super::scene::Scene;
@@ -71,6 +72,7 @@ pub struct Wheel {
     watched: Touched,
     stop: watch::Sender<bool>,
     refused: Option<Refused>,
+    counters: Counters,
     since: Timestamp,
     settled: bool,
     /// Wall clock less monotonic clock, ms, at the last look.
@@ -98,6 +100,7 @@ impl Wheel {
             watched: Touched::default(),
             stop: watch::channel(false).0,
             refused,
+            counters: Counters::default(),
             since: Timestamp::now(),
             settled: false,
             offset: 0,

@@ -62,6 +62,8 @@ pub struct Delivered {
     pub failure: Option<Failure>,
     /// Which fallback has it, by its index and place.
     pub fallback: Option<(usize, String)>,
+    /// How long it took, tries and pauses included.
+    pub took: Duration,
 }
 
 /// A token on its way: what to write in which format, and how urgent it is.
@@ -88,6 +90,12 @@ pub async fn deliver(places: &[Place], load: &Load<'_>, stores: &Stores) -> Vec<
 }
 
 async fn to_one(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
+    let begun = Instant::now();
+    let delivered = tried(place, load, stores).await;
+    Delivered { took: begun.elapsed(), ..delivered }
+}
+
+async fn tried(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
     let payload = (load.render)(&place.format);
     let begun = Instant::now();
     let patience = if place.fallback.is_empty() { WITHIN } else { BEFORE_FALLBACK };
@@ -109,12 +117,23 @@ async fn to_one(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
 
 /// One more attempt at a place that is owed. `served` is the fallback that holds the token already.
 pub async fn pay(place: &Place, load: &Load<'_>, stores: &Stores, served: Option<(usize, String)>) -> Delivered {
+    let begun = Instant::now();
+    let delivered = one_more(place, load, stores, served).await;
+    Delivered { took: begun.elapsed(), ..delivered }
+}
+
+async fn one_more(place: &Place, load: &Load<'_>, stores: &Stores, served: Option<(usize, String)>) -> Delivered {
     let payload = (load.render)(&place.format);
     match attempt(&place.sink, &payload, load, stores, Gate::Wait).await {
         Ok(put) => done(put, &payload, 1),
-        Err(failure) if served.is_some() => {
-            Delivered { outcome: Outcome::FellBack, sha256: payload.sha256(), attempts: 1, failure: Some(failure), fallback: served }
-        }
+        Err(failure) if served.is_some() => Delivered {
+            outcome: Outcome::FellBack,
+            sha256: payload.sha256(),
+            attempts: 1,
+            failure: Some(failure),
+            fallback: served,
+            took: Duration::ZERO,
+        },
         Err(failure) => unserved(place, load, stores, 1, failure).await,
     }
 }
@@ -124,7 +143,7 @@ fn done(put: Put, payload: &Payload, attempts: u32) -> Delivered {
         Put::Written => Outcome::Written,
         Put::Unchanged => Outcome::Unchanged,
     };
-    Delivered { outcome, sha256: payload.sha256(), attempts, failure: None, fallback: None }
+    Delivered { outcome, sha256: payload.sha256(), attempts, failure: None, fallback: None, took: Duration::ZERO }
 }
 
 /// The place does not have it: its fallbacks in order, where the failure is one of unavailability.
@@ -136,14 +155,21 @@ async fn unserved(place: &Place, load: &Load<'_>, stores: &Stores, attempts: u32
             match attempt(&fallback.sink, &payload, load, stores, Gate::FailFast).await {
                 Ok(_) => {
                     let fallback = Some((index, fallback.sink.place()));
-                    return Delivered { outcome: Outcome::FellBack, sha256, attempts, failure: Some(failure), fallback };
+                    return Delivered {
+                        outcome: Outcome::FellBack,
+                        sha256,
+                        attempts,
+                        failure: Some(failure),
+                        fallback,
+                        took: Duration::ZERO,
+                    };
                 }
                 Err(error) => tracing::warn!(target_name = load.target, place = fallback.sink.place(), %error, "the fallback failed too"),
             }
         }
     }
     let outcome = if failure.kind == FailureKind::TooLarge { Outcome::Failed } else { Outcome::Owed };
-    Delivered { outcome, sha256, attempts, failure: Some(failure), fallback: None }
+    Delivered { outcome, sha256, attempts, failure: Some(failure), fallback: None, took: Duration::ZERO }
 }
 
 /// What to do at a store whose breaker is open.

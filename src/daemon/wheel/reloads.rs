@@ -20,18 +20,12 @@ use crate::schedule::change::Change;
 impl Wheel {
     pub(super) async fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Status(selector, reply) => {
-                let view = View {
-                    scene: &self.scene,
-                    state: &self.state,
-                    courses: Some(&self.courses),
-                    health: Some(self.writer.health()),
-                    since: Some(self.since),
-                    refused: self.refused.as_ref(),
-                };
-                // A caller that went away needs no answer.
-                let _ = reply.send(view.status(&selector));
-            }
+            // A caller that went away needs no answer.
+            Ask::Status(selector, reply) => drop(reply.send(self.view().status(&selector))),
+            Ask::Metrics(reply) => match self.counters.text(&self.view().status(&|_| true)) {
+                Ok(text) => drop(reply.send(text)),
+                Err(error) => tracing::error!(%error, "metrics cannot be put together"),
+            },
             Ask::Rotate(selector, actor, waiter, reply) => {
                 let names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| selector(&c.target)).map(|(n, _)| Arc::clone(n)).collect();
                 let _ = reply.send(names.iter().map(ToString::to_string).collect());
@@ -47,6 +41,17 @@ impl Wheel {
             }
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
             Ask::Stop => {}
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            scene: &self.scene,
+            state: &self.state,
+            courses: Some(&self.courses),
+            health: Some(self.writer.health()),
+            since: Some(self.since),
+            refused: self.refused.as_ref(),
         }
     }
 

@@ -42,6 +42,7 @@ impl Wheel {
     }
 
     pub(super) fn rotated(&mut self, name: &Arc<str>, finished: Finished) {
+        self.counters.count(&finished);
         let Finished { line, held, fault, .. } = finished;
         let failed = line.kind == Kind::Failed;
         self.state.apply(&line);
