@@ -14,9 +14,8 @@ const TEN_MINUTES: usize = 2000;
 /// Run by tests of their own.
 const APART: [&str; 2] = ["examples/quickstart", "bash tests/run"];
 
-/// What stands before the README's commands: folders of the host that are written to, over which others are laid,
-/// and `sudo` and `systemctl`, which here does what the unit says without a systemd.
-const HOST: &str = r#"
+/// The folders of the host that are written to, with others laid over them.
+const LAYERS: &str = r#"
 set -euo pipefail
 mount -t tmpfs none "$LAYERS"
 for folder in /etc /usr/local /var/lib; do
@@ -24,6 +23,11 @@ for folder in /etc /usr/local /var/lib; do
   mount -t overlay none -o "lowerdir=$folder,upperdir=$LAYERS$folder/upper,workdir=$LAYERS$folder/work" "$folder"
 done
 mount -t tmpfs -o mode=0755 none /run
+"#;
+
+/// What stands before the README's commands: `sudo` and `systemctl`, which here does what the unit says without
+/// a systemd.
+const HOST: &str = r#"
 getent group ci >/dev/null || echo 'ci:x:64321:' >>/etc/group
 
 # Not optimised: the commands are under test here, not the code's speed.
@@ -90,27 +94,30 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn its_commands_install_a_service_that_keeps_a_first_token_fresh() {
-    if !rustix::process::geteuid().is_root() {
-        println!("NOT RUN: the README's commands install a service, which needs root");
+    let work = tempfile::Builder::new().prefix("tokenferry-readme-").tempdir().unwrap();
+    let at = |name: &str| work.path().join(name);
+    std::fs::create_dir(at("layers")).unwrap();
+    std::fs::write(at("layers.sh"), LAYERS).unwrap();
+    let mut probe = namespace("layers.sh");
+    probe.current_dir(work.path()).env("LAYERS", at("layers"));
+    let probed = finish(probe, Duration::from_secs(60));
+    if probed.code != Some(0) {
+        println!("NOT RUN: the README's commands install a service; this needs root and mounts: {}", probed.stderr);
         return;
     }
     let kube = cluster().kube();
-    let work = tempfile::Builder::new().prefix("tokenferry-readme-").tempdir().unwrap();
-    let at = |name: &str| work.path().join(name);
     for entry in std::fs::read_dir(root()).unwrap() {
         let entry = entry.unwrap();
         std::os::unix::fs::symlink(entry.path(), at(&entry.file_name().to_string_lossy())).unwrap();
     }
-    std::fs::create_dir(at("layers")).unwrap();
     let schedules = blocks("yaml");
     assert_eq!(schedules.len(), 1, "the README shows one schedule");
     std::fs::write(at("schedule.yaml"), &schedules[0]).unwrap();
     let commands: Vec<String> = blocks("sh").into_iter().filter(|block| !APART.contains(&block.trim())).collect();
     assert!(commands.len() >= 5, "only {} blocks of commands found", commands.len());
-    std::fs::write(at("all.sh"), format!("{HOST}\n{}\n{AFTER}", commands.join("\n"))).unwrap();
+    std::fs::write(at("all.sh"), format!("{LAYERS}\n{HOST}\n{}\n{AFTER}", commands.join("\n"))).unwrap();
 
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "all.sh"]);
+    let mut command = namespace("all.sh");
     let path = format!("{}:/usr/local/bin:{}", kube.kubectl.parent().unwrap().display(), std::env::var("PATH").unwrap());
     bare(&mut command).current_dir(work.path()).env("PATH", path).env("REPOSITORY", root()).env("LAYERS", at("layers"));
     command.env("CARGO_TARGET_DIR", target().join("readme")).env("KUBECONFIG", &kube.admin_kubeconfig).env("KUBECACHEDIR", at("cache"));
@@ -127,6 +134,13 @@ fn its_commands_install_a_service_that_keeps_a_first_token_fresh() {
         assert!(done.stdout.contains(fact), "not `{fact}`:\n{said}");
     }
     assert!(!said.contains("eyJhbGci"), "a token was shown");
+}
+
+/// A script among mounts and processes of its own, all of which end with it.
+fn namespace(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", script]);
+    command
 }
 
 /// Where cargo put this test's program.
