@@ -16,6 +16,7 @@ mod architecture;
 mod bad_days;
 mod bad_schedules;
 mod file;
+mod kills;
 mod lifetime;
 mod metrics;
 mod proof;
