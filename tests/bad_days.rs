@@ -232,6 +232,22 @@ fn a_vanished_folder_is_told_and_the_others_go_on() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_when_its_token_is_due_never_becomes_a_mint_loop() {
+    let mut host = Host::new(&TRIAL.replace("duration: 1h", "duration: 20s, rotate: {at: 30%, splay: 0s}"));
+    std::fs::create_dir(host.path("far")).unwrap();
+    host.start();
+    until("both are served", 20, || host.path("far/two").exists() && host.path("out/one").exists());
+    std::fs::set_permissions(host.path("far"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(25));
+    let minted =
+        |name: &str| host.records().iter().filter(|l| l["target"] == name && l["issuedAt"].is_string() && l["kind"] != "paid").count();
+    assert!(minted("two") <= 6, "{} tokens minted for one place in 25 s", minted("two"));
+    assert!(minted("one") >= 4, "the other target was held up");
+    std::fs::set_permissions(host.path("far"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    until("it is served again", 30, || host.target("two")["state"] == "fresh");
+}
+
+#[test]
 fn host_problems_are_said_by_once_and_status_for_their_target_alone() {
     let host = Host::new(TRIAL);
     std::fs::create_dir(host.path("far")).unwrap();

@@ -27,7 +27,7 @@ use super::status::Refused;
 use super::touched::Touched;
 use super::{Options, step, systemd};
 use crate::record::append::Writer;
-use crate::record::fold::State;
+use crate::record::fold::{State, TargetState};
 use crate::record::{Actor, Kind, Line, Reason};
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
@@ -229,10 +229,21 @@ impl Wheel {
 
     /// When the target is due, on the local clock; judged by its API server's time.
     fn due(&self, target: &Target) -> Option<(i64, Reason)> {
+        self.judge(target, self.state.targets.get(&target.name))
+    }
+
+    /// When a token that some place is owed is too old to be worth delivering, and another is minted.
+    fn due_of(&self, target: &Target, held: &Held) -> Option<(i64, Reason)> {
+        let time = |claim: Option<i64>| claim.and_then(|s| Timestamp::from_second(s).ok());
+        let state = TargetState { issued_at: time(held.claims.iat), expires_at: time(held.claims.exp), ..TargetState::default() };
+        self.judge(target, Some(&state))
+    }
+
+    fn judge(&self, target: &Target, state: Option<&TargetState>) -> Option<(i64, Reason)> {
         let skew = self.scene.cluster(&target.cluster).and_then(|c| c.upstream().skew());
         let local = Timestamp::now();
         let now = step::server_time(local, skew);
-        let due = step::due(target, self.state.targets.get(&target.name), now, skew.is_some(), &self.scene.host);
+        let due = step::due(target, state, now, skew.is_some(), &self.scene.host);
         due.map(|(at, reason)| (at - (now.as_millisecond() - local.as_millisecond()), reason))
     }
 

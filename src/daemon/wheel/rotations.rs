@@ -71,12 +71,17 @@ impl Wheel {
         let life = state.and_then(step::life);
         let again = match fault {
             // A token that some place waits for is delivered again, not minted again.
-            Some(_) if minted => None,
+            Some(_) if course.held.is_some() => None,
             Some(fault) => Some((step::retry(now, failures, fault, life, share()), line.reason.unwrap_or(Reason::Lifetime))),
             None => None,
         };
         let target = Arc::clone(&course.target);
-        let due = again.or_else(|| self.due(&target).filter(|_| life.is_some()));
+        let held = course.held.clone();
+        let due = again.or_else(|| match &held {
+            // Its own life counts, not that of the older token which some place still has.
+            Some(held) => self.due_of(&target, held),
+            None => self.due(&target).filter(|_| life.is_some()),
+        });
         let due = if self.options.once.is_some() { None } else { due };
         self.arm_at(name, due);
         self.report(name, line);
