@@ -12,6 +12,7 @@ use tokenferry::token::wipe::Wiping;
 #[global_allocator]
 static MEMORY: Wiping = Wiping;
 
+mod api_faults;
 mod architecture;
 mod bad_days;
 mod bad_schedules;
