@@ -16,6 +16,7 @@ mod api_faults;
 mod architecture;
 mod bad_days;
 mod bad_schedules;
+mod calls;
 mod file;
 mod kills;
 mod lifetime;
