@@ -36,7 +36,7 @@
 //! - State is the fold of the records: there is no second store to be kept in step with them.
 //! - No retry in a sink or in `mint`: `delivery` and the loop decide, each attempt says how it failed.
 //! - Nothing goes to standard output but through `cli/print.rs`.
-//! - No token can be printed: its type has no `Display`, and `Debug` hides it.
+//! - No token can be printed: its type has neither `Debug` nor `Display`.
 //! - Nothing in here knows that it is tested.
 //!
 //! `tests/architecture.rs` holds the import rule and those absences that can be read off the text.
