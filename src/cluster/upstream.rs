@@ -421,6 +421,7 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(5), up.enter(first(1))).await.is_err());
         held.end(Verdict::Healthy);
         up.enter(first(2)).await.end(Verdict::Healthy);
-        assert_eq!((up.lock().gate.in_flight, up.lock().waiting.len()), (0, 0));
+        let shared = up.lock();
+        assert_eq!((shared.gate.in_flight, shared.waiting.len()), (0, 0));
     }
 }
