@@ -1,6 +1,7 @@
 //! tokenferry
 
 #![allow(missing_docs)]
+pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod daemon;

@@ -13,7 +13,12 @@ use tokenferry::token::wipe::Wiping;
 static MEMORY: Wiping = Wiping;
 
 mod bad_schedules;
+mod exec;
 mod file;
+mod get;
+mod history;
+mod inspect;
+mod mint;
 mod records;
 mod sinks;
 mod support;

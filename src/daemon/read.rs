@@ -154,11 +154,18 @@ pub fn kept(records: &Path, schedule: &Path) -> Option<Accepted> {
 /// The records folder that a schedule names, as far as a schedule that is refused can be read at all: the kept
 /// text lies there.
 pub fn records_of_broken(schedule: &Path) -> Option<PathBuf> {
+    named(schedule, "records", "directory")
+}
+
+/// A path that a top section of the schedule names, found without reading the schedule as YAML: for schedules
+/// that are broken, and for callers in a hurry. A guess: what it finds has to be looked at.
+pub fn named(schedule: &Path, section: &str, key: &str) -> Option<PathBuf> {
     let text = open(schedule).ok()?;
-    let from = text.find("\nrecords:").map(|at| at + 1).or_else(|| text.starts_with("records:").then_some(0))?;
-    let section = &text[from + "records:".len()..];
+    let head = format!("{section}:");
+    let from = text.find(&format!("\n{head}")).map(|at| at + 1).or_else(|| text.starts_with(&head).then_some(0))?;
+    let section = &text[from + head.len()..];
     let end = section.match_indices('\n').map(|(at, _)| at + 1).find(|at| !section[*at..].starts_with([' ', '\t', '#', '\n', '}'])).unwrap_or(section.len());
-    let value = section[..end].split_once("directory:")?.1.trim_start();
+    let value = section[..end].split_once(&format!("{key}:"))?.1.trim_start();
     let value = value.trim_start_matches(['"', '\'']);
     let path = value.split(['"', '\'', ',', '}', '\n', '#']).next()?.trim();
     (!path.is_empty()).then(|| schedule.parent().unwrap_or(Path::new("/")).join(path))

@@ -570,6 +570,7 @@ impl Wheel {
         if let Err(error) = read::keep(&self.options.records, &accepted.sources) {
             tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
         }
+        super::files::keep(&self.options.records, &plan);
         self.scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
         for name in &change.removed {
             self.retire(name).await;
