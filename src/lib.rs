@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | `main.rs` | | private memory, then [`cli::main`] |
 //! | [`cli`] | what does a person type? | one thin file for each command |
+//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good |
 //! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `step` (what is next, pure), `rotation` (the story of one), `start` (what stands there already), `read` (opens files for planning), `control` (the socket) |
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`: all pure |
@@ -21,8 +22,7 @@
 //! | [`cluster`] | who issues it? | `client`, `mint`, `embedded`, `prove`, `upstream` (the load that one server gets) |
 //! | [`token`] | what is it? | `Token`, `claims`, `render`, `extract`, `mask`, `wipe` |
 //!
-//! Two places are kept for later: `audit` (is all well?) between cli and daemon, `after` (who is told?) between
-//! schedule and sink.
+//! A place is kept for later: `after` (who is told?) between schedule and sink.
 //!
 //! One rotation goes `wheel → rotation → delivery → sink`: four functions in four files, with no channel between
 //! them. A reload swaps an `Arc` of the plan whole; a rotation ends with the plan that it began with.
@@ -49,6 +49,7 @@
 //! - A new command: one file in `cli`.
 //! - A new kind of record: one variant of [`record::Kind`], and what [`record::fold`] makes of it.
 
+pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod daemon;

@@ -4,14 +4,23 @@ mod check;
 mod choose;
 mod completions;
 mod error;
+mod exec;
+mod find;
+mod get;
+mod inspect;
+mod kubeconfig;
 mod logs;
+mod mint;
 mod once;
 mod print;
+mod records;
 mod rehearse;
 mod reload;
 mod rotate;
 mod run;
 mod status;
+mod token;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +45,7 @@ use crate::daemon::read;
   tokenferry run schedule.yaml            keep it fresh
   tokenferry status                       how every target stands
   tokenferry rotate ci-deployer           now
+  tokenferry get ci-deployer              the newest valid token on this host
 
 Exit codes: 0 done; 1 ran, but something failed or is owed; 2 bad usage or a refused schedule;
 3 no daemon to ask; 4 not allowed to.")]
@@ -67,7 +77,32 @@ enum Command {
     Status(status::Status),
     Rotate(rotate::Rotate),
     Reload(reload::Reload),
+    Mint(mint::Mint),
+    Exec(exec::Exec),
     Completions(completions::Completions),
+    #[command(flatten)]
+    Plain(Plain),
+}
+
+/// Commands that only read what is on this host: they start no runtime, no TLS and no logs, so that they can be
+/// asked for each request.
+#[derive(Debug, Subcommand)]
+enum Plain {
+    Get(get::Get),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Records(records::Records),
+}
+
+impl Plain {
+    fn run(self, context: &Context) -> Result<(), Exit> {
+        match self {
+            Self::Get(command) => command.run(context),
+            Self::Inspect(command) => command.run(context),
+            Self::Verify(command) => command.run(context),
+            Self::Records(command) => command.run(context),
+        }
+    }
 }
 
 /// What every command has at hand.
@@ -103,30 +138,34 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    logs::start(cli.log, cli.verbose, cli.quiet);
-    if let Err(error) = hardened {
-        tracing::warn!(%error, "this process could not be kept from writing core files");
-    }
     // The instance was named on purpose, the variable perhaps for another command: the flag wins.
     let from_flag = std::env::args_os().any(|a| a == "--schedule" || a.to_string_lossy().starts_with("--schedule="));
     let schedule = cli.schedule.filter(|_| from_flag || cli.instance.is_none());
     let context = Context { schedule, places: Places::of_this_process(cli.instance.as_deref()) };
-    let provider = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = match (provider, runtime) {
-        (Err(_), _) => Err(Exit::own("the TLS provider was set twice")),
-        (_, Err(error)) => Err(Exit::own(format!("the runtime cannot start: {error}"))),
-        (Ok(()), Ok(runtime)) => {
-            let result = runtime.block_on(dispatch(cli.command, &context));
-            // A thread that hangs in a dead file system must not keep the process.
-            runtime.shutdown_timeout(Duration::from_secs(2));
-            result
+    let result = match cli.command {
+        Command::Plain(command) => command.run(&context),
+        command => {
+            logs::start(cli.log, cli.verbose, cli.quiet);
+            if let Err(error) = hardened {
+                tracing::warn!(%error, "this process could not be kept from writing core files");
+            }
+            with_runtime(command, &context)
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => exit.report(),
     }
+}
+
+fn with_runtime(command: Command, context: &Context) -> Result<(), Exit> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| Exit::own("the TLS provider was set twice"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Exit::own(format!("the runtime cannot start: {error}")))?;
+    let result = runtime.block_on(dispatch(command, context));
+    // A thread that hangs in a dead file system must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
 }
 
 async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
@@ -137,6 +176,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,
+        Command::Mint(command) => command.run(context).await,
+        Command::Exec(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
+        Command::Plain(command) => command.run(context),
     }
 }

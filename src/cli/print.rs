@@ -19,10 +19,16 @@ pub enum Output {
 
 /// Writes data to stdout. A reader that closed the pipe has what it wanted.
 pub fn data(text: &str) -> Result<(), Exit> {
+    flow(text.as_bytes()).map(|_| ())
+}
+
+/// Writes data to stdout; false when its reader closed the pipe and wants no more.
+pub fn flow(bytes: &[u8]) -> Result<bool, Exit> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Exit::own(format!("standard output cannot be written: {e}"))),
-        _ => Ok(()),
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Exit::own(format!("standard output cannot be written: {e}"))),
     }
 }
 
@@ -76,8 +82,18 @@ impl From<&str> for Cell {
 
 /// A table with a head; columns as wide as they need, coloured on a terminal only.
 pub fn table(head: &[&str], rows: &[Vec<Cell>]) -> String {
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    lay_out(head, rows, coloured)
+    lay_out(head, rows, coloured())
+}
+
+/// One row of a table that is shown as it comes; columns at least that wide.
+pub fn row(cells: &[Cell], widths: &[usize]) -> String {
+    let mut text = String::new();
+    lay_row(&mut text, cells, widths, coloured());
+    text
+}
+
+fn coloured() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 fn lay_out(head: &[&str], rows: &[Vec<Cell>], coloured: bool) -> String {
@@ -89,28 +105,33 @@ fn lay_out(head: &[&str], rows: &[Vec<Cell>], coloured: bool) -> String {
     let heads: Vec<Cell> = head.iter().map(|h| Cell::new(*h, Colour::Faint)).collect();
     let mut text = String::new();
     for row in std::iter::once(&heads).chain(rows) {
-        for (index, cell) in row.iter().enumerate() {
-            let pad = widths[index].saturating_sub(cell.0.chars().count());
-            let code = match cell.1 {
-                _ if !coloured => "",
-                Colour::Plain => "",
-                Colour::Good => "32",
-                Colour::Warn => "33",
-                Colour::Bad => "31;1",
-                Colour::Faint => "2",
-            };
-            if code.is_empty() {
-                text.push_str(&cell.0);
-            } else {
-                text.push_str(&format!("\x1b[{code}m{}\x1b[0m", cell.0));
-            }
-            if index + 1 < row.len() {
-                text.push_str(&" ".repeat(pad + 2));
-            }
-        }
-        text.push('\n');
+        lay_row(&mut text, row, &widths, coloured);
     }
     text
+}
+
+fn lay_row(text: &mut String, row: &[Cell], widths: &[usize], coloured: bool) {
+    for (index, cell) in row.iter().enumerate() {
+        let width = widths.get(index).copied().unwrap_or(0);
+        let pad = width.saturating_sub(cell.0.chars().count());
+        let code = match cell.1 {
+            _ if !coloured => "",
+            Colour::Plain => "",
+            Colour::Good => "32",
+            Colour::Warn => "33",
+            Colour::Bad => "31;1",
+            Colour::Faint => "2",
+        };
+        if code.is_empty() {
+            text.push_str(&cell.0);
+        } else {
+            text.push_str(&format!("\x1b[{code}m{}\x1b[0m", cell.0));
+        }
+        if index + 1 < row.len() {
+            text.push_str(&" ".repeat(pad + 2));
+        }
+    }
+    text.push('\n');
 }
 
 /// A time as a distance from now: `in 3h 20m`, `5m ago`.

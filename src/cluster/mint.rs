@@ -69,6 +69,11 @@ impl MintFailure {
         Self { kind, message: message.into(), retry_after: None, audit_id: None }
     }
 
+    /// Whether RBAC says no: the caller lacks a right, which the message names.
+    pub fn is_forbidden(&self) -> bool {
+        self.kind == MintFailureKind::Refused && self.message.starts_with("403: ")
+    }
+
     /// What it shows of the API server's health.
     pub fn verdict(&self) -> Verdict {
         match self.kind {

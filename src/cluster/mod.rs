@@ -4,6 +4,7 @@ pub mod access;
 pub mod client;
 pub mod embedded;
 pub mod mint;
+pub mod person;
 pub mod prove;
 pub mod upstream;
 

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
+pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod places;
@@ -29,8 +30,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::record::append::{self, OpenError, Writer};
-use crate::schedule::{Plan, Problem};
-use crate::sink::{SinkSpec, file};
+use crate::schedule::Problem;
+use crate::sink::file;
 use ask::{Ask, Selector};
 use course::Told;
 use places::Places;
@@ -163,25 +164,16 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     if let Err(error) = read::keep(&records, &sources) {
         tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
     }
+    files::keep(&records, &plan);
     let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
     }
-    let swept = file::sweep(file_paths(&scene.plan), Duration::from_secs(10)).await;
+    let swept = file::sweep(files::all(&scene.plan), Duration::from_secs(10)).await;
     if swept > 0 {
         tracing::info!(files = swept, "temporary files of an earlier run were removed");
     }
     Ok((records, scene, opened.writer, opened.state))
-}
-
-fn file_paths(plan: &Plan) -> Vec<PathBuf> {
-    let places = plan.targets.iter().flat_map(|t| t.deliver.iter().flat_map(|p| std::iter::once(p).chain(&p.fallback)));
-    places
-        .filter_map(|p| match &p.sink {
-            SinkSpec::File(spec) => Some(spec.path.clone()),
-            _ => None,
-        })
-        .collect()
 }
 
 fn signals() -> Result<[Signal; 3], RunError> {

@@ -147,6 +147,19 @@ pub struct SinkStatus {
     pub fallback: Option<String>,
     /// Why it is not written.
     pub error: Option<String>,
+    /// The places that stand in for it, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<FallbackStatus>,
+}
+
+/// A place that stands in for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FallbackStatus {
+    /// The sink's key in the schedule.
+    pub sink: String,
+    /// The place.
+    pub place: String,
 }
 
 /// What a status is made from.
@@ -229,6 +242,7 @@ fn sink(place: &crate::sink::Place, state: Option<&TargetState>) -> SinkStatus {
         since: recorded.map(|p| p.since),
         fallback: recorded.and_then(|p| p.fallback.clone()),
         error: recorded.and_then(|p| p.error.clone()),
+        fallbacks: place.fallback.iter().map(|f| FallbackStatus { sink: f.sink.kind().into(), place: f.sink.place() }).collect(),
     }
 }
 

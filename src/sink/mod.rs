@@ -61,6 +61,14 @@ impl SinkSpec {
         }
     }
 
+    /// The file on this host that it writes, where it writes one.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::File(spec) => Some(&spec.path),
+            Self::Vault(_) | Self::AwsSecretsManager(_) => None,
+        }
+    }
+
     /// The store that it needs, by name.
     pub fn store(&self) -> Option<&str> {
         match self {

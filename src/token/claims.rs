@@ -104,7 +104,7 @@ impl Claims {
 
     /// Seconds that the token was given, where it says so.
     pub fn lifetime(&self) -> Option<i64> {
-        Some(self.exp? - self.iat?)
+        Some(self.exp?.saturating_sub(self.iat?))
     }
 }
 

@@ -86,7 +86,9 @@ pub fn render(token: &Token, claims: &Claims, format: &Format, surroundings: &Su
             kind: "ExecCredential",
             status: Status {
                 // A token of a few seconds keeps nine tenths of its life, else it would count as expired at birth.
-                expiration_timestamp: claims.exp.and_then(|exp| time(exp - claims.lifetime().map_or(EARLY, |life| EARLY.min(life / 10)))),
+                expiration_timestamp: claims
+                    .exp
+                    .and_then(|exp| time(exp.saturating_sub(claims.lifetime().map_or(EARLY, |life| EARLY.min(life / 10))))),
                 token: token.expose(),
             },
         }),

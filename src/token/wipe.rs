@@ -2,6 +2,7 @@
 //! its way outlives its use; and a process that nobody can dump.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
@@ -55,8 +56,16 @@ unsafe fn wipe(block: *mut u8, size: usize) {
 pub fn harden() -> std::io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    UMASK.store(before.bits(), Ordering::Relaxed);
     Ok(())
+}
+
+static UMASK: AtomicU32 = AtomicU32::new(0o022);
+
+/// The umask that this process was started with: for programs that we start for somebody else.
+pub fn umask_before() -> rustix::fs::Mode {
+    rustix::fs::Mode::from_raw_mode(UMASK.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{Done, Looking, Wheel};
 use crate::daemon::ask::{Ask, Verdict};
 use crate::daemon::course::Course;
+use crate::daemon::files;
 use crate::daemon::read::{self, Accepted};
 use crate::daemon::rotation::identify;
 use crate::daemon::scene::Scene;
@@ -108,6 +109,7 @@ impl Wheel {
         if let Err(error) = read::keep(&self.options.records, &accepted.sources) {
             tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
         }
+        files::keep(&self.options.records, &plan);
         self.scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
         for name in &change.removed {
             self.retire(name).await;

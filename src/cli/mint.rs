@@ -1,0 +1,112 @@
+//! `mint`: one token to stdout.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::kubeconfig::{self, Reach};
+use super::reload::duration;
+use super::token::{Form, hand_out};
+use super::{Context, Exit};
+use crate::cluster::{Ask, Binding, Minted};
+use crate::token::render::{Format, Surroundings, render};
+
+/// Mint one token for a ServiceAccount and print it
+///
+/// As `kubectl create token`, with your own kubeconfig or the credentials that a cluster of the schedule names.
+/// Says on stderr when the server gave it a shorter life than was asked for. On a terminal a newline follows the
+/// token, in a file or pipe none. Exits 4 where you may not mint for the account. Nothing is scheduled or kept;
+/// for a command's lifetime see `exec`, for always the schedule.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tokenferry mint cicd-deployer -n cicd --duration 15m > token
+  tokenferry mint cicd/cicd-deployer --audience https://vault.example.com -o json
+  tokenferry mint cicd/cicd-deployer --bound-object-kind Secret --bound-object-name marker
+As a credential plugin: command: tokenferry, args: [mint, cicd/cicd-deployer, -o, exec-credential]")]
+pub struct Mint {
+    /// The ServiceAccount: NAME, or NAMESPACE/NAME
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    reach: Reach,
+    /// Life to ask for; 10m is the least that an API server takes
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    duration: Duration,
+    /// For whom; may be given more than once [default: the API server]
+    #[arg(long = "audience", value_name = "AUDIENCE")]
+    audiences: Vec<String>,
+    /// Kind of the object whose end is the token's end
+    #[arg(long, value_enum, ignore_case = true, value_name = "KIND", requires = "bound_object_name")]
+    bound_object_kind: Option<Kind>,
+    /// Name of that object
+    #[arg(long, value_name = "NAME", requires = "bound_object_kind")]
+    bound_object_name: Option<String>,
+    /// UID that it has to have
+    #[arg(long, value_name = "UID", requires = "bound_object_kind")]
+    bound_object_uid: Option<String>,
+    /// How to print it; json is the TokenRequest that kubectl prints
+    #[arg(short, long, value_enum, default_value = "raw")]
+    output: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Kind {
+    Pod,
+    Secret,
+    Node,
+}
+
+impl Mint {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Exit code 4 where RBAC says no, 1 where there is no token for another reason, 2 for names that are none.
+    pub async fn run(self, context: &Context) -> Result<(), Exit> {
+        let (namespace, service_account) = self.reach.account(&self.name)?;
+        let bound_to = self.bound_object_kind.zip(self.bound_object_name.clone()).map(|(kind, name)| match kind {
+            Kind::Pod => Binding::Pod(name),
+            Kind::Secret => Binding::Secret(name),
+            Kind::Node => Binding::Node(name),
+        });
+        let ask = Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.audiences.clone(), bound_to };
+        let cluster = self.reach.cluster(context)?;
+        let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;
+        if let Some(wanted) = &self.bound_object_uid {
+            let own = &minted.claims.kubernetes;
+            let found = [&own.pod, &own.secret, &own.node].into_iter().flatten().find(|object| object.uid == *wanted);
+            if found.is_none() {
+                return Err(Exit::own(
+                    "the object of that name has another UID (409); it was made anew meanwhile, and the token is not given out",
+                ));
+            }
+        }
+        hand_out(&self.shown(&ask, &minted)?)
+    }
+
+    fn shown(&self, ask: &Ask, minted: &Minted) -> Result<String, Exit> {
+        Ok(match self.output {
+            Form::Raw => minted.token.expose().to_owned(),
+            Form::Json => {
+                let bound = self.bound_object_kind.map(|kind| {
+                    json!({"kind": format!("{kind:?}"), "apiVersion": "v1", "name": self.bound_object_name, "uid": self.bound_object_uid})
+                });
+                let ends = minted.claims.exp.and_then(|exp| Timestamp::from_second(exp).ok());
+                let value = json!({
+                    "kind": "TokenRequest",
+                    "apiVersion": "authentication.k8s.io/v1",
+                    "metadata": {"name": ask.service_account, "namespace": ask.namespace},
+                    "spec": {"audiences": minted.claims.aud, "expirationSeconds": minted.claims.lifetime(), "boundObjectRef": bound},
+                    "status": {"token": minted.token.expose(), "expirationTimestamp": ends},
+                });
+                serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n"
+            }
+            Form::ExecCredential => {
+                let payload = render(&minted.token, &minted.claims, &Format::ExecCredential, &Surroundings::default());
+                String::from_utf8_lossy(payload.expose()).into_owned()
+            }
+        })
+    }
+}
