@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::audit::published::Published;
+use crate::token::Claims;
 use crate::token::claims::{Header, NotAToken, Object};
-use crate::token::{Claims, Published};
 
 /// Longer lives are worth a word: nothing that is rotated needs them. Seconds.
 const LONG: i64 = 24 * 3600;

@@ -3,4 +3,5 @@
 //! Everything here decides and shows; nothing changes anything, and no token byte is in what is shown.
 
 pub mod inspect;
+pub mod published;
 pub mod verify;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::token::Published;
+use crate::audit::published::Published;
 use crate::token::claims::Header;
 use crate::token::signature::Keys;
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::token::{Form, hand_out};
 use super::{Context, Exit, find, print};
-use crate::token::published::{self, Published, Unusable};
+use crate::audit::published::{self, Published, Unusable};
 use crate::token::render::{Format, Surroundings, render};
 
 /// Print the newest valid token of a target, or among files

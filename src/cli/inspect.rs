@@ -1,6 +1,5 @@
 //! `inspect`: what a token says.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use jiff::Timestamp;
 use super::print::{self, Cell, Colour, Output};
 use super::{Context, Exit, find};
 use crate::audit::inspect::{Inspection, inspect};
-use crate::token::published::{self, Published};
+use crate::audit::published::{self, Published};
 
 /// Characters of the bar of life.
 const BAR: usize = 30;
@@ -151,7 +150,7 @@ fn life_of(life: i64, shown: &Inspection) -> String {
     let Some(share) = shown.elapsed else { return span(life) };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)] // a share of 30
     let full = (share * BAR as f64).round() as usize;
-    let bar = if std::io::stdout().is_terminal() { format!("{}{} ", "█".repeat(full), "░".repeat(BAR - full)) } else { String::new() };
+    let bar = if print::is_terminal() { format!("{}{} ", "█".repeat(full), "░".repeat(BAR - full)) } else { String::new() };
     let left = shown.remaining.unwrap_or(0);
     format!("{bar}{:.0} % of {} over, {} left", share * 100.0, span(life), if left > 0 { span(left) } else { "nothing".into() })
 }

@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
-use serde_json::json;
 
 use super::kubeconfig::{self, Reach};
 use super::reload::duration;
@@ -90,17 +88,7 @@ impl Mint {
         Ok(match self.output {
             Form::Raw => minted.token.expose().to_owned(),
             Form::Json => {
-                let bound = self.bound_object_kind.map(|kind| {
-                    json!({"kind": format!("{kind:?}"), "apiVersion": "v1", "name": self.bound_object_name, "uid": self.bound_object_uid})
-                });
-                let ends = minted.claims.exp.and_then(|exp| Timestamp::from_second(exp).ok());
-                let value = json!({
-                    "kind": "TokenRequest",
-                    "apiVersion": "authentication.k8s.io/v1",
-                    "metadata": {"name": ask.service_account, "namespace": ask.namespace},
-                    "spec": {"audiences": minted.claims.aud, "expirationSeconds": minted.claims.lifetime(), "boundObjectRef": bound},
-                    "status": {"token": minted.token.expose(), "expirationTimestamp": ends},
-                });
+                let value = minted.as_answer(&ask, self.bound_object_uid.as_deref());
                 serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n"
             }
             Form::ExecCredential => {

@@ -38,6 +38,11 @@ pub fn json(value: &impl Serialize) -> Result<(), Exit> {
     data(&format!("{text}\n"))
 }
 
+/// Whether a person reads the data.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Says something to the person on stderr. Nobody is left to tell when that fails.
 pub fn talk(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -1,7 +1,5 @@
 //! How a command hands a token out.
 
-use std::io::IsTerminal;
-
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
@@ -37,5 +35,5 @@ impl ValueEnum for Form {
 /// Writes to stdout; a newline follows on a terminal only, since some readers send it along with the token.
 pub fn hand_out(text: &str) -> Result<(), Exit> {
     print::data(text)?;
-    if std::io::stdout().is_terminal() { print::data("\n") } else { Ok(()) }
+    if print::is_terminal() { print::data("\n") } else { Ok(()) }
 }

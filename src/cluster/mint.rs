@@ -34,6 +34,26 @@ pub struct Minted {
     pub warnings: Vec<String>,
 }
 
+impl Minted {
+    /// The TokenRequest as the API server answers it and kubectl prints it, for machines that read that.
+    /// It holds the token.
+    pub fn as_answer(&self, ask: &Ask, bound_uid: Option<&str>) -> serde_json::Value {
+        let bound = ask.bound_to.as_ref().map(|binding| {
+            let mut object = reference(binding);
+            object["uid"] = json!(bound_uid);
+            object
+        });
+        let ends = self.claims.exp.and_then(|exp| jiff::Timestamp::from_second(exp).ok());
+        json!({
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": ask.service_account, "namespace": ask.namespace},
+            "spec": {"audiences": self.claims.aud, "expirationSeconds": self.claims.lifetime(), "boundObjectRef": bound},
+            "status": {"token": self.token.expose(), "expirationTimestamp": ends},
+        })
+    }
+}
+
 /// Why no token was minted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -5,7 +5,6 @@
 pub mod claims;
 pub mod extract;
 pub mod mask;
-pub mod published;
 pub mod render;
 pub mod signature;
 pub mod wipe;
@@ -14,7 +13,6 @@ use zeroize::Zeroizing;
 
 pub use claims::{Claims, NotAToken};
 pub use extract::extract;
-pub use published::Published;
 pub use render::{Format, Payload, Surroundings, render};
 
 /// A bearer token. It can be read with [`Token::expose`] and in no other way: it has no `Debug`,

@@ -51,6 +51,8 @@ pub struct Kube {
     pub admin_kubeconfig: PathBuf,
     /// A user that may create `serviceaccounts/token` and nothing else.
     pub minter_kubeconfig: PathBuf,
+    /// Another one.
+    pub minter2_kubeconfig: PathBuf,
     /// The real kubectl.
     pub kubectl: PathBuf,
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
-use super::{Claims, Token, extract};
+use crate::token::{Claims, Token, extract};
 
 /// Largest file that is read, in bytes: a kubeconfig of a whole fleet is far below.
 pub const LARGEST: u64 = 4 << 20;
