@@ -64,6 +64,7 @@ impl Options {
     }
 }
 
+#[allow(clippy::disallowed_methods)] // before there is anything to wipe or to remove
 fn usage() -> ! {
     eprintln!("{USAGE}");
     std::process::exit(2)

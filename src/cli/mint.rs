@@ -88,7 +88,7 @@ impl Mint {
         Ok(match self.output {
             Form::Raw => minted.token.expose().to_owned(),
             Form::Json => {
-                let value = minted.as_answer(&ask, self.bound_object_uid.as_deref());
+                let value = minted.as_answer(ask, self.bound_object_uid.as_deref());
                 serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n"
             }
             Form::ExecCredential => {
