@@ -23,13 +23,14 @@ const MORE: &str = "
 fn g9_a_bad_reload_changes_nothing_and_says_where_and_why() {
     let mut host = Host::new(ONE);
     host.start();
+    until("it is delivered", 20, || host.records_of("rotated", "one").len() == 1);
     let before = (host.read("out/one"), host.records_of("rotated", "one").len());
     host.write_schedule(&format!("{ONE}{}", MORE.replace("serviceAccount", "serviceAcount")));
     let reload = host.run(&["reload"]);
     assert_eq!(reload.code, Some(2), "{reload:?}");
     assert!(reload.stderr.contains("schedule.yaml:13:5: error: ") && reload.stderr.contains("serviceAcount"), "{reload:?}");
     assert_eq!((host.read("out/one"), host.records_of("rotated", "one").len()), before);
-    assert_eq!(host.target("one")["state"], "fresh");
+    until("one is fresh", 20, || host.target("one")["state"] == "fresh");
     let status = host.run(&["status"]);
     assert_eq!(status.code, Some(1), "a refused schedule waits to be mended: {status:?}");
     assert_eq!(host.records().last().unwrap()["kind"], "reloadRefused");

@@ -6,6 +6,7 @@ pub mod embedded;
 pub mod mint;
 pub mod person;
 pub mod prove;
+mod refusal;
 pub mod upstream;
 
 use std::collections::BTreeMap;
