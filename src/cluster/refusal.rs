@@ -51,7 +51,7 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask
         429 => (MintFailureKind::Throttled, "429: the API server asks for less load".to_owned()),
         code if code >= 500 => (MintFailureKind::Unavailable, format!("{code}: the API server cannot serve now ({words})")),
         400..=499 => (MintFailureKind::Refused, format!("{}: {words}", status.as_u16())),
-        code => (MintFailureKind::BadAnswer, format!("{code}: no answer that an API server gives to TokenRequest")),
+        code => (MintFailureKind::BadAnswer, format!("{code}: no answer that an API server gives when it is asked for a token")),
     };
     MintFailure { kind, message, retry_after, audit_id: None }
 }
