@@ -27,6 +27,7 @@ mod lifetime;
 mod metrics;
 mod mint;
 mod proof;
+mod rbac;
 mod readme;
 mod records;
 mod reload;

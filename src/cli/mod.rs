@@ -13,6 +13,7 @@ mod logs;
 mod mint;
 mod once;
 mod print;
+mod rbac;
 mod records;
 mod rehearse;
 mod reload;
@@ -79,6 +80,7 @@ enum Command {
     Reload(reload::Reload),
     Mint(mint::Mint),
     Exec(exec::Exec),
+    Rbac(rbac::Rbac),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -178,6 +180,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Reload(command) => command.run(context).await,
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
+        Command::Rbac(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }

@@ -105,6 +105,11 @@ impl MintFailure {
     }
 }
 
+/// The right that minting for the account needs: the name is in the request's path, so `resourceNames` holds.
+pub fn right(ask: &Ask) -> super::rights::Right {
+    super::rights::Right::named(&ask.namespace, "", "serviceaccounts/token", &ask.service_account, &["create"])
+}
+
 /// Asks the API server for a token.
 ///
 /// # Errors

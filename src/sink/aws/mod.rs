@@ -27,6 +27,20 @@ pub struct AwsSpec {
     pub key: Option<String>,
 }
 
+/// What the credentials have to be allowed on a secret.
+pub const ACTIONS: &[&str] = &["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:CreateSecret"];
+
+/// What they have to be allowed on the key that encrypts it.
+pub const KEY_ACTIONS: &[&str] = &["kms:GenerateDataKey", "kms:Decrypt"];
+
+/// The ARN of a secret; AWS adds six characters of its own to a name.
+pub fn arn(spec: &AwsSpec, region: &str, account: &str) -> String {
+    if spec.secret_id.starts_with("arn:") {
+        return spec.secret_id.clone();
+    }
+    format!("arn:aws:secretsmanager:{region}:{account}:secret:{}-??????", spec.secret_id)
+}
+
 /// `awsSecretsManager` under `stores`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -41,6 +41,13 @@ fn key() -> String {
     "token".into()
 }
 
+/// What the store's login has to be allowed: paths with capabilities, for KV engines of that version (1 or 2). Its
+/// other fields are read and kept, so `read` is needed beside the writing.
+pub fn rights(spec: &VaultSpec, engine: u8) -> Vec<(String, &'static [&'static str])> {
+    let path = if engine == 1 { format!("{}/{}", spec.mount, spec.path) } else { format!("{}/data/{}", spec.mount, spec.path) };
+    vec![(path, &["create", "read", "update"])]
+}
+
 /// `vault` under `stores`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
