@@ -26,6 +26,7 @@ mod kills;
 mod lifetime;
 mod metrics;
 mod mint;
+mod plan;
 mod proof;
 mod rbac;
 mod readme;

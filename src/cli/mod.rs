@@ -12,6 +12,7 @@ mod kubeconfig;
 mod logs;
 mod mint;
 mod once;
+mod plan;
 mod print;
 mod rbac;
 mod records;
@@ -75,6 +76,7 @@ enum Command {
     Run(run::Run),
     Once(once::Once),
     Check(check::Check),
+    Plan(plan::Plan),
     Status(status::Status),
     Rotate(rotate::Rotate),
     Reload(reload::Reload),
@@ -175,6 +177,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Run(command) => command.run(context).await,
         Command::Once(command) => command.run(context).await,
         Command::Check(command) => command.run(context),
+        Command::Plan(command) => command.run(context),
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,

@@ -40,8 +40,8 @@ pub fn embedded_beside(records: &Path) -> PathBuf {
     records.parent().unwrap_or(records).join("embedded")
 }
 
-/// The machine id, which outlives renames of the host; its name where there is none.
-fn host() -> String {
+/// A stable name of this host: the machine id, which outlives renames of the host; its name where there is none.
+pub fn host() -> String {
     std::fs::read_to_string("/etc/machine-id")
         .map(|id| id.trim().to_owned())
         .ok()
