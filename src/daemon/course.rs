@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use super::rotation::Held;
 use super::start::Depth;
@@ -56,15 +55,18 @@ pub struct Course {
     pub tries: u32,
     /// Its token, while some place is owed it.
     pub held: Option<Arc<Held>>,
-    /// The attempt at owed places that is under way.
-    pub paying: Option<AbortHandle>,
+    /// Whether an attempt at owed places is under way.
+    pub paying: bool,
     /// A rotation that was asked for while another was under way.
     pub wanted: Option<Option<Actor>>,
-    /// Whether the rotation under way began after all waiters asked.
-    pub waiters: Vec<mpsc::UnboundedSender<Told>>,
+    /// Who waits for the end of its rotation.
+    pub waiters: Vec<Waiter>,
     /// Host problems of its places, for `status`.
     pub notes: Vec<String>,
 }
+
+/// Where somebody waits for the end of a rotation.
+pub type Waiter = mpsc::UnboundedSender<Told>;
 
 /// What a waiting person is told.
 #[derive(Debug, Clone)]
@@ -90,7 +92,7 @@ impl Course {
             failures: 0,
             tries: 0,
             held: None,
-            paying: None,
+            paying: false,
             wanted: None,
             waiters: Vec::new(),
             notes: Vec::new(),
@@ -136,5 +138,12 @@ impl Course {
         if let Some(at) = at {
             timers.insert((at, Arc::clone(name), Timer::Pay));
         }
+    }
+
+    /// Forgets all its times: its course ends.
+    pub fn rest(&mut self, name: &Arc<str>, timers: &mut Timers) {
+        self.arm(name, timers, None);
+        self.arm_pay(name, timers, None);
+        self.arm_look(name, timers, None);
     }
 }

@@ -17,6 +17,7 @@ pub mod start;
 pub mod status;
 pub mod step;
 pub mod systemd;
+pub mod timetable;
 pub mod touched;
 pub mod watch;
 pub mod wheel;

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clock;
+use super::timetable::World;
 use crate::cluster::{Cluster, Clusters};
 use crate::schedule::Plan;
 use crate::sink::Stores;
@@ -32,6 +34,16 @@ impl Scene {
     /// The cluster of a target; planning has checked that it is there.
     pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
+    }
+}
+
+impl World for Scene {
+    fn skew(&self, cluster: &str) -> Option<f64> {
+        self.cluster(cluster)?.upstream().skew()
+    }
+
+    fn share(&self) -> f64 {
+        clock::share()
     }
 }
 
