@@ -129,7 +129,8 @@ struct World {
 
 impl World {
     fn vault(&self, path: &str) -> Option<String> {
-        let request = format!("GET /v1/secret/data/{path} HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {}\r\nConnection: close\r\n\r\n", self.root);
+        let request =
+            format!("GET /v1/secret/data/{path} HTTP/1.1\r\nHost: x\r\nX-Vault-Token: {}\r\nConnection: close\r\n\r\n", self.root);
         text(&self.bao.ask(request.as_bytes()).unwrap(), |v| v["data"]["data"]["token"].as_str().map(str::to_owned))
     }
 
@@ -232,7 +233,12 @@ fn arranged(chosen: impl Fn(&'static str, &Kind) -> bool) -> (Host, Vec<Case>, u
         for target in &case.targets {
             let (from, place) = match case.what {
                 "mint" => (name.as_str(), String::new()),
-                "vault" => ("trial", format!(", {{vault: {{store: {name}, path: faults/{target}}}, fallback: [{{file: {{path: HERE/out/{target}.fallback}}}}]}}")),
+                "vault" => (
+                    "trial",
+                    format!(
+                        ", {{vault: {{store: {name}, path: faults/{target}}}, fallback: [{{file: {{path: HERE/out/{target}.fallback}}}}]}}"
+                    ),
+                ),
                 _ => ("trial", format!(", {{awsSecretsManager: {{store: {name}, secretId: faults/{target}}}}}")),
             };
             targets += &format!(
@@ -418,7 +424,9 @@ fn assert_told(host: &Host, case: &Case, since: &str) {
         let lines: Vec<Value> = host
             .records()
             .into_iter()
-            .filter(|l| l["target"] == **target && matches!(l["kind"].as_str(), Some("rotated" | "failed")) && l["time"].as_str().unwrap() >= since)
+            .filter(|l| {
+                l["target"] == **target && matches!(l["kind"].as_str(), Some("rotated" | "failed")) && l["time"].as_str().unwrap() >= since
+            })
             .collect();
         let first = lines.first().unwrap_or_else(|| panic!("{target}: no terminal record"));
         let (kind, error) = match case.what {
@@ -488,7 +496,8 @@ fn t6_g1_to_g10_every_kind_of_fault_at_the_mint_and_at_every_store() {
     let since = jiff::Timestamp::now().to_string();
     let faulty = Instant::now();
     let asked: Vec<&str> = names.iter().map(String::as_str).collect();
-    let asking = host.command(&[&["rotate"], &asked[..], &["--timeout", "100s"]].concat()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let asking =
+        host.command(&[&["rotate"], &asked[..], &["--timeout", "100s"]].concat()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     // G9: a refused schedule changes nothing, in the middle of it too.
     let schedule = std::fs::read_to_string(host.schedule()).unwrap();
     std::fs::write(host.schedule(), schedule.replace("duration: 30m", "duration: 30x")).unwrap();
@@ -569,7 +578,8 @@ fn t6_g1_to_g10_every_kind_of_fault_at_the_mint_and_at_every_store() {
     let changed = served.iter().filter(|(name, text)| host.read(&format!("out/{name}")) != **text).map(|(name, _)| name.as_str());
     let changed: Vec<&str> = changed.filter(|name| !name.contains("429-absurd")).collect();
     assert!(changed.is_empty(), "G5: minted anew after the start: {changed:?}");
-    let temporary = std::fs::read_dir(host.path("out")).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().ends_with(".tmp")).count();
+    let temporary =
+        std::fs::read_dir(host.path("out")).unwrap().flatten().filter(|e| e.file_name().to_string_lossy().ends_with(".tmp")).count();
     assert_eq!(temporary, 0, "G4");
     assert_records(&host, port, 2);
     let requests: usize = cases.iter().map(|c| c.proxy.seen().len()).sum();

@@ -430,7 +430,9 @@ fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
         Fault::Page => Answer::new(200, "text/html", b"<html>Welcome to the guest network</html>".to_vec()),
         Fault::Status(code, wish) => {
             let body = match shared.flavour {
-                Flavour::Kube => json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "said by the test", "code": code}),
+                Flavour::Kube => {
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "said by the test", "code": code})
+                }
                 Flavour::Vault => json!({"errors": ["said by the test"]}),
                 Flavour::Aws => json!({"__type": "SaidByTheTest", "message": "said by the test"}),
             };
@@ -465,7 +467,8 @@ fn read(stream: &mut impl Read) -> Option<Vec<u8>> {
         head.push(byte[0]);
     }
     let text = String::from_utf8(head).ok()?;
-    let value = |name: &str| text.lines().find_map(|l| l.split_once(':').filter(|(k, _)| k.eq_ignore_ascii_case(name))).map(|(_, v)| v.trim());
+    let value =
+        |name: &str| text.lines().find_map(|l| l.split_once(':').filter(|(k, _)| k.eq_ignore_ascii_case(name))).map(|(_, v)| v.trim());
     let mut body = vec![0; value("content-length").and_then(|v| v.parse().ok()).unwrap_or(0)];
     stream.read_exact(&mut body).ok()?;
     let kept = text.trim_end().split("\r\n").filter(|l| !l.to_lowercase().starts_with("connection:")).collect::<Vec<_>>().join("\r\n");
