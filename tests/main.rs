@@ -18,6 +18,7 @@ mod bad_days;
 mod bad_schedules;
 mod calls;
 mod exec;
+mod faults;
 mod file;
 mod get;
 mod history;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::Ask;
 use super::mint::{MintFailure, MintFailureKind};
+use super::{Ask, patience};
 
 /// A refusal as a `Status` object, or as much of one as there is: flow control answers in plain text,
 /// and a `?timeout` answer lacks kind and apiVersion.
@@ -56,14 +56,9 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask
     MintFailure { kind, message, retry_after, audit_id: None }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3); anything else is ignored.
+/// What `Retry-After` asks for; garbage is ignored.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = text(headers, "retry-after")?;
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    Some(Duration::from_secs(u64::try_from(at.as_second() - jiff::Timestamp::now().as_second()).unwrap_or(0)))
+    patience::wish(&text(headers, "retry-after")?, text(headers, "date").as_deref())
 }
 
 /// A header as text.

@@ -198,6 +198,7 @@ async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &S
     permit.end(match &result {
         Ok(_) => Verdict::Healthy,
         Err(failure) => match failure.kind {
+            FailureKind::Unavailable if failure.retry_after.is_some() => Verdict::Overloaded(failure.retry_after),
             FailureKind::Unavailable | FailureKind::BadAnswer => Verdict::Failed,
             FailureKind::Throttled => Verdict::Overloaded(failure.retry_after),
             _ => Verdict::Healthy,

@@ -1,6 +1,7 @@
 //! What tests stand on: the real servers and the real program.
 
 pub mod daemon;
+pub mod faults;
 pub mod servers;
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ impl Wheel {
         match ask {
             // A caller that went away needs no answer.
             Ask::Status(selector, reply) => drop(reply.send(self.view().status(&selector))),
-            Ask::Metrics(reply) => match self.counters.text(&self.view().status(&|_| true)) {
+            Ask::Metrics(reply) => match self.counters.text(&self.view().status(&|_| true), &self.scene) {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => tracing::error!(%error, "metrics cannot be put together"),
             },
