@@ -68,6 +68,14 @@ fn a_consumer_needs_neither_daemon_nor_a_good_schedule_once_there_were_some() {
     let mut host = Host::new(TWO_PLACES);
     host.start();
     assert_eq!(host.run(&["get", "ci"]).stdout, host.read("out/token"), "by the daemon");
+    // It tells places, all of them and in order, and no tokens.
+    let socket = host.path("control.sock");
+    let ask = |query: &str| {
+        tool(Command::new("curl").args(["-sS", "--unix-socket"]).arg(&socket).arg(format!("http://tokenferry/places{query}")))
+    };
+    let files = ["token", "token.env", "spare"].map(|name| host.path(&format!("out/{name}")));
+    assert_eq!(serde_json::from_str::<Value>(&ask("?target=ci")).unwrap(), serde_json::json!({"target": "ci", "files": files}));
+    assert!(ask("?target=nobody").contains("error") && ask("").contains("name one target"));
     // The index beside the records names the places: for everyone, and while the schedule is broken.
     let index = host.path("state/records-places.jsonl");
     assert_eq!(std::fs::metadata(&index).unwrap().permissions().mode() & 0o777, 0o644);
@@ -148,6 +156,94 @@ fn files_need_no_schedule_whatever_is_among_them() {
 }
 
 #[test]
+fn the_folder_that_a_kubelet_mounts_is_as_good_as_any() {
+    let host = Host::new("targets: []");
+    // As the kubelet lays it out: TOKEN -> ..data/TOKEN, ..data -> ..TIME.
+    let mounted = host.path("serviceaccount");
+    std::fs::create_dir_all(mounted.join("..2026_01_31")).unwrap();
+    std::fs::write(mounted.join("..2026_01_31/token"), forged(now(), now() + 600)).unwrap();
+    std::os::unix::fs::symlink("..2026_01_31", mounted.join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/token", mounted.join("token")).unwrap();
+    let older = host.write("older", &forged(now() - 60, now() + 6000));
+    let get = |files: &[&Path]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--schedule", "/nonexistent.yaml", "get", "--path"]).args(files);
+        finish(command, Duration::from_secs(10)).stdout
+    };
+    let token = mounted.join("token");
+    assert_eq!(get(&[&older, &token]), format!("{}\n", token.display()));
+    assert_eq!(get(&[&token, &older]), format!("{}\n", token.display()));
+    std::fs::write(mounted.join("..2026_01_31/token"), forged(now() - 700, now() - 100)).unwrap();
+    assert_eq!(get(&[&token, &older]), format!("{}\n", older.display()));
+}
+
+#[test]
+fn every_format_that_a_place_may_have_is_read() {
+    let formats = ["raw", "json", "execCredential", "{env: {name: KUBE_TOKEN}}"];
+    let target = |(number, format): (usize, &&str)| {
+        format!(
+            "- {{name: t-{number}, cluster: trial, serviceAccount: cicd/bot, duration: 1h, deliver: [{{file: {{path: HERE/out/{number}, format: {format}}}}}]}}\n"
+        )
+    };
+    let targets: String = formats.iter().enumerate().map(target).collect();
+    let host = Host::new(&format!("clusters: {{trial: {{embedded: {{}}}}}}\ntargets:\n{targets}"));
+    assert_eq!(host.run(&["once"]).code, Some(0));
+    for (number, format) in formats.iter().enumerate() {
+        let done = host.run(&["get", &format!("t-{number}")]);
+        assert!(host.read(&format!("out/{number}")).contains(&done.stdout) && done.stdout.starts_with("eyJ"), "{format}: {done:?}");
+    }
+}
+
+/// A schedule of so many targets, whose tokens stand in one file.
+fn fleet(count: usize, head: &str) -> Host {
+    let host = Host::new("targets: []");
+    host.write("out/token", &forged(now(), now() + 600));
+    let here = host.folder.path().display();
+    let mut text =
+        format!("version: 1\nrecords: {{directory: {here}/state/records}}\n{head}clusters: {{trial: {{embedded: {{}}}}}}\ntargets:\n");
+    for number in 0..count {
+        text += &format!(
+            "  - {{name: t-{number}, cluster: trial, serviceAccount: ns-{number}/bot, duration: 1h, deliver: [{{file: {{path: /run/tokenferry/fleet/{number}/token}}}}]}}\n"
+        );
+    }
+    std::fs::write(host.schedule(), text).unwrap();
+    host
+}
+
+#[test]
+fn among_a_hundred_thousand_targets_none_is_read_but_the_one() {
+    let count = 100_000;
+    let host = fleet(count, "");
+    let here = host.folder.path().display();
+    // As the daemon leaves it.
+    let mut names: Vec<(String, String)> = (0..count).map(|n| (format!("t-{n}"), format!("/run/tokenferry/fleet/{n}/token"))).collect();
+    names[77_777].1 = host.path("out/token").display().to_string();
+    names.sort();
+    let mut index = serde_json::json!({"version": 2, "schedule": host.schedule()}).to_string() + "\n";
+    for (name, file) in names {
+        index += &(format!("{{\"name\":\"{name}\",\"files\":[\"{file}\"]}}") + "\n");
+    }
+    std::fs::create_dir(host.path("state")).unwrap();
+    std::fs::write(host.path("state/records-places.jsonl"), index).unwrap();
+    let one = || {
+        let begun = Instant::now();
+        let done = host.run(&["get", "--path", "t-77777"]);
+        assert_eq!(done.stdout, format!("{here}/out/token\n"), "{done:?}");
+        begun.elapsed()
+    };
+    let least = (0..10).map(|_| one()).min().unwrap();
+    println!("get takes {least:?} among {count} targets as built for tests");
+    // Planning so many takes many seconds in this build.
+    assert!(least < Duration::from_millis(1500), "{least:?}");
+    // A call that only needs the socket plans nothing either.
+    let begun = Instant::now();
+    let done = host.run(&["reload"]);
+    assert_eq!(done.code, Some(3), "{done:?}");
+    println!("a reload that finds nobody takes {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+}
+
+#[test]
 fn a_file_of_another_user_is_not_readable_and_said_to_be() {
     use std::os::unix::process::CommandExt;
     if !rustix::process::geteuid().is_root() {
@@ -203,7 +299,15 @@ fn kubectl_takes_it_as_its_credential_plugin() {
         }}}],
     });
     let path = host.write("kubeconfig", &config.to_string());
-    let said = tool(Command::new(&kube.kubectl).arg("--kubeconfig").arg(&path).args(["auth", "whoami", "-o", "json"]));
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(said["status"]["userInfo"]["username"], "system:serviceaccount:cicd:cicd-deployer");
+    let asked = || {
+        let said = tool(Command::new(&kube.kubectl).arg("--kubeconfig").arg(&path).args(["auth", "whoami", "-o", "json"]));
+        let user = &serde_json::from_str::<Value>(&said).unwrap()["status"]["userInfo"];
+        assert_eq!(user["username"], "system:serviceaccount:cicd:cicd-deployer");
+        user["extra"]["authentication.kubernetes.io/credential-id"][0].as_str().unwrap().to_owned()
+    };
+    let before = asked();
+    assert_eq!(host.run(&["once", "--force"]).code, Some(0));
+    let after = asked();
+    let jti = host.json(&["inspect", host.path("out/token").to_str().unwrap()])["jti"].as_str().unwrap().to_owned();
+    assert_eq!((before != after, after), (true, format!("JTI={jti}")));
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Context, Exit};
+use crate::daemon::named::Named;
 use crate::daemon::{files, read};
 
 /// The file places of a target, each before what stands in for it: as the daemon says, else the index beside
@@ -12,9 +13,10 @@ pub fn files(context: &Context, name: &str) -> Result<Vec<PathBuf>, Exit> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b)) {
         return Err(Exit::usage(format!("`{name}` is no name of a target; a file is written with a slash, such as ./{name}")));
     }
-    let socket = read::path_in_broken(&schedule, "control", "socket").unwrap_or_else(|| context.places.socket.clone());
-    let records = || read::path_in_broken(&schedule, "records", "directory").unwrap_or_else(|| context.places.records.clone());
-    if let Some(found) = files::asked(&socket, name).or_else(|| files::kept(&records(), &schedule, name)) {
+    let Named { socket, records } = Named::by(&schedule);
+    let socket = socket.as_ref().unwrap_or(&context.places.socket);
+    let records = records.as_ref().unwrap_or(&context.places.records);
+    if let Some(found) = files::asked(socket, name).or_else(|| files::kept(records, &schedule, name)) {
         return Ok(found);
     }
     let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;

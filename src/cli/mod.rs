@@ -21,6 +21,7 @@ mod reload;
 mod rotate;
 mod run;
 mod status;
+mod tell;
 mod token;
 mod verify;
 
@@ -32,8 +33,8 @@ use clap::{Parser, Subcommand};
 
 pub use error::Exit;
 
+use crate::daemon::named::Named;
 use crate::daemon::places::Places;
-use crate::daemon::read;
 
 /// Carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need them.
 ///
@@ -123,12 +124,7 @@ impl Context {
 
     /// The control socket: the schedule's, where it can be read and names one, else the default place.
     fn socket(&self) -> PathBuf {
-        let schedule = self.schedule(None);
-        let named = match read::read(&schedule) {
-            Ok(accepted) => accepted.plan.socket,
-            Err(_) => read::path_in_broken(&schedule, "control", "socket"),
-        };
-        named.unwrap_or_else(|| self.places.socket.clone())
+        Named::by(&self.schedule(None)).socket.unwrap_or_else(|| self.places.socket.clone())
     }
 }
 

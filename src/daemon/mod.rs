@@ -9,6 +9,7 @@ pub mod cron;
 pub mod files;
 pub mod listen;
 pub mod metrics;
+pub mod named;
 pub mod places;
 pub mod read;
 pub mod rotation;

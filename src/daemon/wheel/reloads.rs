@@ -30,6 +30,17 @@ impl Wheel {
                 let _ = reply.send(self.event(|table, _| table.ask(&selector, &actor, &waiter)).await);
             }
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
+            Ask::Places(name, reply) => drop(reply.send(self.scene.plan.target(&name).map(|target| files::of(target)))),
+            Ask::Report(mut line, reply) => {
+                if let Some(target) = line.target.as_ref().and_then(|name| self.scene.plan.target(name)) {
+                    line.labels.clone_from(&target.labels);
+                }
+                let actor = line.actor.as_ref().map(|a| a.user.clone().unwrap_or_else(|| a.uid.to_string())).unwrap_or_default();
+                tracing::info!(kind = ?line.kind, account = line.service_account, jti = line.jti, actor, "a person took a token");
+                self.record(*line).await;
+                // A caller that went away needs no answer.
+                let _ = reply.send(());
+            }
             Ask::Stop => {}
         }
     }
