@@ -1,8 +1,8 @@
 //! What tests stand on: the real servers and the real program.
 
 pub mod daemon;
-pub mod faults;
 pub mod disks;
+pub mod faults;
 pub mod mute;
 pub mod reader;
 pub mod servers;
