@@ -226,7 +226,7 @@ struct Shared {
     flavour: Flavour,
     fault: Mutex<(Fault, bool)>,
     seen: Mutex<Vec<Seen>>,
-    connections: Mutex<u64>,
+    credentials: Mutex<std::collections::BTreeSet<String>>,
     held: Mutex<Vec<Vec<u8>>>,
     over: AtomicBool,
 }
@@ -247,7 +247,7 @@ impl Proxy {
             flavour,
             fault: Mutex::new((Fault::None, false)),
             seen: Mutex::default(),
-            connections: Mutex::default(),
+            credentials: Mutex::default(),
             held: Mutex::default(),
             over: AtomicBool::new(false),
         };
@@ -273,9 +273,9 @@ impl Proxy {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// How many connections it took.
-    pub fn connections(&self) -> u64 {
-        *self.shared.connections.lock().unwrap()
+    /// Credentials that came by: Vault tokens of requests.
+    pub fn credentials(&self) -> Vec<String> {
+        self.shared.credentials.lock().unwrap().iter().cloned().collect()
     }
 
     /// How many writes are kept back.
@@ -348,7 +348,6 @@ fn listen(shared: &Arc<Shared>, first: TcpListener) {
         if rustix::event::poll(&mut ready, Some(&tick)).is_ok_and(|n| n > 0)
             && let Ok((stream, _)) = socket.accept()
         {
-            *shared.connections.lock().unwrap() += 1;
             let shared = Arc::clone(shared);
             std::thread::spawn(move || serve(&shared, stream));
         }
@@ -387,6 +386,9 @@ fn serve(shared: &Shared, tcp: TcpStream) {
     let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), tcp);
     let Some(request) = read(&mut stream) else { return };
     let (at, write) = (Instant::now(), is_write(&request, shared.flavour));
+    let head = String::from_utf8_lossy(&request);
+    let tokens = head.lines().filter_map(|l| l.split_once(':')).filter(|(k, _)| k.eq_ignore_ascii_case("x-vault-token"));
+    shared.credentials.lock().unwrap().extend(tokens.map(|(_, v)| v.trim().to_owned()).filter(|v| !v.is_empty()));
     shared.seen.lock().unwrap().push(Seen { at, write, fault: fault.clone() });
     if fault == Fault::HoldWrites && write {
         shared.held.lock().unwrap().push(request);
