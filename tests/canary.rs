@@ -178,9 +178,9 @@ stores:
 defaults: {{duration: 10m, cluster: prod, serviceAccount: cicd/builder}}
 targets:
   - {{name: raw, deliver: [{{file: {{path: HERE/out/raw}}}}]}}
-  - {{name: json, deliver: [{{file: {{path: HERE/out/json}}, format: json}}]}}
-  - {{name: credential, deliver: [{{file: {{path: HERE/out/credential}}, format: execCredential}}]}}
-  - {{name: env, deliver: [{{file: {{path: HERE/out/env}}, format: {{env: {{name: KUBE_TOKEN}}}}}}]}}
+  - {{name: json, deliver: [{{file: {{path: HERE/out/json, format: json}}}}]}}
+  - {{name: credential, deliver: [{{file: {{path: HERE/out/credential, format: execCredential}}}}]}}
+  - {{name: env, deliver: [{{file: {{path: HERE/out/env, format: {{env: {{name: KUBE_TOKEN}}}}}}}}]}}
   - {{name: vault, deliver: [{{file: {{path: HERE/out/vault}}}}, {{vault: {{store: vault, path: canary/vault}}}}]}}
   - {{name: aws, deliver: [{{file: {{path: HERE/out/aws}}}}, {{awsSecretsManager: {{store: aws, secretId: canary/aws}}}}]}}
   - {{name: fallback, deliver: [{{vault: {{store: dead, path: canary/fallback}}, fallback: [{{file: {{path: HERE/out/fallback}}}}]}}]}}
@@ -309,6 +309,8 @@ fn t12_g8_no_token_is_found_anywhere_that_it_was_not_delivered_to() {
         status["targets"].as_array().unwrap().iter().map(|t| (text(&t["name"]), text(&t["state"]))).collect()
     };
     until("all that can be served is served", 120, || {
+        let ended = scene.daemon.try_wait().unwrap();
+        assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", scene.host.log());
         let now = states(&scene);
         ["raw", "json", "credential", "env", "vault", "aws", "local"].iter().all(|t| now.get(*t).is_some_and(|s| s == "fresh"))
             && FILES.iter().all(|f| scene.host.path(&format!("out/{f}")).exists())
@@ -397,7 +399,7 @@ fn t12_g8_nobody_of_the_same_user_reads_the_daemons_memory() {
         return not_run("needs root, to become somebody else");
     }
     let host = Host::new(
-        "clusters: {trial: {embedded: {}}}\ntargets: [{name: one, cluster: trial, serviceAccount: ci/one, deliver: [{file: {path: HERE/out/one}}]}]\n",
+        "clusters: {trial: {embedded: {}}}\ntargets: [{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, deliver: [{file: {path: HERE/out/one}}]}]\n",
     );
     tool(Command::new("chown").args(["-R", &SOMEBODY.to_string()]).arg(host.folder.path()));
     let as_somebody = |mut command: Command| {

@@ -15,7 +15,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Host, tool};
-use crate::support::faults::{Answer, Fault, Flavour, Proxy, Real, certificates, http_date};
+use crate::support::faults::{Answer, Fault, Flavour, Proxy, Real, certificates};
 use crate::support::servers::{cluster, servers};
 use crate::support::until;
 
@@ -29,7 +29,7 @@ struct Kind {
 }
 
 /// What a server is told that asks for patience, in seconds.
-const PATIENCE: u64 = 4;
+const PATIENCE: u64 = 6;
 
 fn kinds() -> Vec<Kind> {
     let kind = |name, fault, mint, vault, aws| Kind { name, fault, mint, vault, aws };
@@ -55,7 +55,7 @@ fn kinds() -> Vec<Kind> {
         kind("409", status(409), "409: ", "(HTTP 409)", "(HTTP 409"),
         kind("422", status(422), "422: ", "(HTTP 422)", "(HTTP 422"),
         kind("429-seconds", patience(&PATIENCE.to_string()), less, wait, patient),
-        kind("429-date", patience("DATE"), less, wait, patient),
+        kind("429-date", Fault::Status(429, Some(format!("date in {PATIENCE}"))), less, wait, patient),
         kind("429-negative", patience("-7"), less, wait, patient),
         kind("429-garbage", patience("soon, I hope"), less, wait, patient),
         kind("429-absurd", patience("99999999999"), less, wait, patient),
@@ -105,13 +105,7 @@ impl Case {
     }
 
     fn begin(&self) {
-        self.proxy.set(match &self.kind.fault {
-            // Counted from the answer on, and half a second is cut off: one second more than the wish.
-            Fault::Status(code, Some(wish)) if wish == "DATE" => {
-                Fault::Status(*code, Some(http_date(i64::try_from(PATIENCE).unwrap() + 1)))
-            }
-            fault => fault.clone(),
-        });
+        self.proxy.set(self.kind.fault.clone());
     }
 }
 
@@ -483,7 +477,7 @@ fn impatient(case: &Case, seconds: u64) -> Vec<String> {
         return bad;
     }
     // The first answers may cross requests that are on their way: those of both targets at once.
-    let settled = seen[0].at + Duration::from_secs(1);
+    let settled = seen[0].at + Duration::from_millis(2_500);
     let paused = seen[0].at + wish - Duration::from_millis(300);
     let broken = seen.iter().filter(|s| s.at > settled && s.at < paused).count();
     if broken > 0 {

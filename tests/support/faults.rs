@@ -33,13 +33,14 @@ pub enum Fault {
     Trickle,
     /// Half of the real answer's body, well framed.
     Truncated,
-    /// An answer of many megabytes.
+    /// An answer of 3 MiB.
     Huge,
     /// JSON that means something else.
     WrongJson,
     /// The page of a web proxy, 200.
     Page,
-    /// A refusal in the server's own form, with `Retry-After` where given.
+    /// A refusal in the server's own form, with `Retry-After` where given; `date in N` stands for the HTTP date that
+    /// is N seconds ahead.
     Status(u16, Option<String>),
     /// A certificate of the right CA that has ended.
     Expired,
@@ -427,7 +428,7 @@ fn serve(shared: &Shared, tcp: TcpStream) {
 fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
     let json = if shared.flavour == Flavour::Aws { "application/x-amz-json-1.1" } else { "application/json" };
     Some(match fault {
-        Fault::Huge => Answer::new(200, json, format!("{{\"data\":\"{}\"}}", "y".repeat(24 << 20)).into_bytes()),
+        Fault::Huge => Answer::new(200, json, format!("{{\"data\":\"{}\"}}", "y".repeat(3 << 20)).into_bytes()),
         Fault::WrongJson => Answer::new(200, json, br#"{"status":{},"lease":[1,2,3]}"#.to_vec()),
         Fault::Page => Answer::new(200, "text/html", b"<html>Welcome to the guest network</html>".to_vec()),
         Fault::Status(code, wish) => {
@@ -439,7 +440,9 @@ fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
                 Flavour::Aws => json!({"__type": "SaidByTheTest", "message": "said by the test"}),
             };
             let mut answer = Answer::new(*code, json, body.to_string().into_bytes());
-            answer.headers.extend(wish.clone().map(|wish| ("retry-after".into(), wish)));
+            let dated = |wish: &str| wish.strip_prefix("date in ").map(|seconds| http_date(seconds.parse().unwrap()));
+            let wish = wish.as_ref().map(|wish| dated(wish).unwrap_or_else(|| wish.clone()));
+            answer.headers.extend(wish.map(|wish| ("retry-after".into(), wish)));
             answer.headers.push(("date".into(), http_date(0)));
             answer
         }
@@ -453,7 +456,7 @@ fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
 }
 
 /// The time in that many seconds as HTTP has it.
-pub fn http_date(seconds: i64) -> String {
+fn http_date(seconds: i64) -> String {
     let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
     jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap()
 }
