@@ -47,10 +47,16 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask
             let (what, name) = said.details.map_or(("serviceaccounts".into(), account.clone()), |d| (d.kind, d.name));
             (MintFailureKind::Refused, format!("404: {what} `{name}` does not exist; make it, or mend the target"))
         }
-        409 => (MintFailureKind::Refused, format!("409: the account or the bound object was made anew meanwhile ({words})")),
+        409 => (
+            MintFailureKind::Refused,
+            format!("409: {account}, or what its token is bound to, was made anew meanwhile; it is tried again ({words})"),
+        ),
         429 => (MintFailureKind::Throttled, "429: the API server asks for less load".to_owned()),
         code if code >= 500 => (MintFailureKind::Unavailable, format!("{code}: the API server cannot serve now ({words})")),
-        400..=499 => (MintFailureKind::Refused, format!("{}: {words}", status.as_u16())),
+        400..=499 => {
+            let code = status.as_u16();
+            (MintFailureKind::Refused, format!("{code}: the API server gives no such token for {account}; mend the target ({words})"))
+        }
         code => (MintFailureKind::BadAnswer, format!("{code}: no answer that an API server gives when it is asked for a token")),
     };
     MintFailure { kind, message, retry_after, audit_id: None }

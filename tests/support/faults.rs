@@ -33,13 +33,14 @@ pub enum Fault {
     Trickle,
     /// Half of the real answer's body, well framed.
     Truncated,
-    /// An answer of many megabytes.
+    /// An answer of 3 MiB.
     Huge,
     /// JSON that means something else.
     WrongJson,
     /// The page of a web proxy, 200.
     Page,
-    /// A refusal in the server's own form, with `Retry-After` where given.
+    /// A refusal in the server's own form, with `Retry-After` where given; `date in N` stands for the HTTP date that
+    /// is N seconds ahead.
     Status(u16, Option<String>),
     /// A certificate of the right CA that has ended.
     Expired,
@@ -226,7 +227,7 @@ struct Shared {
     flavour: Flavour,
     fault: Mutex<(Fault, bool)>,
     seen: Mutex<Vec<Seen>>,
-    connections: Mutex<u64>,
+    credentials: Mutex<std::collections::BTreeSet<String>>,
     held: Mutex<Vec<Vec<u8>>>,
     over: AtomicBool,
 }
@@ -247,7 +248,7 @@ impl Proxy {
             flavour,
             fault: Mutex::new((Fault::None, false)),
             seen: Mutex::default(),
-            connections: Mutex::default(),
+            credentials: Mutex::default(),
             held: Mutex::default(),
             over: AtomicBool::new(false),
         };
@@ -273,9 +274,9 @@ impl Proxy {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// How many connections it took.
-    pub fn connections(&self) -> u64 {
-        *self.shared.connections.lock().unwrap()
+    /// Credentials that came by: Vault tokens of requests.
+    pub fn credentials(&self) -> Vec<String> {
+        self.shared.credentials.lock().unwrap().iter().cloned().collect()
     }
 
     /// How many writes are kept back.
@@ -348,7 +349,6 @@ fn listen(shared: &Arc<Shared>, first: TcpListener) {
         if rustix::event::poll(&mut ready, Some(&tick)).is_ok_and(|n| n > 0)
             && let Ok((stream, _)) = socket.accept()
         {
-            *shared.connections.lock().unwrap() += 1;
             let shared = Arc::clone(shared);
             std::thread::spawn(move || serve(&shared, stream));
         }
@@ -387,6 +387,9 @@ fn serve(shared: &Shared, tcp: TcpStream) {
     let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(config)).unwrap(), tcp);
     let Some(request) = read(&mut stream) else { return };
     let (at, write) = (Instant::now(), is_write(&request, shared.flavour));
+    let head = String::from_utf8_lossy(&request);
+    let tokens = head.lines().filter_map(|l| l.split_once(':')).filter(|(k, _)| k.eq_ignore_ascii_case("x-vault-token"));
+    shared.credentials.lock().unwrap().extend(tokens.map(|(_, v)| v.trim().to_owned()).filter(|v| !v.is_empty()));
     shared.seen.lock().unwrap().push(Seen { at, write, fault: fault.clone() });
     if fault == Fault::HoldWrites && write {
         shared.held.lock().unwrap().push(request);
@@ -425,7 +428,7 @@ fn serve(shared: &Shared, tcp: TcpStream) {
 fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
     let json = if shared.flavour == Flavour::Aws { "application/x-amz-json-1.1" } else { "application/json" };
     Some(match fault {
-        Fault::Huge => Answer::new(200, json, format!("{{\"data\":\"{}\"}}", "y".repeat(24 << 20)).into_bytes()),
+        Fault::Huge => Answer::new(200, json, format!("{{\"data\":\"{}\"}}", "y".repeat(3 << 20)).into_bytes()),
         Fault::WrongJson => Answer::new(200, json, br#"{"status":{},"lease":[1,2,3]}"#.to_vec()),
         Fault::Page => Answer::new(200, "text/html", b"<html>Welcome to the guest network</html>".to_vec()),
         Fault::Status(code, wish) => {
@@ -437,7 +440,9 @@ fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
                 Flavour::Aws => json!({"__type": "SaidByTheTest", "message": "said by the test"}),
             };
             let mut answer = Answer::new(*code, json, body.to_string().into_bytes());
-            answer.headers.extend(wish.clone().map(|wish| ("retry-after".into(), wish)));
+            let dated = |wish: &str| wish.strip_prefix("date in ").map(|seconds| http_date(seconds.parse().unwrap()));
+            let wish = wish.as_ref().map(|wish| dated(wish).unwrap_or_else(|| wish.clone()));
+            answer.headers.extend(wish.map(|wish| ("retry-after".into(), wish)));
             answer.headers.push(("date".into(), http_date(0)));
             answer
         }
@@ -451,7 +456,7 @@ fn answer(shared: &Shared, fault: &Fault, request: &[u8]) -> Option<Answer> {
 }
 
 /// The time in that many seconds as HTTP has it.
-pub fn http_date(seconds: i64) -> String {
+fn http_date(seconds: i64) -> String {
     let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
     jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap()
 }
