@@ -115,15 +115,19 @@ fn a_daemon_that_hangs_holds_no_consumer_up() {
 fn it_is_fast_enough_to_be_called_for_each_request() {
     let host = Host::new(TWO_PLACES);
     assert_eq!(host.run(&["once"]).code, Some(0));
-    let one = || {
+    let one = |arguments: &[&str]| {
         let begun = Instant::now();
-        assert!(host.command(&["get", "ci"]).output().unwrap().status.success());
+        assert!(host.command(arguments).output().unwrap().status.success());
         begun.elapsed()
     };
-    // The least of many: the others share the machine with other tests.
-    let least = (0..30).map(|_| one()).min().unwrap();
-    println!("get takes {least:?} as built for tests");
-    assert!(least < Duration::from_millis(50), "{least:?}");
+    // The least of many, beside that of a call that does nothing: others share the machine.
+    let (mut least, mut nothing) = (Duration::MAX, Duration::MAX);
+    for _ in 0..30 {
+        nothing = nothing.min(one(&["--version"]));
+        least = least.min(one(&["get", "ci"]));
+    }
+    println!("get takes {least:?} as built for tests, {nothing:?} of it to start a process");
+    assert!(least < nothing * 3 + Duration::from_millis(20), "{least:?}, and a call that does nothing {nothing:?}");
 }
 
 #[test]
@@ -194,53 +198,70 @@ fn every_format_that_a_place_may_have_is_read() {
     }
 }
 
-/// A schedule of so many targets, whose tokens stand in one file.
-fn fleet(count: usize, head: &str) -> Host {
+/// A large schedule that names no place of the daemon's, with the index of it that a daemon leaves, both as a
+/// user of the host sees them.
+fn fleet(count: usize) -> Host {
+    use std::os::unix::fs::MetadataExt;
     let host = Host::new("targets: []");
-    host.write("out/token", &forged(now(), now() + 600));
-    let here = host.folder.path().display();
-    let mut text =
-        format!("version: 1\nrecords: {{directory: {here}/state/records}}\n{head}clusters: {{trial: {{embedded: {{}}}}}}\ntargets:\n");
+    std::fs::write(host.path("out/token"), forged(now(), now() + 600)).unwrap();
+    let mut text = "version: 1\nclusters: {trial: {embedded: {}}}\ntargets:\n".to_owned();
+    let mut names = Vec::new();
     for number in 0..count {
+        let file = format!("/run/tokenferry/fleet/{number}/token");
         text += &format!(
-            "  - {{name: t-{number}, cluster: trial, serviceAccount: ns-{number}/bot, duration: 1h, deliver: [{{file: {{path: /run/tokenferry/fleet/{number}/token}}}}]}}\n"
+            "  - name: t-{number}\n    cluster: trial\n    serviceAccount: ns-{number}/bot\n    duration: 1h\n    deliver:\n      - file: {{path: {file}}}\n"
         );
+        names.push((format!("t-{number}"), file));
     }
     std::fs::write(host.schedule(), text).unwrap();
+    names[count * 7 / 9].1 = host.path("out/token").display().to_string();
+    names.sort();
+    let meta = std::fs::metadata(host.schedule()).unwrap();
+    let stamp = serde_json::json!({"bytes": meta.len(), "seconds": meta.mtime(), "nanoseconds": meta.mtime_nsec()});
+    let mut index = serde_json::json!({"version": 2, "schedule": host.schedule(), "stamp": stamp, "socket": null}).to_string() + "\n";
+    for (name, file) in names {
+        index += &(format!("{{\"name\":\"{name}\",\"files\":[\"{file}\"]}}") + "\n");
+    }
+    std::fs::create_dir_all(host.path("xdg/tokenferry")).unwrap();
+    std::fs::write(host.path("xdg/tokenferry/records-places.jsonl"), index).unwrap();
+    std::fs::set_permissions(host.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     host
 }
 
 #[test]
 fn among_a_hundred_thousand_targets_none_is_read_but_the_one() {
-    let count = 100_000;
-    let host = fleet(count, "");
-    let here = host.folder.path().display();
-    // As the daemon leaves it.
-    let mut names: Vec<(String, String)> = (0..count).map(|n| (format!("t-{n}"), format!("/run/tokenferry/fleet/{n}/token"))).collect();
-    names[77_777].1 = host.path("out/token").display().to_string();
-    names.sort();
-    let mut index = serde_json::json!({"version": 2, "schedule": host.schedule()}).to_string() + "\n";
-    for (name, file) in names {
-        index += &(format!("{{\"name\":\"{name}\",\"files\":[\"{file}\"]}}") + "\n");
-    }
-    std::fs::create_dir(host.path("state")).unwrap();
-    std::fs::write(host.path("state/records-places.jsonl"), index).unwrap();
-    let one = || {
+    use std::os::unix::process::CommandExt;
+    let host = fleet(100_000);
+    let one = |arguments: &[&str], code: i32| {
+        let mut command = host.command(arguments);
+        command.env("XDG_STATE_HOME", host.path("xdg")).env("XDG_RUNTIME_DIR", host.path("xdg")).current_dir("/");
+        if rustix::process::geteuid().is_root() {
+            // The default places of root are the system's, not a test's to write to.
+            command.uid(65_534).gid(65_534);
+        }
         let begun = Instant::now();
-        let done = host.run(&["get", "--path", "t-77777"]);
-        assert_eq!(done.stdout, format!("{here}/out/token\n"), "{done:?}");
-        begun.elapsed()
+        let done = finish(command, Duration::from_secs(60));
+        assert_eq!(done.code, Some(code), "{arguments:?}: {done:?}");
+        (begun.elapsed(), done.stdout)
     };
-    let least = (0..10).map(|_| one()).min().unwrap();
-    println!("get takes {least:?} among {count} targets as built for tests");
-    // Planning so many takes many seconds in this build.
-    assert!(least < Duration::from_millis(1500), "{least:?}");
-    // A call that only needs the socket plans nothing either.
-    let begun = Instant::now();
-    let done = host.run(&["reload"]);
-    assert_eq!(done.code, Some(3), "{done:?}");
-    println!("a reload that finds nobody takes {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    let get = ["get", "--path", "t-77777"];
+    let found = format!("{}\n", host.path("out/token").display());
+    let (mut least, mut nothing) = (Duration::MAX, Duration::MAX);
+    for _ in 0..20 {
+        nothing = nothing.min(one(&["--version"], 0).0);
+        let (took, place) = one(&get, 0);
+        assert_eq!(place, found);
+        least = least.min(took);
+    }
+    println!("get takes {least:?} among 100,000 targets as built for tests, {nothing:?} of it to start a process");
+    assert!(least < nothing * 3 + Duration::from_millis(20), "{least:?}, and a call that does nothing {nothing:?}");
+    // Written since, the schedule is looked through for the places of the daemon, and still not planned.
+    let text = host.read("schedule.yaml") + "# changed\n  broken: [\n";
+    std::fs::write(host.schedule(), text).unwrap();
+    let (looked, place) = one(&get, 0);
+    assert_eq!(place, found);
+    let (called, _) = one(&["reload"], 3);
+    println!("with a schedule that was changed {looked:?}, and a reload that finds nobody {called:?}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::{Context, Exit};
-use crate::daemon::named::Named;
 use crate::daemon::{files, read};
 
 /// The file places of a target, each before what stands in for it: as the daemon says, else the index beside
@@ -13,10 +12,8 @@ pub fn files(context: &Context, name: &str) -> Result<Vec<PathBuf>, Exit> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b)) {
         return Err(Exit::usage(format!("`{name}` is no name of a target; a file is written with a slash, such as ./{name}")));
     }
-    let Named { socket, records } = Named::by(&schedule);
-    let socket = socket.as_ref().unwrap_or(&context.places.socket);
-    let records = records.as_ref().unwrap_or(&context.places.records);
-    if let Some(found) = files::asked(socket, name).or_else(|| files::kept(records, &schedule, name)) {
+    let (socket, index) = context.daemon();
+    if let Some(found) = files::asked(&socket, name).or_else(|| index?.files(name)) {
         return Ok(found);
     }
     let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;

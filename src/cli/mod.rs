@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand};
 
 pub use error::Exit;
 
+use crate::daemon::files::Index;
 use crate::daemon::named::Named;
 use crate::daemon::places::Places;
 
@@ -124,7 +125,19 @@ impl Context {
 
     /// The control socket: the schedule's, where it can be read and names one, else the default place.
     fn socket(&self) -> PathBuf {
-        Named::by(&self.schedule(None)).socket.unwrap_or_else(|| self.places.socket.clone())
+        self.daemon().0
+    }
+
+    /// Where to ask a daemon, and the index that one left. Nothing is planned, and where the index stands at its
+    /// default place and the schedule was not written since, the schedule is not even opened.
+    fn daemon(&self) -> (PathBuf, Option<Index>) {
+        let schedule = self.schedule(None);
+        let or_default = |socket: Option<PathBuf>| socket.unwrap_or_else(|| self.places.socket.clone());
+        if let Some(index) = Index::open(&self.places.records, &schedule).filter(Index::is_current) {
+            return (or_default(index.socket().map(Into::into)), Some(index));
+        }
+        let Named { socket, records } = Named::by(&schedule);
+        (or_default(socket), Index::open(records.as_ref().unwrap_or(&self.places.records), &schedule))
     }
 }
 

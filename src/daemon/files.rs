@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,9 +36,29 @@ pub fn of(target: &Target) -> Vec<PathBuf> {
 
 /// The first line of an index.
 #[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Head {
     version: u32,
     schedule: PathBuf,
+    /// The schedule file as it was when it was accepted.
+    stamp: Option<Stamp>,
+    /// The control socket, where the schedule names one.
+    socket: Option<PathBuf>,
+}
+
+/// Tells a file from one that was written later.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    bytes: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some(Self { bytes: meta.len(), seconds: meta.mtime(), nanoseconds: meta.mtime_nsec() })
+    }
 }
 
 /// One line for each target, sorted by name, so that a few reads find one among 100,000.
@@ -63,7 +83,8 @@ pub fn keep(records: &Path, plan: &Plan) {
 }
 
 fn write(place: &Path, plan: &Plan) -> io::Result<()> {
-    let mut text = serde_json::to_vec(&Head { version: VERSION, schedule: plan.path.clone() })?;
+    let head = Head { version: VERSION, schedule: plan.path.clone(), stamp: Stamp::of(&plan.path), socket: plan.socket.clone() };
+    let mut text = serde_json::to_vec(&head)?;
     text.push(b'\n');
     let mut targets: Vec<&Target> = plan.targets.iter().map(AsRef::as_ref).collect();
     targets.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -86,16 +107,38 @@ fn write(place: &Path, plan: &Plan) -> io::Result<()> {
     std::fs::rename(&temporary, place)
 }
 
-/// The files of a target by the index beside the records, where it is of that schedule and has the target.
-pub fn kept(records: &Path, schedule: &Path, name: &str) -> Option<Vec<PathBuf>> {
-    let file = File::open(index(records)).ok()?;
-    let head = line_at(&file, 0)?;
-    let begin = head.len() as u64 + 1;
-    let head: Head = serde_json::from_slice(&head).ok()?;
-    if head.version != VERSION || head.schedule != std::path::absolute(schedule).ok()? {
-        return None;
+/// The index that a daemon left.
+pub struct Index {
+    file: File,
+    head: Head,
+    /// Where the first target stands.
+    begin: u64,
+}
+
+impl Index {
+    /// The one beside that records folder, where there is one of that schedule.
+    pub fn open(records: &Path, schedule: &Path) -> Option<Self> {
+        let file = File::open(index(records)).ok()?;
+        let line = line_at(&file, 0)?;
+        let head: Head = serde_json::from_slice(&line).ok()?;
+        let ours = head.version == VERSION && head.schedule == std::path::absolute(schedule).ok()?;
+        ours.then_some(Self { file, head, begin: line.len() as u64 + 1 })
     }
-    search(&file, begin, file.metadata().ok()?.len(), name)
+
+    /// Whether the schedule file is still the one that was accepted, so that nothing has to be looked up in it.
+    pub fn is_current(&self) -> bool {
+        self.head.stamp.is_some() && self.head.stamp == Stamp::of(&self.head.schedule)
+    }
+
+    /// The control socket, where the schedule names one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.head.socket.as_deref()
+    }
+
+    /// The files of a target, where it is in the index.
+    pub fn files(&self, name: &str) -> Option<Vec<PathBuf>> {
+        search(&self.file, self.begin, self.file.metadata().ok()?.len(), name)
+    }
 }
 
 /// Halves what is left of the index until the target's line is found. `low` is always the beginning of a line.
@@ -198,6 +241,24 @@ mod tests {
         assert_eq!(mode & 0o777, 0o644);
     }
 
+    fn kept(records: &Path, schedule: &Path, name: &str) -> Option<Vec<PathBuf>> {
+        Index::open(records, schedule)?.files(name)
+    }
+
+    #[test]
+    fn an_index_is_current_until_its_schedule_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, schedule) = (folder.path().join("records"), folder.path().join("s.yaml"));
+        let is_current = || Index::open(&records, &schedule).unwrap().is_current();
+        keep(&records, &plan(&schedule));
+        assert!(!is_current(), "a file that nobody saw");
+        std::fs::write(&schedule, "version: 1\n").unwrap();
+        keep(&records, &plan(&schedule));
+        assert!(is_current());
+        std::fs::write(&schedule, "version: 1\ncontrol: {socket: /elsewhere}\n").unwrap();
+        assert!(!is_current());
+    }
+
     #[test]
     fn a_broken_index_is_none() {
         let folder = tempfile::tempdir().unwrap();
@@ -212,11 +273,13 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
         #[test]
         fn every_target_is_found_in_an_index_of_any_size(count in 0_usize..60, length in 0_usize..12_000) {
             let folder = tempfile::tempdir().unwrap();
             let (records, schedule) = (folder.path().join("records"), folder.path().join("s.yaml"));
-            let mut text = serde_json::to_string(&Head { version: VERSION, schedule: schedule.clone() }).unwrap() + "\n";
+            let head = Head { version: VERSION, schedule: schedule.clone(), stamp: None, socket: None };
+            let mut text = serde_json::to_string(&head).unwrap() + "\n";
             let files = |number: usize| vec![PathBuf::from(format!("/{}", "x".repeat(length * (number % 3) / 2 + number)))];
             let name = |number: usize| format!("t-{number:03}");
             for number in (0..count).map(|n| n * 2) {
