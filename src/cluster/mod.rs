@@ -4,6 +4,7 @@ pub mod access;
 pub mod client;
 pub mod embedded;
 pub mod mint;
+pub mod patience;
 pub mod person;
 pub mod prove;
 mod refusal;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::Ask;
 use super::mint::{MintFailure, MintFailureKind};
+use super::patience::{LONGEST_WAIT, retry_after};
 
 /// A refusal as a `Status` object, or as much of one as there is: flow control answers in plain text,
 /// and a `?timeout` answer lacks kind and apiVersion.
@@ -29,7 +30,8 @@ struct Details {
 pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask: &Ask) -> MintFailure {
     let account = format!("{}/{}", ask.namespace, ask.service_account);
     let said: Status = serde_json::from_slice(bytes).unwrap_or_default();
-    let retry_after = retry_after(headers).or(said.details.as_ref().and_then(|d| d.retry_after_seconds).map(Duration::from_secs));
+    let told = text(headers, "retry-after").and_then(|wish| retry_after(&wish, text(headers, "date").as_deref()));
+    let retry_after = told.or(said.details.as_ref().and_then(|d| d.retry_after_seconds).map(|s| Duration::from_secs(s).min(LONGEST_WAIT)));
     let words = crate::token::mask::mask(&said.message).chars().take(400).collect::<String>();
     let (kind, message) = match status.as_u16() {
         401 => (
@@ -54,16 +56,6 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask
         code => (MintFailureKind::BadAnswer, format!("{code}: no answer that an API server gives when it is asked for a token")),
     };
     MintFailure { kind, message, retry_after, audit_id: None }
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3); anything else is ignored.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = text(headers, "retry-after")?;
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    Some(Duration::from_secs(u64::try_from(at.as_second() - jiff::Timestamp::now().as_second()).unwrap_or(0)))
 }
 
 /// A header as text.
@@ -107,11 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_takes_both_forms_and_ignores_garbage() {
-        assert_eq!(retry_after(&headers(&[("retry-after", "3")])), Some(Duration::from_secs(3)));
-        assert_eq!(retry_after(&headers(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")])), Some(Duration::ZERO));
-        assert_eq!(retry_after(&headers(&[("retry-after", "soon")])), None);
-        assert_eq!(retry_after(&headers(&[("retry-after", "-5")])), None);
-        assert_eq!(retry_after(&headers(&[])), None);
+    fn a_wish_for_patience_is_bounded_and_its_date_counts_from_the_servers_own() {
+        let wait = |body: &str, pairs: &[(&'static str, &str)]| refused(503, body, pairs).retry_after.map(|d| d.as_secs());
+        let date = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+        assert_eq!(wait("", &[("retry-after", "Wed, 21 Oct 2015 07:28:09 GMT"), date]), Some(9));
+        assert_eq!(wait("", &[("retry-after", "18446744073709551615")]), Some(600));
+        assert_eq!(wait(r#"{"details":{"retryAfterSeconds":18446744073709551615}}"#, &[("retry-after", "soon"), date]), Some(600));
+        assert_eq!(wait("", &[("retry-after", "soon"), date]), None);
     }
 }

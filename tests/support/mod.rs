@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod servers;
+pub mod trace;
 
 use std::time::Duration;
 

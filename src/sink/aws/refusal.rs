@@ -6,11 +6,9 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
+use crate::cluster::patience::{LONGEST_WAIT, retry_after};
 use crate::sink::store::causes;
 use crate::sink::{Failure, FailureKind};
-
-/// The longest wish for patience that is honoured.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Where credentials may come from.
 pub(super) const NO_CREDENTIALS: &str = "no AWS credentials found: give the daemon's user a profile (`profile`, AWS_SHARED_CREDENTIALS_FILE), \
@@ -138,11 +136,11 @@ fn lost(error: &(dyn Error + 'static)) -> Verdict {
     Verdict::new(FailureKind::Unavailable, format!("no whole answer: {cause}"))
 }
 
-/// `x-amz-retry-after` (milliseconds) or `Retry-After` (seconds).
+/// `x-amz-retry-after` (milliseconds) or `Retry-After`.
 fn patience<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Duration> {
-    let number = |name| header(name)?.trim().parse::<u64>().ok();
-    let wish = number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs));
-    wish.map(|wish| wish.min(LONGEST_WAIT))
+    let milliseconds = header("x-amz-retry-after").and_then(|wish| wish.trim().parse().ok());
+    let wish = milliseconds.map(|wish| Duration::from_millis(wish).min(LONGEST_WAIT));
+    wish.or_else(|| retry_after(header("retry-after")?, header("date")))
 }
 
 #[cfg(test)]
