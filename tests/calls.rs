@@ -74,8 +74,13 @@ fn mended(host: &Host, what: &str) {
         .collect();
     assert!(orphans.is_empty(), "{what}: {orphans:?}");
     let mut seen = std::collections::HashSet::new();
-    for line in host.records().iter().filter(|l| matches!(l["kind"].as_str(), Some("rotated" | "adopted"))) {
-        assert!(seen.insert(line["jti"].to_string()), "{what}: booked twice: {line}");
+    for line in &host.records() {
+        match line["kind"].as_str() {
+            Some("rotated" | "adopted") => assert!(seen.insert((line["target"].clone(), line["jti"].clone())), "{what}: booked twice: {line}"),
+            // What went out of the schedule and comes back is taken on again.
+            Some("retired") => seen.retain(|(target, _)| *target != line["target"]),
+            _ => {}
+        }
     }
     chain::verify(&host.path("state/records"), None).unwrap_or_else(|error| panic!("{what}: {error}"));
 }
