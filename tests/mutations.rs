@@ -45,7 +45,7 @@ enum What {
 /// only one), its key, what it is.
 const SLOTS: &[(&str, &str, What)] = &[
     ("version: «1»", "version", What::Version),
-    ("include: «[none.d/*.yaml]»", "include", What::List),
+    ("include: «[to-mutate.d/*.yaml]»", "include", What::List),
     ("    kubeconfig: «prod.kubeconfig»", "clusters.prod.kubeconfig", What::File),
     ("    context: «production»", "clusters.prod.context", What::Text),
     ("    endpoints: «[\"https://a:6443\", \"https://b:6443\"]»", "clusters.prod.endpoints", What::List),
