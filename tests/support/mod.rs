@@ -6,6 +6,7 @@ pub mod faults;
 pub mod mute;
 pub mod reader;
 pub mod servers;
+pub mod trace;
 
 use std::time::Duration;
 
