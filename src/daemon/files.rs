@@ -10,23 +10,36 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
-use super::status::{FallbackStatus, SinkStatus};
+use super::status::SinkStatus;
 use crate::schedule::{Plan, Target};
+use crate::sink::{Place, SinkSpec, file};
 
 /// Longest that the daemon may take to answer, before the index is asked.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// Largest answer and index that are read.
 const LARGEST: u64 = 64 << 20;
 
-/// Every file that a plan writes, fallbacks included.
-pub fn all(plan: &Plan) -> Vec<PathBuf> {
-    plan.targets.iter().flat_map(|target| of(target)).collect()
+/// Removes what a killed run left beside the places of a plan; returns how much there was.
+pub async fn sweep(plan: &Plan, timeout: Duration) -> usize {
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
+    for place in plan.targets.iter().flat_map(|target| places(target)) {
+        match &place.sink {
+            SinkSpec::File(spec) => files.push(spec.path.clone()),
+            SinkSpec::Directory(spec) => directories.push(spec.files_as.path.clone()),
+            _ => {}
+        }
+    }
+    file::sweep(files, timeout).await + file::directory::sweep(directories, timeout).await
 }
 
-/// Every file that a target writes, each before what stands in for it.
+fn places(target: &Target) -> impl Iterator<Item = &Place> {
+    target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback))
+}
+
+/// Every file with a target's token, each before what stands in for it. A kubeconfig that is merged into holds
+/// tokens of others too, so it is none of them.
 pub fn of(target: &Target) -> Vec<PathBuf> {
-    let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
-    places.filter_map(|place| place.sink.file().map(Path::to_owned)).collect()
+    places(target).filter_map(Place::file).collect()
 }
 
 /// The first line of an index.
@@ -109,12 +122,7 @@ struct Row {
 pub fn asked(socket: &Path, name: &str) -> Option<Vec<PathBuf>> {
     let answer: Answer = serde_json::from_slice(&call(socket, &format!("/status?target={name}")).ok()?).ok()?;
     let row = answer.targets.into_iter().find(|row| row.name == name)?;
-    let file = |sink: &str, place: String| (sink == "file").then(|| PathBuf::from(place));
-    let places = row.sinks.into_iter().flat_map(|s| {
-        let stands_in = s.fallbacks.into_iter().filter_map(move |FallbackStatus { sink, place }| file(&sink, place));
-        file(&s.sink, s.place).into_iter().chain(stands_in).collect::<Vec<_>>()
-    });
-    Some(places.collect())
+    Some(row.sinks.into_iter().flat_map(|sink| sink.file.into_iter().chain(sink.fallbacks.into_iter().filter_map(|f| f.file))).collect())
 }
 
 /// One GET over the control socket; its body.

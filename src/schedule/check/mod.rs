@@ -4,6 +4,7 @@
 mod audiences;
 mod clusters;
 mod deliver;
+mod format;
 mod report;
 mod rotate;
 mod rules;

@@ -88,7 +88,7 @@ impl Planner<'_> {
         let compliance = own.compliance.or(shared.compliance).unwrap_or_default();
         let compliance = self.compliance(&subject, compliance, &rotate, duration);
         let (prove, prove_every) = self.prove(&subject, own.prove.or(shared.prove));
-        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences);
+        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences, embedded);
         if self.report.errors() > before {
             return None;
         }
