@@ -20,7 +20,7 @@
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`: all pure |
 //! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), then one file or folder for each sink |
 //! | [`cluster`] | who issues it? | `client`, `mint`, `embedded`, `prove`, `upstream` (the load that one server gets) |
-//! | [`token`] | what is it? | `Token`, `claims`, `render`, `extract`, `mask`, `wipe` |
+//! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe` |
 //!
 //! A place is kept for later: `after` (who is told?) between schedule and sink.
 //!

@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 use super::kubeconfig::{self, Reach};
 use super::reload::duration;
 use super::tell::Tale;
-use super::token::{Form, hand_out};
+use super::token::{MintForm as Form, hand_out};
 use super::{Context, Exit};
-use crate::cluster::{Ask, Binding, Minted};
-use crate::token::render::{Format, Surroundings, render};
+use crate::cluster::{Ask, Binding, Cluster, Minted};
+use crate::token::render::KubeconfigFormat;
+use crate::token::{Format, Surroundings, render};
 
 /// Mint one token for a ServiceAccount and print it
 ///
@@ -24,6 +25,7 @@ use crate::token::render::{Format, Surroundings, render};
   tokenferry mint cicd-deployer -n cicd --duration 15m > token
   tokenferry mint cicd/cicd-deployer --audience https://vault.example.com -o json
   tokenferry mint cicd/cicd-deployer --bound-object-kind Secret --bound-object-name marker
+  tokenferry mint cicd/cicd-deployer --duration 15m -o kubeconfig > deployer.kubeconfig
 As a credential plugin: command: tokenferry, args: [mint, cicd/cicd-deployer, -o, exec-credential]")]
 pub struct Mint {
     /// The ServiceAccount: NAME, or NAMESPACE/NAME
@@ -84,20 +86,30 @@ impl Mint {
                 ));
             }
         }
-        hand_out(&self.shown(&ask, &minted)?)
+        hand_out(&self.shown(&cluster, &ask, &minted).await?)
     }
 
-    fn shown(&self, ask: &Ask, minted: &Minted) -> Result<String, Exit> {
-        Ok(match self.output {
-            Form::Raw => minted.token.expose().to_owned(),
+    async fn shown(&self, cluster: &Cluster, ask: &Ask, minted: &Minted) -> Result<String, Exit> {
+        let format = match self.output {
             Form::Json => {
                 let value = minted.as_answer(ask, self.bound_object_uid.as_deref());
-                serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n"
+                return Ok(serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n");
             }
-            Form::ExecCredential => {
-                let payload = render(&minted.token, &minted.claims, &Format::ExecCredential, &Surroundings::default());
-                String::from_utf8_lossy(payload.expose()).into_owned()
-            }
-        })
+            Form::Raw => Format::Raw,
+            Form::ExecCredential => Format::ExecCredential,
+            Form::Kubeconfig => Format::Kubeconfig(KubeconfigFormat::default()),
+        };
+        let address = if format.needs_cluster() { cluster.address().await.map_err(|e| Exit::own(e.to_string()))? } else { None };
+        let (server, ca) = address.map_or((None, None), |(server, ca)| (Some(server), ca.map(|pem| pem.to_vec())));
+        let surroundings = Surroundings {
+            target: ask.service_account.clone(),
+            cluster: cluster.name().to_owned(),
+            namespace: ask.namespace.clone(),
+            service_account: ask.service_account.clone(),
+            server,
+            ca,
+        };
+        let payload = render(&minted.token, &minted.claims, &format, &surroundings).map_err(|e| Exit::own(e.to_string()))?;
+        Ok(String::from_utf8_lossy(payload.expose()).into_owned())
     }
 }

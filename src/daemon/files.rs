@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::{Plan, Target};
+use crate::sink::{Place, SinkSpec, file};
 
 /// Longest that the daemon may take to answer, before the index is asked: consumers ask for each request.
 const ANSWER_WITHIN: Duration = Duration::from_millis(100);
@@ -23,15 +24,27 @@ const CHUNK: usize = 4 << 10;
 /// Form of the index that this program writes and reads: one line a target, sorted by name.
 const VERSION: u32 = 2;
 
-/// Every file that a plan writes, fallbacks included.
-pub fn all(plan: &Plan) -> Vec<PathBuf> {
-    plan.targets.iter().flat_map(|target| of(target)).collect()
+/// Removes what a killed run left beside the places of a plan; returns how much there was.
+pub async fn sweep(plan: &Plan, timeout: Duration) -> usize {
+    let (mut files, mut directories) = (Vec::new(), Vec::new());
+    for place in plan.targets.iter().flat_map(|target| places(target)) {
+        match &place.sink {
+            SinkSpec::File(spec) => files.push(spec.path.clone()),
+            SinkSpec::Directory(spec) => directories.push(spec.files_as.path.clone()),
+            _ => {}
+        }
+    }
+    file::sweep(files, timeout).await + file::directory::sweep(directories, timeout).await
 }
 
-/// Every file that a target writes, each before what stands in for it.
+fn places(target: &Target) -> impl Iterator<Item = &Place> {
+    target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback))
+}
+
+/// Every file with a target's token, each before what stands in for it. A kubeconfig that is merged into holds
+/// tokens of others too, so it is none of them.
 pub fn of(target: &Target) -> Vec<PathBuf> {
-    let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
-    places.filter_map(|place| place.sink.file().map(Path::to_owned)).collect()
+    places(target).filter_map(Place::file).collect()
 }
 
 /// The first line of an index.

@@ -33,7 +33,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::record::append::{self, Health, OpenError, Writer};
 use crate::schedule::Problem;
-use crate::sink::file;
 use ask::{Ask, Selector};
 use course::Told;
 use places::Places;
@@ -182,7 +181,7 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
     }
-    let swept = file::sweep(files::all(&scene.plan), Duration::from_secs(10)).await;
+    let swept = files::sweep(&scene.plan, Duration::from_secs(10)).await;
     if swept > 0 {
         tracing::info!(files = swept, "temporary files of an earlier run were removed");
     }

@@ -13,7 +13,7 @@ use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
 use crate::sink::{Place, SinkSpec};
 
-const KINDS: [&str; 3] = ["file", "vault", "awsSecretsManager"];
+const KINDS: [&str; 5] = ["file", "directory", "vault", "awsSecretsManager", "command"];
 
 /// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
 const AWS_LIMIT: u64 = 65_536;
@@ -29,21 +29,30 @@ pub(super) struct Writer {
 }
 
 /// Where `deliver` stands, and whose it is.
-struct Owner<'o> {
-    subject: &'o Subject<'o>,
-    spot: Spot<'o>,
+pub(super) struct Owner<'o> {
+    pub subject: &'o Subject<'o>,
+    pub spot: Spot<'o>,
     /// Whether it is that of `defaults`.
     shared: bool,
     /// Whether the audiences are checked against stores' limits: their size.
     fixed: u64,
+    pub audiences: &'o [String],
+    /// Whether its cluster signs by itself; `None` where that is not known.
+    pub embedded: Option<bool>,
 }
 
 impl Planner<'_> {
     /// Checks and completes the places of a target.
-    pub(super) fn deliver(&mut self, subject: &Subject<'_>, places: Option<&[PlaceFile]>, audiences: &[String]) -> Vec<Place> {
+    pub(super) fn deliver(
+        &mut self,
+        subject: &Subject<'_>,
+        places: Option<&[PlaceFile]>,
+        audiences: &[String],
+        embedded: Option<bool>,
+    ) -> Vec<Place> {
         let here = [Step::Key("deliver")];
         let (spot, shared) = subject.origin(&here);
-        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences) };
+        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences), audiences, embedded };
         let written = owner.spot.node.get("deliver");
         if places.is_none_or(<[PlaceFile]>::is_empty) {
             // a list of nothing but faulty places is no empty one
@@ -75,7 +84,7 @@ impl Planner<'_> {
                 let planned = node.entries().iter().any(|(key, _)| later("PlaceFile", &key.text));
                 let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, KINDS.into_iter()).is_some());
                 if !planned && !mistyped {
-                    self.report.error(&owner.spot, here, "it names no sink: write one of file, vault, awsSecretsManager");
+                    self.report.error(&owner.spot, here, &format!("it names no sink: write one of {}", KINDS.join(", ")));
                 }
                 return None;
             }
@@ -105,21 +114,29 @@ impl Planner<'_> {
 
     fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, crate::token::Format)> {
         let (kind, sink, format) = if let Some(file) = &file.file {
-            ("file", self.file(owner, &joined(here, "file"), &file.spec).map(SinkSpec::File), &file.format)
+            ("file", self.file(owner, &joined(here, "file"), &file.spec).map(SinkSpec::File), file.format.clone())
+        } else if let Some(directory) = &file.directory {
+            let (sink, format) = self.directory(owner, &joined(here, "directory"), directory)?;
+            ("directory", Some(sink), format)
         } else if let Some(vault) = &file.vault {
             self.vault_place(owner, &joined(here, "vault"), &vault.spec);
-            ("vault", Some(SinkSpec::Vault(vault.spec.clone())), &vault.format)
+            ("vault", Some(SinkSpec::Vault(vault.spec.clone())), vault.format.clone())
+        } else if let Some(command) = &file.command {
+            ("command", self.command(owner, &joined(here, "command"), &command.spec), command.format.clone())
         } else {
             let aws = file.aws_secrets_manager.as_ref()?;
             self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
-            ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), &aws.format)
+            ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), aws.format.clone())
         };
+        if kind != "directory" {
+            self.format(owner, &joined(&joined(here, kind), "format"), kind, &format);
+        }
         let sink = sink?;
         self.alone(owner, &joined(here, kind), &sink);
-        Some((sink, format.clone()))
+        Some((sink, format))
     }
 
-    fn file(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &FileSpec) -> Option<FileSpec> {
+    pub(super) fn file(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &FileSpec) -> Option<FileSpec> {
         let base = self.base(owner.spot.file);
         let path = rules::written_path(base, &spec.path);
         if let Err(message) = &path {
@@ -211,6 +228,8 @@ impl Planner<'_> {
         let identity = |store: &str| self.stores.get(store).map_or(store, |store| &store.identity).to_owned();
         let place = match sink {
             SinkSpec::File(spec) => format!("file {}", spec.path.display()),
+            SinkSpec::Directory(spec) => format!("file {}", spec.files_as.path.display()),
+            SinkSpec::Command(spec) => format!("command {}", spec.shown()),
             SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
             SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
         };
@@ -241,6 +260,6 @@ impl Planner<'_> {
     }
 }
 
-fn joined<'s>(here: &[Step<'s>], key: &'s str) -> Vec<Step<'s>> {
+pub(super) fn joined<'s>(here: &[Step<'s>], key: &'s str) -> Vec<Step<'s>> {
     here.iter().copied().chain([Step::Key(key)]).collect()
 }

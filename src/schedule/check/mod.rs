@@ -4,6 +4,7 @@
 mod audiences;
 mod clusters;
 mod deliver;
+mod format;
 mod pace;
 mod report;
 mod rotate;

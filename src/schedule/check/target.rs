@@ -98,7 +98,7 @@ impl Planner<'_> {
         let sound = self.report.errors() == told && rotate.cron.is_empty() != subject.writes_cron();
         let compliance = self.compliance(&subject, compliance, &rotate, duration, sound);
         let (prove, prove_every) = self.prove(&subject, own.prove.or(shared.prove));
-        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences);
+        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences, embedded);
         if self.report.errors() > before {
             return None;
         }

@@ -113,7 +113,9 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, '_> {
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
         let Some(node) = self.node else {
-            return Err(Fault::Message(format!("`{0}` needs settings: write {{{0}: …}}", self.word)));
+            // All of its settings may be optional; then the word alone will do.
+            let none = de::value::MapDeserializer::<_, Fault>::new(std::iter::empty::<(&str, &str)>());
+            return seed.deserialize(none).map_err(|_| Fault::Message(format!("`{0}` needs settings: write {{{0}: …}}", self.word)));
         };
         // what is wrong below was said there, and without it nothing is left of this
         below(seed, node, Path::Key(&self.reader.path, self.word), self.reader.state)
