@@ -119,6 +119,8 @@ struct World {
     root: String,
     moto: Real,
     keys: Vec<Vec<u8>>,
+    /// Where the places of this test are in both stores: no two tests share one.
+    prefix: String,
 }
 
 impl World {
@@ -142,8 +144,8 @@ impl World {
     /// What stands at the store of a case's target.
     fn stored(&self, what: &str, target: &str) -> Option<String> {
         match what {
-            "vault" => self.vault(&format!("faults/{target}")),
-            "aws" => self.aws(&format!("faults/{target}")),
+            "vault" => self.vault(&format!("{}/{target}", self.prefix)),
+            "aws" => self.aws(&format!("{}/{target}", self.prefix)),
             _ => None,
         }
     }
@@ -205,6 +207,7 @@ fn arranged(chosen: impl Fn(&'static str, &Kind) -> bool) -> (Host, Vec<Case>, u
     }
     let host = Host::new("clusters: {}\n");
     host.write("own-token", own.trim());
+    host.write("prefix", &role);
     let port = TcpPort::free();
     let ca = certificates().ca.display().to_string();
     let (mut clusters, mut named, mut targets) = (String::new(), String::new(), String::new());
@@ -230,10 +233,10 @@ fn arranged(chosen: impl Fn(&'static str, &Kind) -> bool) -> (Host, Vec<Case>, u
                 "vault" => (
                     "trial",
                     format!(
-                        ", {{vault: {{store: {name}, path: faults/{target}}}, fallback: [{{file: {{path: HERE/out/{target}.fallback}}}}]}}"
+                        ", {{vault: {{store: {name}, path: {role}/{target}}}, fallback: [{{file: {{path: HERE/out/{target}.fallback}}}}]}}"
                     ),
                 ),
-                _ => ("trial", format!(", {{awsSecretsManager: {{store: {name}, secretId: faults/{target}}}}}")),
+                _ => ("trial", format!(", {{awsSecretsManager: {{store: {name}, secretId: {role}/{target}}}}}")),
             };
             targets += &format!(
                 "  - {{name: {target}, cluster: {from}, serviceAccount: cicd/builder, duration: 30m, prove: false, deliver: [{{file: {{path: HERE/out/{target}}}}}{place}]}}\n"
@@ -278,6 +281,7 @@ fn world(host: &Host) -> World {
         root: std::fs::read_to_string(&stores.bao().root_token_file).unwrap().trim().to_owned(),
         moto: Real::at(&stores.moto().endpoint, None),
         keys: found,
+        prefix: host.read("prefix"),
     }
 }
 
