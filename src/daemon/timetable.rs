@@ -2,7 +2,7 @@
 //! somebody else carries out. Mutable state of the daemon's targets is here and nowhere else.
 
 mod looks;
-mod payments;
+pub mod payments;
 mod rotations;
 
 use std::collections::HashMap;
@@ -14,6 +14,7 @@ use super::course::{Course, Timer, Timers, Told, Waiter};
 use super::rotation::Held;
 use super::start::Depth;
 use super::step;
+use crate::cluster::Urgency;
 use crate::record::fold::{State, TargetState};
 use crate::record::{Actor, Kind, Line, Outcome, Reason};
 use crate::schedule::change::Change;
@@ -91,6 +92,13 @@ pub struct Turn {
     pub in_use: Option<(i64, i64)>,
     /// Rotations of this target that failed since the last success.
     pub failures: u32,
+}
+
+impl Turn {
+    /// How urgent its requests are: what ends first is served first.
+    pub fn urgency(&self) -> Urgency {
+        Urgency { deadline: self.in_use.map_or(i64::MIN, |(_, exp)| exp), retry: self.failures > 0 }
+    }
 }
 
 /// Owed places to be tried.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{Moment, Order, Owed, Payment, Timetable};
 use crate::daemon::course::Told;
-use crate::daemon::rotation::{self, Fault, Held};
+use crate::daemon::rotation::{self, Fault, Held, identify, sink_line};
 use crate::daemon::step;
-use crate::record::{Line, Outcome};
+use crate::record::{Kind, Line, Outcome};
 use crate::sink::delivery::Delivered;
 
 impl Timetable {
@@ -76,4 +78,22 @@ impl Timetable {
             self.orders.push(Order::Tell(Vec::new(), Told { line, standing }));
         }
     }
+}
+
+/// The record of a payment: the places whose outcome is another one now; none where nothing changed. Pure.
+pub fn receipt(payment: &Payment, delivered: &[Delivered], now: Timestamp) -> Option<Line> {
+    let Payment { target, held, places, .. } = payment;
+    let news = places.iter().zip(delivered).filter(|(owed, d)| owed.before != Some(d.outcome));
+    let sinks: Vec<_> = news.map(|(owed, d)| sink_line(&target.deliver[owed.index], d)).collect();
+    if sinks.is_empty() {
+        return None;
+    }
+    let mut line = Line::new(Kind::Paid, now);
+    identify(&mut line, target);
+    line.generation = Some(held.generation);
+    line.jti = Some(held.issue());
+    line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
+    line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
+    line.sinks = sinks;
+    Some(line)
 }

@@ -6,17 +6,16 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Done, Wheel};
-use crate::daemon::rotation::{self, Held, Job, identify, sink_line, tell};
+use crate::daemon::rotation::{self, Job, tell};
 use crate::daemon::start::{self, Depth};
-use crate::daemon::timetable::{Looking, Moment, Order, Payment, Turn, Wanted};
+use crate::daemon::timetable::payments::receipt;
+use crate::daemon::timetable::{Looking, Moment, Order, Payment, Timetable, Turn, Wanted};
 use crate::daemon::touched::Touched;
-use crate::record::{Kind, Line};
-use crate::schedule::Target;
 use crate::sink::delivery::Delivered;
 
 impl Wheel {
     /// Tells the timetable of an event, now, and does what it orders.
-    pub(super) async fn event<T>(&mut self, tell: impl FnOnce(&mut crate::daemon::timetable::Timetable, &Moment<'_>) -> T) -> T {
+    pub(super) async fn event<T>(&mut self, tell: impl FnOnce(&mut Timetable, &Moment<'_>) -> T) -> T {
         let scene = Arc::clone(&self.scene);
         let answer = tell(&mut self.table, &Moment { now: Timestamp::now(), world: &*scene });
         for order in self.table.orders() {
@@ -48,31 +47,28 @@ impl Wheel {
     }
 
     fn rotate(&mut self, turn: Turn) {
-        let Turn { name, target, reason, actor, generation, in_use, failures } = turn;
-        let (scene, writer, stop) = (Arc::clone(&self.scene), self.writer.clone(), self.stop.subscribe());
-        let job = Job { target, scene, writer, reason, actor, generation, in_use, failures, stop };
+        let name = Arc::clone(&turn.name);
+        let job = Job { turn, scene: Arc::clone(&self.scene), writer: self.writer.clone(), stop: self.stop.subscribe() };
         self.tasks.spawn(async move { Done::Rotated(name, rotation::rotate(job).await.map(Box::new)) });
     }
 
     fn pay(&mut self, payment: Payment) {
         let (scene, writer) = (Arc::clone(&self.scene), self.writer.clone());
-        let Payment { name, target, held, places } = payment;
-        let sent = Arc::clone(&name);
+        let name = Arc::clone(&payment.name);
         let handle = self.tasks.spawn(async move {
+            let Payment { target, held, places, .. } = &payment;
             let mut tries: Vec<BoxFuture<'_, Delivered>> = Vec::with_capacity(places.len());
-            for owed in &places {
-                tries.push(Box::pin(rotation::pay(&target, &scene, &held, &target.deliver[owed.index], owed.served.clone())));
+            for owed in places {
+                tries.push(Box::pin(rotation::pay(target, &scene, held, &target.deliver[owed.index], owed.served.clone())));
             }
             let delivered = futures_util::future::join_all(tries).await;
-            let news = places.iter().zip(&delivered).filter(|(owed, d)| owed.before != Some(d.outcome));
-            let lines: Vec<_> = news.map(|(owed, d)| sink_line(&target.deliver[owed.index], d)).collect();
-            let line = (!lines.is_empty()).then(|| payment_line(&target, &held, lines));
+            let line = receipt(&payment, &delivered, Timestamp::now());
             if let Some(line) = &line {
                 tell(line);
                 writer.append(vec![line.clone()]).await;
             }
-            let delivered = places.into_iter().map(|owed| owed.index).zip(delivered).collect();
-            Done::Paid(sent, held, delivered, line.map(Box::new))
+            let delivered = payment.places.iter().map(|owed| owed.index).zip(delivered).collect();
+            Done::Paid(payment.name, payment.held, delivered, line.map(Box::new))
         });
         self.paying.insert(name, handle);
     }
@@ -88,16 +84,4 @@ impl Wheel {
             self.watched = Touched::watch(&self.scene.plan);
         }
     }
-}
-
-/// The record of a payment.
-pub fn payment_line(target: &Target, held: &Held, sinks: Vec<crate::record::SinkLine>) -> Line {
-    let mut line = Line::new(Kind::Paid, Timestamp::now());
-    identify(&mut line, target);
-    line.generation = Some(held.generation);
-    line.jti = Some(held.issue());
-    line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
-    line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
-    line.sinks = sinks;
-    line
 }
