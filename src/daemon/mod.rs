@@ -10,6 +10,7 @@ pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod places;
+pub mod proof;
 pub mod read;
 pub mod rotation;
 pub mod scene;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::proof;
 use super::scene::Scene;
-use super::start;
-use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Proven, Urgency};
+use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
 use crate::schedule::Target;
@@ -16,11 +16,6 @@ use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{FailureKind, Place};
 use crate::token::render::{hex, render};
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
-
-/// Tries of the proof before it is put off.
-const PROOF_TRIES: u32 = 3;
-/// Share of the old token's life below which the new one is published without its proof.
-const TOO_LATE_TO_PROVE: f64 = 0.1;
 
 /// A token that is kept while a place is owed it, and wiped with the last of them.
 pub struct Held {
@@ -153,7 +148,7 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
     if let Some(seconds) = clock_ahead(&cluster, &minted.claims) {
         tracing::warn!(target_name = job.target.name, seconds, "this host's clock and the API server's differ");
     }
-    Some(match prove(job, &cluster, &minted).await {
+    Some(match proof::of_fresh(job, &cluster, &minted).await {
         Ok(proof) => Ok((minted, proof, took)),
         Err(failure) => Err((failure, Some(minted))),
     })
@@ -163,38 +158,6 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
 fn clock_ahead(cluster: &Cluster, claims: &Claims) -> Option<i64> {
     let difference = claims.iat? - Timestamp::now().as_second();
     (!cluster.is_embedded() && difference.abs() > 30).then_some(difference)
-}
-
-async fn prove(job: &Job, cluster: &Cluster, minted: &Minted) -> Result<Proof, MintFailure> {
-    let ours = start::provable(&job.target, &minted.claims);
-    if !job.target.prove || !ours || cluster.is_embedded() {
-        return Ok(Proof::Claims);
-    }
-    let mut unknown = String::new();
-    for attempt in 0..PROOF_TRIES {
-        match cluster.prove(&minted.token, &minted.claims.sub, urgency(job)).await {
-            Proven::Online => return Ok(Proof::Online),
-            Proven::NotOffered(_) => return Ok(Proof::Claims),
-            Proven::Refused(why) => {
-                return Err(MintFailure {
-                    kind: MintFailureKind::BadAnswer,
-                    message: format!("the fresh token failed its proof: {why}; the one in use stays"),
-                    retry_after: None,
-                    audit_id: minted.audit_id.clone(),
-                });
-            }
-            Proven::Unknown(why) => unknown = why,
-        }
-        tokio::time::sleep(Duration::from_millis(250 << attempt)).await;
-    }
-    let now = Timestamp::now().as_second();
-    #[allow(clippy::cast_precision_loss)]
-    let left = job.in_use.map_or(0.0, |(iat, exp)| (exp - now) as f64 / (exp - iat).max(1) as f64);
-    if left < TOO_LATE_TO_PROVE {
-        return Ok(Proof::Claims);
-    }
-    let message = format!("the fresh token cannot be proven now ({unknown}); the one in use stays");
-    Err(MintFailure { kind: MintFailureKind::Unavailable, message, retry_after: None, audit_id: minted.audit_id.clone() })
 }
 
 async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finished {
@@ -296,7 +259,8 @@ pub fn fault_of(delivered: &Delivered) -> Fault {
     Fault { passing: failure.is_none_or(|f| f.kind.retry_soon()), retry_after: failure.and_then(|f| f.retry_after) }
 }
 
-fn urgency(job: &Job) -> Urgency {
+/// How urgent a rotation's requests are: the end of the token in use is the deadline.
+pub(super) fn urgency(job: &Job) -> Urgency {
     Urgency { deadline: job.in_use.map_or(i64::MIN, |(_, exp)| exp), retry: job.failures > 0 }
 }
 

@@ -8,10 +8,11 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::proof;
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
+use crate::cluster::Proven;
 use crate::cluster::mint::check;
-use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 use crate::schedule::Target;
@@ -117,7 +118,8 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
         && target.prove
         && let Some((token, claims)) = &best
     {
-        finding.proven = prove(scene, &target, token, claims).await;
+        let recorded = state.filter(|s| s.jti.as_deref() == Some(issue(claims, token).as_str())).and_then(|s| s.proof);
+        finding.proven = proof::of_delivered(scene, &target, token, claims, recorded).await;
     }
     if state.is_some_and(|s| s.ask.as_ref().is_some_and(|ask| *ask != ask_hash(&target))) {
         finding.mint = Some(Reason::Changed);
@@ -174,18 +176,6 @@ async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes:
             Look::Unknown
         }
     }
-}
-
-/// Tries a delivered token on the API server, where its audience is the API server's.
-async fn prove(scene: &Scene, target: &Target, token: &Token, claims: &Claims) -> Option<Proven> {
-    let cluster = scene.cluster(&target.cluster).filter(|c| !c.is_embedded() && provable(target, claims))?;
-    let urgency = Urgency { deadline: claims.exp.unwrap_or(0), retry: false };
-    Some(cluster.prove(token, &claims.sub, urgency).await)
-}
-
-/// Whether the API server itself is an audience of the token: others answer for themselves alone.
-pub fn provable(target: &Target, claims: &Claims) -> bool {
-    target.ask.audiences.is_empty() || claims.aud.iter().any(|a| *a == claims.iss || a.starts_with("https://kubernetes.default.svc"))
 }
 
 fn readable(bytes: &[u8], target: &Target) -> Option<(Token, Claims)> {

@@ -84,7 +84,7 @@ impl Wheel {
             return;
         }
         if let Some(course) = self.courses.get_mut(&name)
-            && finding.proven.as_ref().is_none_or(|p| *p == Proven::Online)
+            && finding.proven.as_ref().is_none_or(|p| matches!(p, Proven::Online | Proven::Signed))
             && finding.copy.is_none()
             && finding.mint.is_none()
         {
