@@ -181,7 +181,7 @@ fn row(line: &Line) -> Vec<Cell> {
     let word = |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_else(|| "-".into());
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
-        Kind::Rotated | Kind::Paid | Kind::Adopted => Colour::Good,
+        Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted => Colour::Good,
         Kind::Failed | Kind::Rejected | Kind::Gap | Kind::ReloadRefused => Colour::Bad,
         _ => Colour::Plain,
     };
@@ -200,7 +200,8 @@ fn what(line: &Line) -> String {
     let mut parts = Vec::new();
     for sink in &line.sinks {
         let outcome = serde_json::to_value(sink.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        let instead = sink.fallback.as_ref().map(|place| format!(" to {place}")).unwrap_or_default();
+        let word = if line.kind == Kind::Cleared { "; no copy any more at" } else { " to" };
+        let instead = sink.fallback.as_ref().map(|place| format!("{word} {place}")).unwrap_or_default();
         let why = sink.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{instead}{why}", sink.place));
     }
@@ -217,7 +218,7 @@ fn what(line: &Line) -> String {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, adopted, rejected, retired, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
+    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, retired, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
 }
 
 fn hash(text: &str) -> Result<String, String> {

@@ -250,6 +250,8 @@ pub fn sink_line(place: &Place, delivered: &Delivered) -> SinkLine {
         fallback: delivered.fallback.as_ref().map(|(_, place)| place.clone()),
         jti: None,
         since: None,
+        returned_at: None,
+        copies: Vec::new(),
     }
 }
 

@@ -178,7 +178,8 @@ async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes:
     }
 }
 
-fn readable(bytes: &[u8], target: &Target) -> Option<(Token, Claims)> {
+/// The token in what stands at a place, where it is one that this target asks for.
+pub(super) fn readable(bytes: &[u8], target: &Target) -> Option<(Token, Claims)> {
     let token = extract(bytes)?;
     let claims = token.claims().ok()?;
     check(&claims, &target.ask).ok()?;
@@ -270,6 +271,8 @@ fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetSt
                 fallback: before.and_then(|p| p.fallback.clone()),
                 jti: None,
                 since: None,
+                returned_at: None,
+                copies: Vec::new(),
             }
         })
         .collect();

@@ -1,6 +1,7 @@
 //! The event loop: it owns all mutable state, and everything that changes goes through it. Work is done in
 //! tasks that report back; at most one rotation of a target is under way.
 
+mod clearings;
 mod looks;
 mod payments;
 mod reloads;
@@ -46,6 +47,7 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_secs(30);
 enum Done {
     Rotated(Arc<str>, Option<Box<Finished>>),
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
+    Cleared(Arc<str>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
@@ -203,6 +205,7 @@ impl Wheel {
                 }
             },
             Done::Paid(name, held, delivered, line) => self.paid(&name, &held, &delivered, line),
+            Done::Cleared(name, line) => self.cleared(&name, line.as_deref()),
             Done::Looked(findings, why) => {
                 for finding in findings {
                     match why {
@@ -286,6 +289,7 @@ impl Wheel {
                     }
                     self.pay(&name, None);
                 }
+                Timer::Clear => self.clear(&name),
             }
         }
     }

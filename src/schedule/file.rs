@@ -9,10 +9,10 @@ use serde::de;
 use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::measure::{Bytes, Seconds, Share};
-use crate::sink::StoreSpec;
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
+use crate::sink::{StoreSpec, WhenPaid};
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -150,6 +150,8 @@ pub struct PlaceFile {
     pub required: Option<bool>,
     /// Where it goes meanwhile.
     pub fallback: Option<Vec<PlaceFile>>,
+    /// What becomes of the copy there.
+    pub when_paid: Option<WhenPaid>,
 }
 
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.

@@ -13,6 +13,7 @@ mod lane;
 mod look;
 mod orphan;
 mod publish;
+mod remove;
 mod turn;
 
 use std::ffi::{OsStr, OsString};
@@ -27,6 +28,7 @@ use crate::token::Payload;
 pub use held::{Held, held};
 pub use look::look;
 pub use orphan::sweep;
+pub use remove::remove;
 
 /// `file: {path, mode, owner, group}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -52,6 +52,7 @@ impl Wheel {
             Some(reason) if !suspended || forced => self.arm_at(&name, Some((now_ms(), reason))),
             _ => self.arm(&name),
         }
+        self.arm_clear(&name);
         self.arm_next_proof(&name);
     }
 

@@ -94,6 +94,8 @@ impl Wheel {
             let at = step::retry(now_ms(), course.tries, fault, life, share());
             course.arm_pay(name, &mut self.timers, Some(at));
         }
+        self.arm_clear(name);
+        let Some(course) = self.courses.get(name) else { return };
         if !course.rotating && course.armed.is_none() && self.options.once.is_none() {
             self.arm(name);
         }

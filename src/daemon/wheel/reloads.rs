@@ -143,6 +143,7 @@ impl Wheel {
         let Some(mut course) = self.courses.remove(&name) else { return };
         course.arm(&name, &mut self.timers, None);
         course.arm_pay(&name, &mut self.timers, None);
+        course.arm_clear(&name, &mut self.timers, None);
         if let Some(paying) = course.paying.take() {
             paying.abort();
         }

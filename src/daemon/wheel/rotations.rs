@@ -84,6 +84,7 @@ impl Wheel {
         });
         let due = if self.options.once.is_some() { None } else { due };
         self.arm_at(name, due);
+        self.arm_clear(name);
         self.report(name, line);
     }
 

@@ -40,7 +40,9 @@ pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: 
         if text.len() > LARGEST {
             return Err(larger(spec, text.len()));
         }
-        write(&client, store, spec, &text, &request_token(&spec.secret_id, issue, &text, &current.version)).await
+        let token = request_token(&spec.secret_id, issue, &text, &current.version);
+        write(&client, store, spec, &text, &token).await?;
+        confirm(&client, spec, payload, &token).await
     })
     .await
 }
@@ -98,11 +100,31 @@ async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
     Ok(Current { text: secret_string.map(Zeroizing::new), version: version_id.unwrap_or_default() })
 }
 
-async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<Put, Verdict> {
+/// Reads back what was acknowledged: it counts as written once the stage AWSCURRENT has it.
+async fn confirm(client: &Client, spec: &AwsSpec, payload: &str, token: &str) -> Result<Put, Verdict> {
+    let current = read(client, spec).await?;
+    let there = match &spec.key {
+        None => current.text.as_deref().map(String::as_str) == Some(payload),
+        Some(_) => field(&current, spec).as_deref().map(String::as_str) == Some(payload),
+    };
+    match there {
+        true => Ok(Put::Written),
+        false if current.version == token => {
+            let why = format!("version {token} of `{}` was acknowledged, and holds something else", spec.secret_id);
+            Err(Verdict::new(FailureKind::BadAnswer, why))
+        }
+        false => {
+            let why = format!("version {token} of `{}` was written, and {} has the stage AWSCURRENT", spec.secret_id, current.version);
+            Err(Verdict::new(FailureKind::Conflict, why))
+        }
+    }
+}
+
+async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<(), Verdict> {
     let doing = format!("cannot write `{}`", spec.secret_id);
     let put = client.put_secret_value().secret_id(&spec.secret_id).secret_string(text).client_request_token(token).send().await;
     match put {
-        Ok(_) => return Ok(Put::Written),
+        Ok(_) => return Ok(()),
         Err(SdkError::ServiceError(refused)) if refused.err().is_resource_not_found_exception() => {}
         Err(error) => return Err(refusal::of(&error, &doing, "secretsmanager:PutSecretValue")),
     }
@@ -112,7 +134,7 @@ async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, to
     }
     let created = client.create_secret().name(&spec.secret_id).secret_string(text).client_request_token(token);
     match created.set_kms_key_id(store.spec.kms_key_id.clone()).send().await {
-        Ok(_) => Ok(Put::Written),
+        Ok(_) => Ok(()),
         Err(error) => Err(refusal::of(&error, &format!("cannot create `{}`", spec.secret_id), "secretsmanager:CreateSecret")),
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::Wish;
@@ -21,7 +21,7 @@ use super::turn::Ticket;
 use crate::sink::{Failure, Put};
 use crate::token::render::hex;
 
-const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::RDWR).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Published files that could not be synced with their folder: what is there may not be on the disk, so that
 /// equal bytes prove nothing. A sync is never tried again: it would succeed with the data lost.
@@ -42,7 +42,7 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], t
             tracing::warn!(path = %path.display(), "the published file has a second name, which keeps the old token");
         }
     }
-    let temporary = Temporary::new(folder, name)?;
+    let mut temporary = Temporary::new(folder, name)?;
     temporary.fill(bytes)?;
     temporary.dress(folder, wish)?;
     temporary.check(folder, wish, bytes.len())?;
@@ -51,9 +51,9 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], t
         // Looked at again: between the first look and this one somebody may have put something else there.
         held::stat(folder, name, wish)?;
         renameat(&folder.fd, &temporary.name, &folder.fd, name).map_err(|errno| blame("publish", &path, errno))?;
-        Ok(())
+        temporary.keep = true;
+        temporary.read_back(name, wish, bytes)
     })?;
-    temporary.published();
     durable(path, fsync(&folder.fd)).map(|()| Put::Written)
 }
 
@@ -165,8 +165,24 @@ impl<'a> Temporary<'a> {
         })
     }
 
-    fn published(mut self) {
-        self.keep = true;
+    /// What stands at the published name now is what was written, and in the file system's own words.
+    fn read_back(&self, published: &OsStr, wish: Wish, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.folder.path.join(published);
+        let wrong = |what: &str| Err(local(format!("{} {what} as soon as it was published: somebody else writes there", path.display())));
+        match held::open(self.folder, published, wish) {
+            Ok(Some(file)) if !file.right => wrong("has another owner, group or mode"),
+            Ok(Some(file)) if !file.holds(bytes) => wrong("holds other bytes"),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => wrong("was removed"),
+            // Only its reader may read it: then it has to be the very file that was written.
+            Err(failure) => {
+                let ours = fstat(&self.fd).map_err(|errno| blame("look at", &path, errno))?;
+                match statat(&self.folder.fd, published, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(()),
+                    _ => Err(failure),
+                }
+            }
+        }
     }
 }
 
@@ -193,6 +209,34 @@ mod tests {
             prop_assert!(is_temporary(temporary.as_bytes(), OsStr::new(&name)));
             prop_assert_eq!(is_temporary(temporary.as_bytes(), OsStr::new(&other)), name == other);
         }
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_published_is_no_success() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let folder = super::super::folder::find(&place.path().canonicalize().unwrap()).unwrap().unwrap();
+        let (name, wish, path) = (OsStr::new("token"), Wish { mode: 0o600, uid: None, gid: None }, place.path().join("token"));
+        let publish = || {
+            let mut temporary = Temporary::new(&folder, name).unwrap();
+            temporary.fill(b"new").unwrap();
+            temporary.dress(&folder, wish).unwrap();
+            renameat(&folder.fd, &temporary.name, &folder.fd, name).unwrap();
+            temporary.keep = true;
+            temporary
+        };
+        let good = publish();
+        assert!(good.read_back(name, wish, b"new").is_ok());
+        std::fs::write(&path, "old").unwrap();
+        assert!(good.read_back(name, wish, b"new").unwrap_err().message.contains("holds other bytes"));
+        let good = publish();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(good.read_back(name, wish, b"new").unwrap_err().message.contains("mode"));
+        let good = publish();
+        std::fs::remove_file(&path).unwrap();
+        assert!(good.read_back(name, wish, b"new").unwrap_err().message.contains("was removed"));
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(good.read_back(name, wish, b"new").unwrap_err().message.contains("symbolic link"));
     }
 
     #[test]
