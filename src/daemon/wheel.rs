@@ -2,6 +2,7 @@
 //! tasks that report back; at most one rotation of a target is under way.
 
 mod clearings;
+mod heads;
 mod looks;
 mod payments;
 mod reloads;
@@ -81,6 +82,8 @@ pub struct Wheel {
     offset: i64,
     /// Never asleep for longer, ms: clock and watchdog want a look.
     longest_sleep: i64,
+    /// The head of the records that the log was last told, and when.
+    head_told: heads::Told,
     /// Results of `once`.
     pub outcomes: Vec<Told>,
 }
@@ -108,6 +111,7 @@ impl Wheel {
             offset: 0,
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
+            head_told: heads::Told::default(),
             outcomes: Vec::new(),
         }
     }
@@ -127,6 +131,7 @@ impl Wheel {
                 break;
             }
             systemd::alive();
+            self.tell_head(false);
             let wake = self.timers.first().map_or(self.longest_sleep, |(at, ..)| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
@@ -180,17 +185,7 @@ impl Wheel {
         self.tasks.abort_all();
         if self.options.once.is_none() {
             self.record(Line::new(Kind::Stopped, Timestamp::now())).await;
-        }
-    }
-
-    async fn start_ticker(&mut self) {
-        self.ticker.stop().await;
-        if self.options.once.is_some() {
-            return;
-        }
-        match Ticker::start(&self.scene.plan, &self.ticks.0).await {
-            Ok(ticker) => self.ticker = ticker,
-            Err(error) => tracing::error!(%error, "the cron scheduler did not start; rotations by lifetime go on"),
+            self.tell_head(true);
         }
     }
 

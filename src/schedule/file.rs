@@ -50,6 +50,16 @@ pub struct RecordsFile {
     pub keep: Option<Seconds>,
     /// At which size a file is closed.
     pub max_size: Option<Bytes>,
+    /// The key that signs each head.
+    pub signing_key: Option<SigningKeyFile>,
+}
+
+/// `signingKey: {file: …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SigningKeyFile {
+    /// A P-256 key in PKCS#8 PEM.
+    pub file: PathBuf,
 }
 
 /// `control`.
@@ -163,7 +173,6 @@ pub fn later(structure: &str, key: &str) -> bool {
         "AppRoleAuth" => &["wrapped"],
         "JwtAuth" => &["target"],
         "AwsStoreSpec" => &["webIdentity"],
-        "RecordsFile" => &["signingKey"],
         "MetricsFile" => &["textfile"],
         "TargetFile" => &["revocable", "overlap", "whenRemoved", "after", "hosts"],
         "PlaceFile" => &["directory", "kubernetesSecret", "command"],

@@ -107,17 +107,15 @@ async fn confirm(client: &Client, spec: &AwsSpec, payload: &str, token: &str) ->
         None => current.text.as_deref().map(String::as_str) == Some(payload),
         Some(_) => field(&current, spec).as_deref().map(String::as_str) == Some(payload),
     };
-    match there {
-        true => Ok(Put::Written),
-        false if current.version == token => {
-            let why = format!("version {token} of `{}` was acknowledged, and holds something else", spec.secret_id);
-            Err(Verdict::new(FailureKind::BadAnswer, why))
-        }
-        false => {
-            let why = format!("version {token} of `{}` was written, and {} has the stage AWSCURRENT", spec.secret_id, current.version);
-            Err(Verdict::new(FailureKind::Conflict, why))
-        }
+    if there {
+        return Ok(Put::Written);
     }
+    let (kind, why) = if current.version == token {
+        (FailureKind::BadAnswer, "was acknowledged, and holds something else".to_owned())
+    } else {
+        (FailureKind::Conflict, format!("was written, and version {} has the stage AWSCURRENT", current.version))
+    };
+    Err(Verdict::new(kind, format!("version {token} of `{}` {why}", spec.secret_id)))
 }
 
 async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<(), Verdict> {
