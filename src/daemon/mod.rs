@@ -6,11 +6,13 @@ pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
+pub mod failback;
 pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod named;
 pub mod places;
+pub mod proof;
 pub mod read;
 pub mod rotation;
 pub mod scene;
@@ -167,8 +169,8 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     }
     let records = plan.records.directory.clone().unwrap_or_else(|| places.records.clone());
     let options = append::Options { keep: plan.records.keep, max_size: plan.records.max_size };
-    let folder = records.clone();
-    let opened = tokio::task::spawn_blocking(move || append::open(&folder, options)).await;
+    let (folder, key) = (records.clone(), plan.records.signing_key.clone());
+    let opened = tokio::task::spawn_blocking(move || append::open_signed(&folder, options, key)).await;
     let opened = opened.map_err(|_| RunError::Host("opening the records was cut short".into()))??;
     for note in &opened.notes {
         tracing::warn!("records: {note}");

@@ -8,10 +8,11 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::proof;
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
+use crate::cluster::Proven;
 use crate::cluster::mint::check;
-use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 use crate::schedule::Target;
@@ -131,7 +132,8 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
         && target.prove
         && let Some((token, claims)) = &best
     {
-        finding.proven = prove(scene, &target, token, claims).await;
+        let recorded = state.filter(|s| s.jti.as_deref() == Some(issue(claims, token).as_str())).and_then(|s| s.proof);
+        finding.proven = proof::of_delivered(scene, &target, token, claims, recorded).await;
     }
     judge(finding, state, &seen, best, now)
 }
@@ -199,20 +201,8 @@ async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes:
     }
 }
 
-/// Tries a delivered token on the API server, where its audience is the API server's.
-async fn prove(scene: &Scene, target: &Target, token: &Token, claims: &Claims) -> Option<Proven> {
-    let cluster = scene.cluster(&target.cluster).filter(|c| !c.is_embedded() && provable(target, claims))?;
-    let urgency = Urgency { deadline: claims.exp.unwrap_or(0), retry: false };
-    Some(cluster.prove(token, &claims.sub, urgency).await)
-}
-
-/// Whether the API server itself is an audience of the token: others answer for themselves alone.
-pub fn provable(target: &Target, claims: &Claims) -> bool {
-    target.ask.audiences.is_empty() || claims.aud.iter().any(|a| *a == claims.iss || a.starts_with("https://kubernetes.default.svc"))
-}
-
 /// The newest token of this target in what a place holds: a kubeconfig may hold many.
-fn readable(payload: &Payload, target: &Target) -> Option<(Token, Claims)> {
+pub(super) fn readable(payload: &Payload, target: &Target) -> Option<(Token, Claims)> {
     let tokens = payload.parts().iter().flat_map(|part| candidates(part.expose()));
     let ours =
         tokens.filter_map(|token| token.claims().ok().filter(|claims| check(claims, &target.ask).is_ok()).map(|claims| (token, claims)));
@@ -306,6 +296,8 @@ fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetSt
                 fallback: before.and_then(|p| p.fallback.clone()),
                 jti: None,
                 since: None,
+                returned_at: None,
+                copies: Vec::new(),
             }
         })
         .collect();

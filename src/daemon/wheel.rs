@@ -1,6 +1,8 @@
 //! The event loop: it tells the timetable what happens, and carries out what the timetable orders. Work is done
 //! in tasks that report back; at most one rotation of a target is under way.
 
+mod clearings;
+mod heads;
 mod orders;
 mod reloads;
 
@@ -43,6 +45,7 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_secs(30);
 enum Done {
     Rotated(Arc<str>, Option<Box<Finished>>),
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
+    Cleared(Arc<str>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
@@ -69,6 +72,8 @@ pub struct Wheel {
     offset: i64,
     /// Never asleep for longer, ms: clock and watchdog want a look.
     longest_sleep: i64,
+    /// The head of the records that the log was last told, and when.
+    head_told: heads::Told,
     /// Results of `once`.
     pub outcomes: Vec<Told>,
 }
@@ -96,6 +101,7 @@ impl Wheel {
             offset: 0,
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
+            head_told: heads::Told::default(),
             outcomes: Vec::new(),
         }
     }
@@ -115,6 +121,7 @@ impl Wheel {
                 break;
             }
             systemd::alive();
+            self.tell_head(false);
             let wake = self.table.next().map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
@@ -167,6 +174,7 @@ impl Wheel {
         self.tasks.abort_all();
         if self.options.once.is_none() {
             self.record(Line::new(Kind::Stopped, Timestamp::now())).await;
+            self.tell_head(true);
         }
     }
 
@@ -191,6 +199,11 @@ impl Wheel {
             Done::Paid(name, held, delivered, line) => {
                 self.paying.remove(&name);
                 self.event(|table, moment| table.paid(&name, &held, &delivered, line.map(|l| *l), moment)).await;
+            }
+            Done::Cleared(name, line) => {
+                if let Some(line) = line {
+                    self.event(|table, moment| table.cleared(&name, &line, moment)).await;
+                }
             }
             Done::Looked(findings, why) => {
                 for finding in findings {

@@ -17,6 +17,7 @@ mod lock;
 mod look;
 mod orphan;
 mod publish;
+mod remove;
 mod turn;
 
 use std::ffi::{OsStr, OsString};
@@ -31,6 +32,7 @@ pub use acl::Reader;
 pub use held::{Held, held};
 pub use look::look;
 pub use orphan::sweep;
+pub use remove::remove;
 
 /// `file: {path, mode, owner, group, readers}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -59,6 +59,7 @@ impl Timetable {
             Some(reason) if !suspended || forced => self.arm_at(&name, Some((moment.ms(), reason))),
             _ => self.arm(&name, moment),
         }
+        self.arm_clear(&name, moment);
         self.arm_next_proof(&name, moment);
     }
 
@@ -89,7 +90,7 @@ impl Timetable {
             return;
         }
         if let Some(course) = self.courses.get_mut(&name)
-            && finding.proven.as_ref().is_none_or(|p| *p == Proven::Online)
+            && finding.proven.as_ref().is_none_or(|p| matches!(p, Proven::Online | Proven::Signed))
             && finding.copy.is_none()
             && finding.mint.is_none()
         {

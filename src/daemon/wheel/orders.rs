@@ -31,6 +31,7 @@ impl Wheel {
                         paying.abort();
                     }
                 }
+                Order::Clear(clearing) => self.clear(*clearing),
                 Order::Look(wanted, why) => self.look(wanted, why),
                 Order::Tell(waiters, told) => {
                     for waiter in waiters {
