@@ -114,6 +114,21 @@ fn sleep(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
 }
 
+/// The longest of some rotations of the neighbour, seconds.
+fn slowest(host: &Host) -> f64 {
+    let mut slowest = 0.0f64;
+    for _ in 0..7 {
+        let machine = Machine::watch();
+        let asked = now();
+        let done = host.run(&["rotate", "neighbour"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let took = seconds(&host.records_of("rotated", "neighbour").pop().unwrap()["time"]) - asked;
+        let stood: f64 = machine.stalls().iter().map(|(_, over)| over).sum();
+        slowest = slowest.max(took - stood);
+    }
+    slowest
+}
+
 fn started(host: &mut Host) -> f64 {
     let begun = now();
     host.start_with(&[]);
@@ -203,6 +218,12 @@ fn t15_g6_five_hundred_broken_targets_delay_no_other_target() {
     let mut host = Host::new(&text);
     std::fs::create_dir(host.path("open")).unwrap();
     std::fs::set_permissions(host.path("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    // What the API server itself takes, with none of them about.
+    host.write_schedule(&text.replace(&broken, ""));
+    host.start();
+    let alone = slowest(&host);
+    assert_eq!(host.stop(), Some(0));
+    host.write_schedule(&text);
     let machine = Machine::watch();
     let from = started(&mut host);
     until("the good ones are served", 30, || (0..GOOD).all(|n| host.path(&format!("out/good{n}")).exists()));
@@ -211,22 +232,14 @@ fn t15_g6_five_hundred_broken_targets_delay_no_other_target() {
     sleep(15);
     let late = punctual(&host, "beside 500 broken ones", from, machine);
     // One on the same API server as the unknown accounts.
-    let machine = Machine::watch();
-    let mut slowest = 0.0f64;
-    for _ in 0..5 {
-        let asked = now();
-        let done = host.run(&["rotate", "neighbour"]);
-        assert_eq!(done.code, Some(0), "{done:?}");
-        slowest = slowest.max(seconds(&host.records_of("rotated", "neighbour").pop().unwrap()["time"]) - asked);
-    }
-    let stood: f64 = machine.stalls().iter().map(|(_, over)| over).sum();
-    assert!(slowest - stood < LATE, "a rotation beside the broken ones took {slowest:.2} s");
+    let beside = slowest(&host);
+    assert!(beside - alone < LATE, "a rotation takes {beside:.2} s beside the broken ones, {alone:.2} s without");
     let status = host.json(&["status"]);
     let failing = status["targets"].as_array().unwrap().iter().filter(|t| t["state"] != "fresh" && t["lastError"].is_string()).count();
     assert!(failing >= 500, "{failing} broken targets are shown as such");
     assert_eq!(host.stop(), Some(0));
     println!(
-        "figures: T15: 500 broken targets: {GOOD} others served {first:.2} s after the start, at most {late:.2} s late; on their API server a rotation takes {slowest:.2} s; {} s",
+        "figures: T15: 500 broken targets: {GOOD} others served {first:.2} s after the start, at most {late:.2} s late; on their API server a rotation takes {beside:.2} s, {alone:.2} s without them; {} s",
         begun.elapsed().as_secs()
     );
 }
@@ -256,7 +269,7 @@ fn t15_g1_g6_a_full_disk_keeps_the_old_token_and_delays_no_other_target() {
         }
         until("it is said", 20, || {
             let target = host.target("full0");
-            target["state"] != "fresh" && target["sinks"][0]["error"].as_str().is_some_and(|e| e.contains("No space left"))
+            target["state"] != "fresh" && target["sinks"][0]["error"].as_str().is_some_and(|e| e.contains("is full"))
         });
         std::fs::remove_file(host.path("small/filler")).unwrap();
         until("it is served again", 60, || (0..8).all(|n| host.target(&format!("full{n}"))["state"] == "fresh"));

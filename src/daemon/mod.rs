@@ -23,7 +23,6 @@ pub mod wheel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,7 +30,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::record::append::{self, OpenError, Writer};
 use crate::schedule::Problem;
-use crate::sink::file;
 use ask::{Ask, Selector};
 use course::Told;
 use places::Places;
@@ -168,10 +166,6 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
-    }
-    let swept = file::sweep(files::all(&scene.plan), Duration::from_secs(10)).await;
-    if swept > 0 {
-        tracing::info!(files = swept, "temporary files of an earlier run were removed");
     }
     Ok((records, scene, opened.writer, opened.state))
 }

@@ -296,8 +296,16 @@ pub fn fault_of(delivered: &Delivered) -> Fault {
     Fault { passing: failure.is_none_or(|f| f.kind.retry_soon()), retry_after: failure.and_then(|f| f.retry_after) }
 }
 
+/// The earlier its token ends, the sooner its turn. Where nothing is in date any more nothing can be lost: the first
+/// try goes before all others, and one that failed before lets those pass that can still be in time.
 fn urgency(job: &Job) -> Urgency {
-    Urgency { deadline: job.in_use.map_or(i64::MIN, |(_, exp)| exp), retry: job.failures > 0 }
+    let retry = job.failures > 0;
+    let deadline = match job.in_use {
+        Some((_, exp)) if !retry || exp > Timestamp::now().as_second() => exp,
+        None if !retry => i64::MIN,
+        _ => i64::MAX,
+    };
+    Urgency { deadline, retry }
 }
 
 fn refused(message: String) -> MintFailure {

@@ -74,7 +74,8 @@ pub struct Wheel {
     refused: Option<Refused>,
     counters: Counters,
     since: Timestamp,
-    settled: bool,
+    /// Parts of the look at the start that are still under way.
+    unsettled: usize,
     /// Wall clock less monotonic clock, ms, at the last look.
     offset: i64,
     /// Never asleep for longer, ms: clock and watchdog want a look.
@@ -102,7 +103,7 @@ impl Wheel {
             refused,
             counters: Counters::default(),
             since: Timestamp::now(),
-            settled: false,
+            unsettled: 1,
             offset: 0,
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
@@ -119,6 +120,7 @@ impl Wheel {
         self.start_ticker().await;
         let all = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
         self.look(all, Looking::Start);
+        self.watch_places();
         loop {
             self.run_due();
             if self.is_done() {
@@ -146,7 +148,7 @@ impl Wheel {
     }
 
     fn is_done(&self) -> bool {
-        self.options.once.is_some() && self.settled && self.tasks.is_empty() && self.timers.first().is_none_or(|(at, ..)| *at > now_ms())
+        self.options.once.is_some() && self.unsettled == 0 && self.tasks.is_empty() && self.timers.first().is_none_or(|(at, ..)| *at > now_ms())
     }
 
     fn meant(&self, target: &Target) -> bool {
@@ -211,9 +213,10 @@ impl Wheel {
                     }
                 }
                 if why == Looking::Start {
-                    self.settled = true;
-                    self.watch_places();
-                    notify(&self.summary());
+                    self.unsettled -= 1;
+                    if self.unsettled == 0 {
+                        notify(&self.summary());
+                    }
                 }
             }
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,

@@ -25,6 +25,7 @@ use crate::sink::{Context, Failure, FailureKind, Put};
 use crate::token::Payload;
 
 pub use held::{Held, held};
+pub use lane::{apart, file_system};
 pub use look::look;
 pub use orphan::sweep;
 

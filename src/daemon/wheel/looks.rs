@@ -14,18 +14,28 @@ use crate::record::{Kind, Line, Reason};
 use crate::schedule::Target;
 
 impl Wheel {
-    /// Has the places of these targets looked at, orphaned temporary files removed on the way.
+    /// Has the places of these targets looked at, at the start with orphaned temporary files removed first. Those
+    /// that stand on a file system or store that hangs are found later than the others.
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
-        let scene = Arc::clone(&self.scene);
-        let wanted = targets
-            .into_iter()
-            .map(|t| {
-                let state = self.state.targets.get(&t.name).cloned();
-                (t, state)
-            })
-            .collect();
-        let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
-        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted, depth).await, why) });
+        let mut parts = start::parts(targets);
+        if why == Looking::Start {
+            // A plan without targets has been looked at, too.
+            if parts.is_empty() {
+                parts.push(Vec::new());
+            }
+            self.unsettled = parts.len();
+        }
+        for part in parts {
+            let scene = Arc::clone(&self.scene);
+            let states: Vec<_> = part.iter().map(|t| self.state.targets.get(&t.name).cloned()).collect();
+            let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
+            self.tasks.spawn(async move {
+                if why == Looking::Start {
+                    start::sweep(&part).await;
+                }
+                Done::Looked(start::look(&scene, part.into_iter().zip(states).collect(), depth).await, why)
+            });
+        }
     }
 
     /// Takes what a look at a target's places has shown.

@@ -73,6 +73,14 @@ fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Failure> {
     }
 }
 
+/// Temporary files of attempts under way, which no sweep takes.
+static LIVE: LazyLock<Mutex<HashSet<OsString>>> = LazyLock::new(Mutex::default);
+
+/// Whether an attempt of this process is writing the temporary file of that name.
+pub(super) fn is_live(name: &OsStr) -> bool {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+}
+
 /// The name of a temporary file beside `name`: `.NAME.<16 hex>.tmp`.
 fn temporary_name(name: &OsStr, random: [u8; 8]) -> OsString {
     let mut whole = OsString::from(".");
@@ -102,7 +110,11 @@ impl<'a> Temporary<'a> {
         SystemRandom::new().fill(&mut random).map_err(|_| local("the kernel gives no random bytes".into()))?;
         let name = temporary_name(published, random);
         let failed = |errno| blame("create the temporary file beside", &folder.path.join(published), errno);
-        let fd = openat(&folder.fd, &name, NEW, Mode::from_raw_mode(0o600)).map_err(failed)?;
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        let fd = openat(&folder.fd, &name, NEW, Mode::from_raw_mode(0o600)).map_err(|errno| {
+            LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            failed(errno)
+        })?;
         Ok(Self { folder, name, fd, keep: false })
     }
 
@@ -177,6 +189,7 @@ impl Drop for Temporary<'_> {
         {
             tracing::warn!(path = %self.path().display(), error = %errno, "a temporary file stays behind until the next start");
         }
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
     }
 }
 
