@@ -147,7 +147,9 @@ fn t15_g6_a_file_system_that_never_answers_delays_no_other_target() {
     let mut host = Host::new(&schedule(hung));
     std::fs::create_dir_all(host.path("far/deep")).unwrap();
     host.start();
-    until("all are served", 30, || host.path("far/hung").exists() && host.path("far/deep/below").exists() && host.path("out/good0").exists());
+    until("all are served", 30, || {
+        host.path("far/hung").exists() && host.path("far/deep/below").exists() && host.path("out/good0").exists()
+    });
 
     let (machine, from) = (Machine::watch(), now());
     let mut mute = Mute::mount(&host.path("far"));
@@ -163,7 +165,9 @@ fn t15_g6_a_file_system_that_never_answers_delays_no_other_target() {
 
     // It reloads while it hangs, and what is new is served.
     let (machine, from) = (Machine::watch(), now());
-    host.write_schedule(&schedule(&format!("{hung}  - {{name: later, serviceAccount: ci/later, deliver: [{{file: {{path: HERE/out/later}}}}]}}\n")));
+    host.write_schedule(&schedule(&format!(
+        "{hung}  - {{name: later, serviceAccount: ci/later, deliver: [{{file: {{path: HERE/out/later}}}}]}}\n"
+    )));
     let asked = Instant::now();
     let reload = host.run(&["reload"]);
     assert_eq!(reload.code, Some(0), "{reload:?}");
@@ -277,7 +281,12 @@ fn t15_g1_g6_a_full_disk_keeps_the_old_token_and_delays_no_other_target() {
         assert_eq!(temporary_files(&host.path("small")), Vec::<std::path::PathBuf>::new());
         drop(volume);
     }
-    println!("figures: T15: full disk: {GOOD} others at most {:.2} s (tmpfs) and {:.2} s (ext4) late; {} s", late[0], late[1], begun.elapsed().as_secs());
+    println!(
+        "figures: T15: full disk: {GOOD} others at most {:.2} s (tmpfs) and {:.2} s (ext4) late; {} s",
+        late[0],
+        late[1],
+        begun.elapsed().as_secs()
+    );
 }
 
 /// Writes until nothing fits any more, small pieces last.

@@ -127,7 +127,9 @@ impl Run {
         let targets: String = (0..TARGETS)
             .map(|n| format!("  - {{name: t{n}, serviceAccount: ci/t{n}, deliver: [{{file: {{path: {root}/t{n}, mode: \"0640\"}}}}]}}\n"))
             .collect();
-        let host = Host::new(&format!("clusters: {{trial: {{embedded: {{}}}}}}\ndefaults: {{cluster: trial, duration: 10h}}\ntargets:\n{targets}"));
+        let host = Host::new(&format!(
+            "clusters: {{trial: {{embedded: {{}}}}}}\ndefaults: {{cluster: trial, duration: 10h}}\ntargets:\n{targets}"
+        ));
         // Small files, so that power fails in roll-overs too.
         let text = host.read("schedule.yaml").replace("/state/records}", "/state/records, maxSize: 64KiB}");
         std::fs::write(host.schedule(), text).unwrap();
@@ -313,7 +315,9 @@ impl Run {
         let mut reached = HashMap::new();
         let mut booked = HashSet::new();
         for line in self.host.records() {
-            let (Some(kind), Some(jti), Some(target)) = (line["kind"].as_str(), line["jti"].as_str(), line["target"].as_str()) else { continue };
+            let (Some(kind), Some(jti), Some(target)) = (line["kind"].as_str(), line["jti"].as_str(), line["target"].as_str()) else {
+                continue;
+            };
             if matches!(kind, "rotated" | "adopted") && !booked.insert(jti.to_owned()) {
                 wrong.push(format!("booked twice: {line}"));
             }
@@ -322,7 +326,9 @@ impl Run {
         for target in 0..TARGETS {
             match Reader::new(place(&self.host, self.layout, target), &self.jwks).read() {
                 Ok(good) if reached.get(&format!("t{target}")) == Some(&good.jti) => {}
-                Ok(good) => wrong.push(format!("t{target} holds {}, its last record says {:?}", good.jti, reached.get(&format!("t{target}")))),
+                Ok(good) => {
+                    wrong.push(format!("t{target} holds {}, its last record says {:?}", good.jti, reached.get(&format!("t{target}"))))
+                }
                 Err(error) => wrong.push(format!("t{target} after the next run: {error}")),
             }
         }

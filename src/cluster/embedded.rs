@@ -243,7 +243,8 @@ mod tests {
             let folder = folder.path().to_owned();
             std::thread::spawn(move || open(&folder).map(|signer| signer.kid).unwrap())
         };
-        let kids: std::collections::HashSet<String> = (0..16).map(open).collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).collect();
+        let kids: std::collections::HashSet<String> =
+            (0..16).map(open).collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).collect();
         assert_eq!(kids.len(), 1);
     }
 

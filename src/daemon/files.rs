@@ -18,11 +18,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// Largest answer and index that are read.
 const LARGEST: u64 = 64 << 20;
 
-/// Every file that a plan writes, fallbacks included.
-pub fn all(plan: &Plan) -> Vec<PathBuf> {
-    plan.targets.iter().flat_map(|target| of(target)).collect()
-}
-
 /// Every file that a target writes, each before what stands in for it.
 pub fn of(target: &Target) -> Vec<PathBuf> {
     let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));

@@ -148,7 +148,10 @@ impl Wheel {
     }
 
     fn is_done(&self) -> bool {
-        self.options.once.is_some() && self.unsettled == 0 && self.tasks.is_empty() && self.timers.first().is_none_or(|(at, ..)| *at > now_ms())
+        self.options.once.is_some()
+            && self.unsettled == 0
+            && self.tasks.is_empty()
+            && self.timers.first().is_none_or(|(at, ..)| *at > now_ms())
     }
 
     fn meant(&self, target: &Target) -> bool {

@@ -64,9 +64,15 @@ fn each_page(offset: usize, size: usize, mut f: impl FnMut(usize, std::ops::Rang
 
 /// Something that reached a disk.
 enum Event {
-    Write { disk: usize, offset: u64, bytes: Box<[u8]> },
+    Write {
+        disk: usize,
+        offset: u64,
+        bytes: Box<[u8]>,
+    },
     /// All that was written to the disk before is on it for good.
-    Flush { disk: usize },
+    Flush {
+        disk: usize,
+    },
 }
 
 /// Everything that reached the disks, in order, from the images at its beginning.
@@ -162,7 +168,23 @@ impl Shelf {
         let never = SystemTime::UNIX_EPOCH;
         let (perm, nlink, blksize) = (0o700, 1, 4096);
         let (atime, mtime, ctime, crtime) = (never, never, never, never);
-        Some(FileAttr { ino, size, blocks: size / 512, atime, mtime, ctime, crtime, kind, perm, nlink, uid: 0, gid: 0, rdev: 0, blksize, flags: 0 })
+        Some(FileAttr {
+            ino,
+            size,
+            blocks: size / 512,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            kind,
+            perm,
+            nlink,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize,
+            flags: 0,
+        })
     }
 }
 
@@ -260,7 +282,11 @@ impl Disks {
     pub fn format(&self, disk: usize, kind: &str) {
         let file = self.folder.join(format!("disk{disk}"));
         let mut command = Command::new(format!("mkfs.{kind}"));
-        command.args(if kind == "xfs" { ["-q", "-K", "-f"].as_slice() } else { ["-q", "-F", "-E", "nodiscard,lazy_itable_init=0"].as_slice() });
+        command.args(if kind == "xfs" {
+            ["-q", "-K", "-f"].as_slice()
+        } else {
+            ["-q", "-F", "-E", "nodiscard,lazy_itable_init=0"].as_slice()
+        });
         tool(command.arg(file));
     }
 
