@@ -13,11 +13,20 @@ use crate::daemon::touched::Touched;
 use crate::record::{Kind, Line, Reason};
 use crate::schedule::Target;
 
+/// Targets that are looked at together.
+const TOGETHER: usize = 32;
+
 impl Wheel {
     /// Has the places of these targets looked at, at the start with orphaned temporary files removed first. Those
     /// that stand on a file system or store that hangs are found later than the others.
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
-        let mut parts = start::parts(targets);
+        let ends = |target: &Arc<Target>| self.state.targets.get(&target.name).and_then(|s| s.expires_at);
+        let mut parts: Vec<Vec<Arc<Target>>> = Vec::new();
+        for mut part in start::parts(targets) {
+            // What ends first is found first, and need not wait for all others.
+            part.sort_by_cached_key(|target| ends(target).map_or(i64::MAX, Timestamp::as_second));
+            parts.extend(part.chunks(TOGETHER).map(<[_]>::to_vec));
+        }
         if why == Looking::Start {
             // A plan without targets has been looked at, too.
             if parts.is_empty() {
