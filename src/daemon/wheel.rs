@@ -186,17 +186,6 @@ impl Wheel {
         }
     }
 
-    async fn start_ticker(&mut self) {
-        self.ticker.stop().await;
-        if self.options.once.is_some() {
-            return;
-        }
-        match Ticker::start(&self.scene.plan, &self.ticks.0).await {
-            Ok(ticker) => self.ticker = ticker,
-            Err(error) => tracing::error!(%error, "the cron scheduler did not start; rotations by lifetime go on"),
-        }
-    }
-
     async fn done(&mut self, done: Done, notify: &impl Fn(&str)) {
         match done {
             Done::Rotated(name, finished) => match finished {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Done, Wheel};
 use crate::daemon::clock::{now_ms, share};
 use crate::daemon::course::{Course, Told};
+use crate::daemon::cron::Ticker;
 use crate::daemon::rotation::{self, Fault, Finished, Job};
 use crate::daemon::step;
 use crate::record::{Actor, Kind, Line, Reason};
@@ -109,6 +110,17 @@ impl Wheel {
         let Some(course) = self.courses.get(name) else { return step::Standing::New };
         let state = self.state.targets.get(&**name);
         step::standing(&course.target, state, course.rotating, course.failures, Timestamp::now(), &self.scene.host)
+    }
+
+    pub(super) async fn start_ticker(&mut self) {
+        self.ticker.stop().await;
+        if self.options.once.is_some() {
+            return;
+        }
+        match Ticker::start(&self.scene.plan, &self.ticks.0).await {
+            Ok(ticker) => self.ticker = ticker,
+            Err(error) => tracing::error!(%error, "the cron scheduler did not start; rotations by lifetime go on"),
+        }
     }
 
     /// A cron time has come: its targets are judged anew.
