@@ -27,7 +27,6 @@ pub mod wheel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -182,10 +181,6 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
-    }
-    let swept = files::sweep(&scene.plan, Duration::from_secs(10)).await;
-    if swept > 0 {
-        tracing::info!(files = swept, "temporary files of an earlier run were removed");
     }
     Ok((records, scene, opened.writer, opened.state))
 }

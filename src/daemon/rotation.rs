@@ -83,7 +83,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
         tracing::warn!(target_name = turn.target.name, "the API server: {warning}");
     }
     let held = Held { generation: turn.generation, claims: minted.claims, token: minted.token };
-    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency()).await;
+    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now())).await;
     let (mut line, fault) = conclude(turn, &held, proof, &delivered, Timestamp::now());
     line.audit_id = minted.audit_id;
     let places_took = turn.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
@@ -139,7 +139,7 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
         return Some(Err((refused(format!("the schedule has no cluster `{}`", job.turn.target.cluster)), None)));
     };
     let turn = tokio::select! {
-        turn = cluster.turn(job.turn.urgency()) => turn,
+        turn = cluster.turn(job.turn.urgency(Timestamp::now())) => turn,
         _ = job.stop.wait_for(|stop| *stop) => return None,
     };
     let begun = tokio::time::Instant::now();

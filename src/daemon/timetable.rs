@@ -98,9 +98,16 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// How urgent its requests are: what ends first is served first.
-    pub fn urgency(&self) -> Urgency {
-        Urgency { deadline: self.in_use.map_or(i64::MIN, |(_, exp)| exp), retry: self.failures > 0 }
+    /// How urgent its requests are: what ends first is served first. Where nothing is in date any more nothing can be
+    /// lost: the first try goes before all others, and one that failed before lets those pass that can still be in time.
+    pub fn urgency(&self, now: Timestamp) -> Urgency {
+        let retry = self.failures > 0;
+        let deadline = match self.in_use {
+            Some((_, exp)) if !retry || exp > now.as_second() => exp,
+            None if !retry => i64::MIN,
+            _ => i64::MAX,
+        };
+        Urgency { deadline, retry }
     }
 }
 

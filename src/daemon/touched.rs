@@ -6,21 +6,26 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
 
 use super::watch::own;
 use crate::schedule::Plan;
-use crate::sink::SinkSpec;
+use crate::sink::{SinkSpec, file};
+
+/// Watch number → file name → targets.
+type Files = HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>;
 
 /// The watched folders of a plan.
 #[derive(Default)]
 pub struct Touched {
-    fd: Option<AsyncFd<OwnedFd>>,
-    /// Watch number → file name → targets.
-    files: HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>,
+    fd: Option<Arc<AsyncFd<OwnedFd>>>,
+    files: Arc<Mutex<Files>>,
+    /// Watches that are still to be set: a file system that hangs holds up nobody but itself.
+    setting: JoinSet<()>,
 }
 
 /// Folders to watch and the names in them that matter. What stands below `..data` changes by its own hand alone.
@@ -43,7 +48,7 @@ impl Touched {
     pub fn watch(plan: &Plan) -> Self {
         let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from).and_then(own);
         let fd = match made {
-            Ok(fd) => fd,
+            Ok(fd) => Arc::new(fd),
             Err(error) => {
                 tracing::warn!(%error, "published files cannot be watched; they are looked at with every proof");
                 return Self::default();
@@ -63,17 +68,23 @@ impl Touched {
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR;
-        let mut files = HashMap::new();
+        let files: Arc<Mutex<Files>> = Arc::default();
+        let mut setting = JoinSet::new();
         for (folder, names) in folders {
-            match inotify::add_watch(fd.get_ref(), &folder, flags) {
-                Ok(number) => {
-                    files.entry(number).or_insert_with(HashMap::new).extend(names);
+            let (fd, files) = (Arc::clone(&fd), Arc::clone(&files));
+            setting.spawn(async move {
+                let at = folder.clone();
+                match file::apart(&folder, move || inotify::add_watch(fd.get_ref(), &at, flags)).await {
+                    Some(Ok(number)) => {
+                        files.lock().unwrap_or_else(PoisonError::into_inner).entry(number).or_default().extend(names);
+                    }
+                    // A folder that is still to be made is looked at with every proof.
+                    Some(Err(error)) => tracing::debug!(%error, folder = %folder.display(), "not watched"),
+                    None => {}
                 }
-                // A folder that is still to be made is looked at with every proof.
-                Err(error) => tracing::debug!(%error, folder = %folder.display(), "not watched"),
-            }
+            });
         }
-        Self { fd: Some(fd), files }
+        Self { fd: Some(fd), files, setting }
     }
 
     /// The targets whose files were touched next; for ever nothing where nothing is watched. Can be dropped
@@ -95,9 +106,11 @@ impl Touched {
                 match reader.next() {
                     Ok(event) => {
                         let file = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
-                        if let Some(targets) = file.and_then(|file| self.files.get(&event.wd())?.get(&file)) {
+                        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                        if let Some(targets) = file.and_then(|file| files.get(&event.wd())?.get(&file)) {
                             names.extend(targets.iter().cloned());
                         }
+                        drop(files);
                         if reader.is_buffer_empty() && !names.is_empty() {
                             names.sort();
                             names.dedup();
@@ -120,6 +133,7 @@ impl Touched {
             }
         }
         self.fd = None;
+        self.setting.abort_all();
         std::future::pending().await
     }
 }

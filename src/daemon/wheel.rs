@@ -67,7 +67,8 @@ pub struct Wheel {
     refused: Option<Refused>,
     counters: Counters,
     since: Timestamp,
-    settled: bool,
+    /// Parts of the look at the start that are still under way.
+    unsettled: usize,
     /// Wall clock less monotonic clock, ms, at the last look.
     offset: i64,
     /// Never asleep for longer, ms: clock and watchdog want a look.
@@ -97,7 +98,7 @@ impl Wheel {
             refused,
             counters: Counters::default(),
             since: Timestamp::now(),
-            settled: false,
+            unsettled: 0,
             offset: 0,
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
@@ -115,6 +116,11 @@ impl Wheel {
         self.start_ticker().await;
         let all = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
         self.event(|table, _| table.begin(all)).await;
+        if self.unsettled == 0 {
+            // A plan without targets has been looked at, too.
+            notify(&self.summary());
+        }
+        self.watch_places();
         loop {
             self.event(Timetable::run_due).await;
             if self.is_done() {
@@ -143,7 +149,7 @@ impl Wheel {
     }
 
     fn is_done(&self) -> bool {
-        self.options.once.is_some() && self.settled && self.tasks.is_empty() && self.table.next().is_none_or(|at| at > now_ms())
+        self.options.once.is_some() && self.unsettled == 0 && self.tasks.is_empty() && self.table.next().is_none_or(|at| at > now_ms())
     }
 
     fn meant(&self, target: &Target) -> bool {
@@ -214,9 +220,10 @@ impl Wheel {
                     .await;
                 }
                 if why == Looking::Start {
-                    self.settled = true;
-                    self.watch_places();
-                    notify(&self.summary());
+                    self.unsettled -= 1;
+                    if self.unsettled == 0 {
+                        notify(&self.summary());
+                    }
                 }
             }
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,

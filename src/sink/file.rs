@@ -30,6 +30,7 @@ use crate::token::Payload;
 
 pub use acl::Reader;
 pub use held::{Held, held};
+pub use lane::{apart, file_system};
 pub use look::look;
 pub use orphan::sweep;
 pub use remove::remove;

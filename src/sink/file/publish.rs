@@ -73,6 +73,14 @@ pub(super) fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Fa
     }
 }
 
+/// Temporary files of attempts under way, which no sweep takes.
+static LIVE: LazyLock<Mutex<HashSet<OsString>>> = LazyLock::new(Mutex::default);
+
+/// Whether an attempt of this process is writing the temporary file of that name.
+pub(super) fn is_live(name: &OsStr) -> bool {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+}
+
 /// The name of a temporary file beside `name`: `.NAME.<16 hex>.tmp`.
 pub(super) fn temporary_name(name: &OsStr, random: [u8; 8]) -> OsString {
     let mut whole = OsString::from(".");
@@ -108,7 +116,15 @@ struct Temporary<'a> {
 
 impl<'a> Temporary<'a> {
     fn new(folder: &'a Folder, published: &OsStr) -> Result<Self, Failure> {
-        Ok(Self { file: Fresh::new(folder, &temporary_name(published, random()?))?, keep: false })
+        let name = temporary_name(published, random()?);
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        match Fresh::new(folder, &name) {
+            Ok(file) => Ok(Self { file, keep: false }),
+            Err(failure) => {
+                LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                Err(failure)
+            }
+        }
     }
 
     /// What stands at the published name now is what was written, and in the file system's own words.
@@ -139,6 +155,7 @@ impl Drop for Temporary<'_> {
         {
             tracing::warn!(path = %self.file.path().display(), error = %errno, "a temporary file stays behind until the next start");
         }
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.file.name);
     }
 }
 
