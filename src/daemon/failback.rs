@@ -13,7 +13,7 @@
 
 use crate::record::fold::{PlaceState, TargetState};
 use crate::schedule::timing::Life;
-use crate::sink::{Place, WhenPaid};
+use crate::sink::{Place, SinkSpec, WhenPaid};
 
 /// How long a place that came back has to hold, seconds; less for a short life.
 const QUIET: i64 = 600;
@@ -100,7 +100,7 @@ pub fn clearable(places: &[Place], state: &TargetState, life: Option<Life>, now:
         if place.when_paid == WhenPaid::Keep || recorded.jti != state.jti {
             continue;
         }
-        let removable = |copy: &&String| place.fallback.iter().any(|f| f.sink.file().is_some() && f.sink.place() == **copy);
+        let removable = |copy: &&String| place.fallback.iter().any(|f| matches!(f.sink, SinkSpec::File(_)) && f.sink.place() == **copy);
         let copies: Vec<String> = recorded.copies.iter().filter(removable).cloned().collect();
         if copies.is_empty() {
             continue;
@@ -126,7 +126,6 @@ mod tests {
     use super::*;
     use crate::record::fold::State;
     use crate::record::{Kind, Line, Outcome, SinkLine};
-    use crate::sink::SinkSpec;
     use crate::sink::file::{FileSpec, Mode};
     use crate::sink::vault::VaultSpec;
     use crate::token::Format;
@@ -135,7 +134,7 @@ mod tests {
     const LIFE: Life = Life { issued_at: 0, expires_at: 86_400 };
 
     fn places(when_paid: WhenPaid) -> Vec<Place> {
-        let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None };
+        let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None, readers: Vec::new() };
         let vault = VaultSpec { store: "v".into(), mount: "secret".into(), path: "a".into(), key: "token".into() };
         let place = |sink, fallback| Place { sink, format: Format::Raw, required: true, fallback, when_paid };
         vec![place(SinkSpec::Vault(vault), vec![place(SinkSpec::File(file), Vec::new())])]
