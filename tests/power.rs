@@ -3,8 +3,6 @@
 //! confirmed, and everything that had been acknowledged by then has to be there.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::daemon::{Host, PROGRAM};
+use crate::support::daemon::{Host, PROGRAM, rotate};
 use crate::support::disks::{Disks, Image, Log, Random, Replay};
 use crate::support::reader::{Reader, temporary_files};
 use crate::support::{can_mount, count, until};
@@ -76,16 +74,6 @@ fn place(host: &Host, layout: Layout, target: usize) -> PathBuf {
         Layout::Shared => host.path(&format!("state/out/t{target}")),
         Layout::Apart => host.path(&format!("places/t{target}")),
     }
-}
-
-/// Over the control socket: one rotation, answered when it is durable.
-fn rotate(socket: &std::path::Path, target: usize) -> Option<Value> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    write!(stream, "POST /rotate?target=t{target} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-    answer["outcomes"][0].get("record").cloned()
 }
 
 /// Which syncs of the daemon never happen.
@@ -166,19 +154,21 @@ impl Run {
 
     fn work(&mut self, without: Without, rotations: usize) {
         let mut child = start(&self.host, self.layout, without);
-        let socket = self.host.path("control.sock");
         until("the daemon answers", 60, || {
             assert!(child.try_wait().unwrap().is_none(), "the daemon ended: {}", self.host.log());
-            rotate(&socket, 0).is_some()
+            self.host.rotate("t0").is_some()
         });
         let (known, enough) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let clock = Arc::new(self.disks.clock());
         let askers: Vec<_> = (0..TARGETS)
             .map(|target| {
-                let (known, enough, clock, socket) = (Arc::clone(&known), Arc::clone(&enough), Arc::clone(&clock), socket.clone());
+                let (known, enough, clock) = (Arc::clone(&known), Arc::clone(&enough), Arc::clone(&clock));
+                let socket = self.host.path("control.sock");
                 std::thread::spawn(move || {
                     while !enough.load(Ordering::Relaxed) {
-                        let Some(record) = rotate(&socket, target).filter(|record| record["kind"] == "rotated") else { continue };
+                        let Some(record) = rotate(&socket, &format!("t{target}")).filter(|record| record["kind"] == "rotated") else {
+                            continue;
+                        };
                         let jti = record["jti"].as_str().unwrap().to_owned();
                         let generation = record["generation"].as_u64().unwrap();
                         known.lock().unwrap().push(Acknowledged { at: clock(), target, generation, jti });
