@@ -12,16 +12,28 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::watch::own;
-use crate::schedule::Plan;
+use crate::schedule::{Plan, Target};
 use crate::sink::SinkSpec;
 
 /// The watched folders of a plan.
 #[derive(Default)]
 pub struct Touched {
     fd: Option<AsyncFd<OwnedFd>>,
-    /// Watch number → file name → targets.
-    files: HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>,
+    /// By the watch's number.
+    files: HashMap<i32, Names>,
+    /// Folders that are still to be made.
+    missing: HashMap<PathBuf, Names>,
 }
+
+/// File name → targets.
+type Names = HashMap<OsString, Vec<Arc<str>>>;
+
+const FLAGS: WatchFlags = WatchFlags::MOVED_TO
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::ONLYDIR);
 
 /// Folders to watch and the names in them that matter. What stands below `..data` changes by its own hand alone.
 fn watched(sink: &SinkSpec) -> Vec<(PathBuf, OsString)> {
@@ -49,7 +61,7 @@ impl Touched {
                 return Self::default();
             }
         };
-        let mut folders: HashMap<PathBuf, HashMap<OsString, Vec<Arc<str>>>> = HashMap::new();
+        let mut folders: HashMap<PathBuf, Names> = HashMap::new();
         for target in &plan.targets {
             for place in &target.deliver {
                 for (folder, name) in watched(&place.sink) {
@@ -57,23 +69,31 @@ impl Touched {
                 }
             }
         }
-        let flags = WatchFlags::MOVED_TO
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::DELETE
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::ATTRIB
-            | WatchFlags::ONLYDIR;
-        let mut files = HashMap::new();
+        let mut touched = Self { fd: Some(fd), files: HashMap::new(), missing: HashMap::new() };
         for (folder, names) in folders {
-            match inotify::add_watch(fd.get_ref(), &folder, flags) {
-                Ok(number) => {
-                    files.entry(number).or_insert_with(HashMap::new).extend(names);
-                }
-                // A folder that is still to be made is looked at with every proof.
-                Err(error) => tracing::debug!(%error, folder = %folder.display(), "not watched"),
+            touched.add(folder, names);
+        }
+        touched
+    }
+
+    fn add(&mut self, folder: PathBuf, names: Names) {
+        let Some(fd) = &self.fd else { return };
+        match inotify::add_watch(fd.get_ref(), &folder, FLAGS) {
+            Ok(number) => self.files.entry(number).or_default().extend(names),
+            Err(error) => {
+                tracing::debug!(%error, folder = %folder.display(), "not watched");
+                self.missing.insert(folder, names);
             }
         }
-        Self { fd: Some(fd), files }
+    }
+
+    /// Watches the folders of a target that its delivery has made.
+    pub fn again(&mut self, target: &Target) {
+        for (folder, _) in target.deliver.iter().flat_map(|place| watched(&place.sink)) {
+            if let Some(names) = self.missing.remove(&folder) {
+                self.add(folder, names);
+            }
+        }
     }
 
     /// The targets whose files were touched next; for ever nothing where nothing is watched. Can be dropped

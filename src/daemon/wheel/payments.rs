@@ -78,6 +78,7 @@ impl Wheel {
         }
         let Some(course) = self.courses.get_mut(name) else { return };
         course.paying = None;
+        self.watched.again(&course.target);
         if course.held.as_ref().is_some_and(|now| !Arc::ptr_eq(now, held)) {
             return;
         }

@@ -76,6 +76,7 @@ impl Wheel {
             None => None,
         };
         let target = Arc::clone(&course.target);
+        self.watched.again(&target);
         let held = course.held.clone();
         let due = again.or_else(|| match &held {
             // Its own life counts, not that of the older token which some place still has.
