@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | `main.rs` | | private memory, then [`cli::main`] |
 //! | [`cli`] | what does a person type? | one thin file for each command |
-//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good |
+//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good; `rbac`: which rights a schedule needs |
 //! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `step` (what is next, pure), `rotation` (the story of one), `start` (what stands there already), `read` (opens files for planning), `control` (the socket) |
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`: all pure |

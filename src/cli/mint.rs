@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::kubeconfig::{self, Reach};
 use super::reload::duration;
+use super::tell::Tale;
 use super::token::{MintForm as Form, hand_out};
 use super::{Context, Exit};
 use crate::cluster::{Ask, Binding, Cluster, Minted};
@@ -16,8 +17,9 @@ use crate::token::{Format, Surroundings, render};
 ///
 /// As `kubectl create token`, with your own kubeconfig or the credentials that a cluster of the schedule names.
 /// Says on stderr when the server gave it a shorter life than was asked for. On a terminal a newline follows the
-/// token, in a file or pipe none. Exits 4 where you may not mint for the account. Nothing is scheduled or kept;
-/// for a command's lifetime see `exec`, for always the schedule.
+/// token, in a file or pipe none. Exits 4 where you may not mint for the account. Nothing is scheduled or kept; a
+/// daemon whose socket you may use records that you did it. For a command's lifetime see `exec`, for always the
+/// schedule.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tokenferry mint cicd-deployer -n cicd --duration 15m > token
@@ -74,6 +76,7 @@ impl Mint {
         let ask = Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.audiences.clone(), bound_to };
         let cluster = self.reach.cluster(context)?;
         let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;
+        Tale::begin(context, None, self.reach.is_of_schedule(), &cluster, &ask).await.minted(&minted).await;
         if let Some(wanted) = &self.bound_object_uid {
             let own = &minted.claims.kubernetes;
             let found = [&own.pod, &own.secret, &own.node].into_iter().flatten().find(|object| object.uid == *wanted);

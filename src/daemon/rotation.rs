@@ -8,9 +8,10 @@ use tokio::sync::watch;
 
 use super::scene::Scene;
 use super::start;
+use super::timetable::Turn;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Proven, Urgency};
 use crate::record::append::Writer;
-use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
+use crate::record::{Kind, Line, Outcome, Proof, SinkLine};
 use crate::schedule::Target;
 use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{Failure, FailureKind, Place};
@@ -18,7 +19,7 @@ use crate::token::render::{hex, render};
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
 
 /// Tries of the proof before it is put off.
-const PROOF_TRIES: u32 = 3;
+pub const PROOF_TRIES: u32 = 3;
 /// Share of the old token's life below which the new one is published without its proof.
 const TOO_LATE_TO_PROVE: f64 = 0.1;
 
@@ -41,22 +42,12 @@ impl Held {
 
 /// One rotation to be done.
 pub struct Job {
-    /// Whose token.
-    pub target: Arc<Target>,
+    /// Whose, and why.
+    pub turn: Turn,
     /// The plan that it begins with, and ends with.
     pub scene: Arc<Scene>,
     /// Where its record goes.
     pub writer: Writer,
-    /// Why.
-    pub reason: Reason,
-    /// Who asked, where a person did.
-    pub actor: Option<Actor>,
-    /// The number of the token to be.
-    pub generation: u64,
-    /// `iat` and `exp` of the token in use.
-    pub in_use: Option<(i64, i64)>,
-    /// Rotations of this target that failed since the last success.
-    pub failures: u32,
     /// Turns true when the daemon stops: what waits for its turn then never begins.
     pub stop: watch::Receiver<bool>,
 }
@@ -92,22 +83,33 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
         Ok(fresh) => fresh,
         Err((failure, minted)) => return Some(fail(&job, &failure, minted).await),
     };
+    let turn = &job.turn;
     for warning in &minted.warnings {
-        tracing::warn!(target_name = job.target.name, "the API server: {warning}");
+        tracing::warn!(target_name = turn.target.name, "the API server: {warning}");
     }
-    let held = Held { generation: job.generation, claims: minted.claims, token: minted.token };
-    let delivered = carry(&job.target, &job.scene, &held, urgency(&job)).await;
-    let places_took = job.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
-    let mut line = describe(&job, &held.claims, &held.issue());
-    line.proof = Some(proof);
+    let held = Held { generation: turn.generation, claims: minted.claims, token: minted.token };
+    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency()).await;
+    let (mut line, fault) = conclude(turn, &held, proof, &delivered, Timestamp::now());
     line.audit_id = minted.audit_id;
-    line.sinks = job.target.deliver.iter().zip(&delivered).map(|(place, d)| sink_line(place, d)).collect();
-    let unserved = |(place, d): (&Place, &Delivered)| place.required && !d.outcome.is_served();
-    let fault = job.target.deliver.iter().zip(&delivered).find(|(p, d)| unserved((p, d))).map(|(_, d)| fault_of(d));
-    line.kind = if fault.is_some() { Kind::Failed } else { Kind::Rotated };
+    let places_took = turn.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     let durable = record(&job.writer, &line).await;
     Some(Finished { line, held: owed.then(|| Arc::new(held)), fault, durable, mint_took: Some(mint_took), places_took })
+}
+
+/// The record of a rotation whose token was minted, and why it failed where it did. Pure.
+pub fn conclude(turn: &Turn, held: &Held, proof: Proof, delivered: &[Delivered], now: Timestamp) -> (Line, Option<Fault>) {
+    let places = || turn.target.deliver.iter().zip(delivered);
+    let fault = places().find(|(place, d)| place.required && !d.outcome.is_served()).map(|(_, d)| fault_of(d));
+    let mut line = Line::new(if fault.is_some() { Kind::Failed } else { Kind::Rotated }, now);
+    about(&mut line, turn);
+    line.granted = held.claims.lifetime().and_then(|s| u64::try_from(s).ok());
+    line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
+    line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
+    line.jti = Some(held.issue());
+    line.proof = Some(proof);
+    line.sinks = places().map(|(place, d)| sink_line(place, d)).collect();
+    (line, fault)
 }
 
 /// Delivers a held token to all places of its target.
@@ -138,21 +140,21 @@ type Fresh = Result<(Minted, Proof, Duration), (MintFailure, Option<Minted>)>;
 
 /// A token that is fit to replace a working one, with how it was proven.
 async fn fresh(job: &mut Job) -> Option<Fresh> {
-    let Some(cluster) = job.scene.cluster(&job.target.cluster).cloned() else {
-        return Some(Err((refused(format!("the schedule has no cluster `{}`", job.target.cluster)), None)));
+    let Some(cluster) = job.scene.cluster(&job.turn.target.cluster).cloned() else {
+        return Some(Err((refused(format!("the schedule has no cluster `{}`", job.turn.target.cluster)), None)));
     };
     let turn = tokio::select! {
-        turn = cluster.turn(urgency(job)) => turn,
+        turn = cluster.turn(job.turn.urgency()) => turn,
         _ = job.stop.wait_for(|stop| *stop) => return None,
     };
     let begun = tokio::time::Instant::now();
-    let minted = match cluster.mint(&job.target.ask, turn).await {
+    let minted = match cluster.mint(&job.turn.target.ask, turn).await {
         Ok(minted) => minted,
         Err(failure) => return Some(Err((failure, None))),
     };
     let took = begun.elapsed();
     if let Some(seconds) = clock_ahead(&cluster, &minted.claims) {
-        tracing::warn!(target_name = job.target.name, seconds, "this host's clock and the API server's differ");
+        tracing::warn!(target_name = job.turn.target.name, seconds, "this host's clock and the API server's differ");
     }
     Some(match prove(job, &cluster, &minted).await {
         Ok(proof) => Ok((minted, proof, took)),
@@ -167,13 +169,13 @@ fn clock_ahead(cluster: &Cluster, claims: &Claims) -> Option<i64> {
 }
 
 async fn prove(job: &Job, cluster: &Cluster, minted: &Minted) -> Result<Proof, MintFailure> {
-    let ours = start::provable(&job.target, &minted.claims);
-    if !job.target.prove || !ours || cluster.is_embedded() {
+    let ours = start::provable(&job.turn.target, &minted.claims);
+    if !job.turn.target.prove || !ours || cluster.is_embedded() {
         return Ok(Proof::Claims);
     }
     let mut unknown = String::new();
     for attempt in 0..PROOF_TRIES {
-        match cluster.prove(&minted.token, &minted.claims.sub, urgency(job)).await {
+        match cluster.prove(&minted.token, &minted.claims.sub, job.turn.urgency()).await {
             Proven::Online => return Ok(Proof::Online),
             Proven::NotOffered(_) => return Ok(Proof::Claims),
             Proven::Refused(why) => {
@@ -188,32 +190,35 @@ async fn prove(job: &Job, cluster: &Cluster, minted: &Minted) -> Result<Proof, M
         }
         tokio::time::sleep(Duration::from_millis(250 << attempt)).await;
     }
-    let now = Timestamp::now().as_second();
-    #[allow(clippy::cast_precision_loss)]
-    let left = job.in_use.map_or(0.0, |(iat, exp)| (exp - now) as f64 / (exp - iat).max(1) as f64);
-    if left < TOO_LATE_TO_PROVE {
+    if too_late_to_prove(&job.turn, Timestamp::now()) {
         return Ok(Proof::Claims);
     }
     let message = format!("the fresh token cannot be proven now ({unknown}); the one in use stays");
     Err(MintFailure { kind: MintFailureKind::Unavailable, message, retry_after: None, audit_id: minted.audit_id.clone() })
 }
 
+/// Whether the old token is so near its end that the new one is published without its proof.
+pub fn too_late_to_prove(turn: &Turn, now: Timestamp) -> bool {
+    #[allow(clippy::cast_precision_loss)]
+    let left = turn.in_use.map_or(0.0, |(iat, exp)| (exp - now.as_second()) as f64 / (exp - iat).max(1) as f64);
+    left < TOO_LATE_TO_PROVE
+}
+
 async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finished {
-    let mut line = Line::new(Kind::Failed, Timestamp::now());
-    about(&mut line, job);
-    line.error = Some(failure.message.clone());
-    line.audit_id = failure.audit_id.clone();
-    line.jti = minted.and_then(|m| m.claims.jti);
-    let passing = matches!(failure.kind, MintFailureKind::Unavailable | MintFailureKind::Throttled);
+    let (line, fault) = conclude_without(&job.turn, failure, minted.and_then(|m| m.claims.jti), Timestamp::now());
     let durable = record(&job.writer, &line).await;
-    Finished {
-        line,
-        held: None,
-        fault: Some(Fault { passing, retry_after: failure.retry_after }),
-        durable,
-        mint_took: None,
-        places_took: Vec::new(),
-    }
+    Finished { line, held: None, fault: Some(fault), durable, mint_took: None, places_took: Vec::new() }
+}
+
+/// The record of a rotation that gave no token to publish; `jti` is that of one which failed its proof. Pure.
+pub fn conclude_without(turn: &Turn, failure: &MintFailure, jti: Option<String>, now: Timestamp) -> (Line, Fault) {
+    let mut line = Line::new(Kind::Failed, now);
+    about(&mut line, turn);
+    line.error = Some(failure.message.clone());
+    line.audit_id.clone_from(&failure.audit_id);
+    line.jti = jti;
+    let passing = matches!(failure.kind, MintFailureKind::Unavailable | MintFailureKind::Throttled);
+    (line, Fault { passing, retry_after: failure.retry_after })
 }
 
 async fn record(writer: &Writer, line: &Line) -> bool {
@@ -239,23 +244,13 @@ pub fn tell(line: &Line) {
     }
 }
 
-fn describe(job: &Job, claims: &Claims, issue: &str) -> Line {
-    let mut line = Line::new(Kind::Rotated, Timestamp::now());
-    about(&mut line, job);
-    line.granted = claims.lifetime().and_then(|s| u64::try_from(s).ok());
-    line.issued_at = claims.iat.and_then(|s| Timestamp::from_second(s).ok());
-    line.expires_at = claims.exp.and_then(|s| Timestamp::from_second(s).ok());
-    line.jti = Some(issue.to_owned());
-    line
-}
-
-fn about(line: &mut Line, job: &Job) {
-    identify(line, &job.target);
-    line.generation = Some(job.generation);
-    line.reason = Some(job.reason);
-    line.actor.clone_from(&job.actor);
-    line.requested = Some(job.target.ask.duration);
-    line.attempts = Some(job.failures + 1);
+fn about(line: &mut Line, turn: &Turn) {
+    identify(line, &turn.target);
+    line.generation = Some(turn.generation);
+    line.reason = Some(turn.reason);
+    line.actor.clone_from(&turn.actor);
+    line.requested = Some(turn.target.ask.duration);
+    line.attempts = Some(turn.failures + 1);
 }
 
 /// What every record of a target says of it.
@@ -295,10 +290,6 @@ pub fn sink_line(place: &Place, delivered: &Delivered) -> SinkLine {
 pub fn fault_of(delivered: &Delivered) -> Fault {
     let failure = delivered.failure.as_ref();
     Fault { passing: failure.is_none_or(|f| f.kind.retry_soon()), retry_after: failure.and_then(|f| f.retry_after) }
-}
-
-fn urgency(job: &Job) -> Urgency {
-    Urgency { deadline: job.in_use.map_or(i64::MIN, |(_, exp)| exp), retry: job.failures > 0 }
 }
 
 fn refused(message: String) -> MintFailure {

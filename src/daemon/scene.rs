@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clock;
+use super::timetable::World;
 use crate::cluster::{Cluster, Clusters};
 use crate::schedule::{Plan, Target};
 use crate::sink::Stores;
@@ -60,13 +62,23 @@ impl Scene {
     }
 }
 
+impl World for Scene {
+    fn skew(&self, cluster: &str) -> Option<f64> {
+        self.cluster(cluster)?.upstream().skew()
+    }
+
+    fn share(&self) -> f64 {
+        clock::share()
+    }
+}
+
 /// Where embedded clusters keep their keys: `embedded/NAME` beside the records folder.
 pub fn embedded_beside(records: &Path) -> PathBuf {
     records.parent().unwrap_or(records).join("embedded")
 }
 
-/// The machine id, which outlives renames of the host; its name where there is none.
-fn host() -> String {
+/// A stable name of this host: the machine id, which outlives renames of the host; its name where there is none.
+pub fn host() -> String {
     std::fs::read_to_string("/etc/machine-id")
         .map(|id| id.trim().to_owned())
         .ok()

@@ -39,6 +39,13 @@ pub struct Finding {
     pub proven: Option<Proven>,
 }
 
+impl Finding {
+    /// Nothing is wrong.
+    pub fn new(target: Arc<Target>) -> Self {
+        Self { target, adopted: None, copy: None, mint: None, notes: Vec::new(), proven: None }
+    }
+}
+
 /// How closely places are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -77,7 +84,7 @@ pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
 }
 
 /// What a place shows.
-enum Look {
+pub enum Look {
     /// It was not asked, or does not answer: its record counts.
     Unknown,
     /// Nothing stands there.
@@ -87,22 +94,27 @@ enum Look {
 }
 
 impl Look {
-    fn seen(&mut self) -> Option<&mut Seen> {
+    /// What stands there.
+    pub fn seen(&mut self) -> Option<&mut Seen> {
         if let Self::Seen(seen) = self { Some(seen) } else { None }
     }
 }
 
 /// Something that stands at a place.
-struct Seen {
-    sha256: String,
-    right: bool,
-    issue: Option<String>,
-    token: Option<(Token, Claims)>,
+pub struct Seen {
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+    /// Whether owner and mode are right.
+    pub right: bool,
+    /// What the token in it is called, where it is one of this target.
+    pub issue: Option<String>,
+    /// That token.
+    pub token: Option<(Token, Claims)>,
 }
 
 async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, depth: Depth) -> Finding {
     let state = state.as_ref();
-    let mut finding = Finding { target: Arc::clone(&target), adopted: None, copy: None, mint: None, notes: Vec::new(), proven: None };
+    let mut finding = Finding::new(Arc::clone(&target));
     let now = Timestamp::now();
     let mut seen: Vec<Look> = Vec::with_capacity(target.deliver.len());
     for place in &target.deliver {
@@ -121,13 +133,19 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
     {
         finding.proven = prove(scene, &target, token, claims).await;
     }
+    judge(finding, state, &seen, best, now)
+}
+
+/// Holds what was seen against the records: `best` is the newest token in date that stands anywhere. Pure.
+pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], best: Option<(Token, Claims)>, now: Timestamp) -> Finding {
+    let target = Arc::clone(&finding.target);
     if state.is_some_and(|s| s.ask.as_ref().is_some_and(|ask| *ask != ask_hash(&target))) {
         finding.mint = Some(Reason::Changed);
         return finding;
     }
     let recorded = state.and_then(|s| s.issued_at).map(Timestamp::as_second);
     let unrecorded = best.as_ref().is_some_and(|(_, claims)| claims.iat > recorded);
-    let wrong = wrong_places(&target, state, &seen, best.as_ref(), unrecorded);
+    let wrong = wrong_places(&target, state, seen, best.as_ref(), unrecorded);
     let Some((token, claims)) = best else {
         if state.is_some() && !wrong.is_empty() {
             finding.mint = Some(Reason::Repair);
@@ -137,7 +155,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
     let generation = state.map_or(0, |s| s.generation) + u64::from(unrecorded);
     let held = Held { token, claims, generation };
     if unrecorded {
-        finding.adopted = Some(adoption(&target, &held, &seen, state));
+        finding.adopted = Some(adoption(&target, &held, seen, state, now));
     } else if state.is_some_and(|s| s.jti.as_deref() != Some(held.issue().as_str())) && !wrong.is_empty() {
         // Only an older token is left: it is no cure for a place that lost the newest.
         finding.mint = Some(Reason::Repair);
@@ -202,7 +220,7 @@ fn readable(payload: &Payload, target: &Target) -> Option<(Token, Claims)> {
 }
 
 /// The newest in-date token among what was seen, taken out of there.
-fn newest<'a>(seen: impl Iterator<Item = &'a mut Seen>, now: Timestamp) -> Option<(Token, Claims)> {
+pub fn newest<'a>(seen: impl Iterator<Item = &'a mut Seen>, now: Timestamp) -> Option<(Token, Claims)> {
     let in_date = |claims: &Claims| claims.exp.is_some_and(|exp| exp > now.as_second());
     seen.filter_map(|s| s.token.take()).filter(|(_, claims)| in_date(claims)).max_by_key(|(_, claims)| claims.iat)
 }
@@ -260,8 +278,8 @@ fn holds(seen: &Seen, current: Option<&str>) -> bool {
     current.is_some() && seen.issue.as_deref() == current
 }
 
-fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetState>) -> Line {
-    let mut line = Line::new(Kind::Adopted, Timestamp::now());
+fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetState>, now: Timestamp) -> Line {
+    let mut line = Line::new(Kind::Adopted, now);
     identify(&mut line, target);
     line.generation = Some(held.generation);
     line.requested = Some(target.ask.duration);

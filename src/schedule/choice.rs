@@ -80,6 +80,16 @@ pub struct ProveFile {
     pub every: Option<Seconds>,
 }
 
+/// The one key of `prove`.
+struct Every;
+
+impl<'de> Deserialize<'de> for Every {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(from)?;
+        if key == "every" { Ok(Self) } else { Err(de::Error::custom(format_args!("{} is unknown here: known is every", shown(&key)))) }
+    }
+}
+
 impl<'de> Deserialize<'de> for ProveFile {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Prove;
@@ -100,11 +110,7 @@ impl<'de> Deserialize<'de> for ProveFile {
 
             fn visit_map<A: MapAccess<'de>>(self, mut settings: A) -> Result<ProveFile, A::Error> {
                 let mut every = None;
-                while let Some(key) = settings.next_key::<String>()? {
-                    if key != "every" {
-                        let shown = shown(&key);
-                        return Err(de::Error::custom(format_args!("{shown} is unknown here: known is every")));
-                    }
+                while let Some(Every) = settings.next_key()? {
                     every = Some(settings.next_value()?);
                 }
                 Ok(ProveFile { prove: true, every })

@@ -11,6 +11,7 @@ pub mod measure;
 pub mod pattern;
 pub mod plan;
 pub mod problem;
+pub mod proof;
 pub mod timing;
 pub mod yaml;
 

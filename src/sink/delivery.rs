@@ -1,6 +1,8 @@
 //! Bringing one payload to all places of a target: attempts, backoff, fallback. Places are independent:
 //! a dead one delays no other.
 
+pub mod tries;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -8,18 +10,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Context, Failure, FailureKind, Place, Put, SinkSpec, Stores, put};
-use crate::cluster::{Urgency, Verdict};
+use crate::cluster::Urgency;
 use crate::token::{Format, Payload};
+use tries::{Step, Tries, WITHIN, verdict};
 
-/// A rotation tries a place for this long before it reports it as owed.
-const WITHIN: Duration = Duration::from_secs(10);
-/// After this long a fallback is written, and the rest of the time is its.
-const BEFORE_FALLBACK: Duration = Duration::from_secs(4);
 /// One attempt may take this long.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// Backoff inside a rotation: full jitter below a bound that doubles.
-const BASE: Duration = Duration::from_millis(50);
-const CAP: Duration = Duration::from_secs(2);
 
 /// What became of one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,48 +96,17 @@ async fn tried(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
         Ok(payload) => payload,
         Err(failure) => return unrendered(failure),
     };
-    let begun = Instant::now();
-    let patience = if place.fallback.is_empty() { WITHIN } else { BEFORE_FALLBACK };
-    let mut attempts = 0;
-    let failure = loop {
-        attempts += 1;
-        let failure = match attempt(&place.sink, &payload, load, stores, Gate::FailFast).await {
-            Ok(put) => return done(put, &payload, attempts),
-            Err(failure) => failure,
-        };
-        let pause = failure.retry_after.unwrap_or_else(|| backoff(attempts, failure.kind));
-        if !failure.kind.retry_soon() || begun.elapsed() + pause >= patience {
-            break failure;
-        }
-        tokio::time::sleep(pause).await;
-    };
-    unserved(place, load, stores, &payload, attempts, failure).await
+    carry(Tries::new(place, payload.sha256()), Gate::FailFast, load, stores).await
 }
 
 /// One more attempt at a place that is owed. `served` is the fallback that holds the token already.
 pub async fn pay(place: &Place, load: &Load<'_>, stores: &Stores, served: Option<(usize, String)>) -> Delivered {
     let begun = Instant::now();
-    let delivered = one_more(place, load, stores, served).await;
-    Delivered { took: begun.elapsed(), ..delivered }
-}
-
-async fn one_more(place: &Place, load: &Load<'_>, stores: &Stores, served: Option<(usize, String)>) -> Delivered {
-    let payload = match (load.render)(&place.format) {
-        Ok(payload) => payload,
-        Err(failure) => return unrendered(failure),
+    let delivered = match (load.render)(&place.format) {
+        Ok(payload) => carry(Tries::once_more(place, payload.sha256(), served), Gate::Wait, load, stores).await,
+        Err(failure) => unrendered(failure),
     };
-    match attempt(&place.sink, &payload, load, stores, Gate::Wait).await {
-        Ok(put) => done(put, &payload, 1),
-        Err(failure) if served.is_some() => Delivered {
-            outcome: Outcome::FellBack,
-            sha256: payload.sha256(),
-            attempts: 1,
-            failure: Some(failure),
-            fallback: served,
-            took: Duration::ZERO,
-        },
-        Err(failure) => unserved(place, load, stores, &payload, 1, failure).await,
-    }
+    Delivered { took: begun.elapsed(), ..delivered }
 }
 
 /// There is nothing to write: what the format says beside the token is not known.
@@ -149,41 +114,24 @@ fn unrendered(failure: Failure) -> Delivered {
     Delivered { outcome: Outcome::Owed, sha256: String::new(), attempts: 0, failure: Some(failure), fallback: None, took: Duration::ZERO }
 }
 
-fn done(put: Put, payload: &Payload, attempts: u32) -> Delivered {
-    let outcome = match put {
-        Put::Written => Outcome::Written,
-        Put::Unchanged => Outcome::Unchanged,
-    };
-    Delivered { outcome, sha256: payload.sha256(), attempts, failure: None, fallback: None, took: Duration::ZERO }
-}
-
-/// The place does not have it: its fallbacks in order, where the failure is one of unavailability.
-async fn unserved(place: &Place, load: &Load<'_>, stores: &Stores, payload: &Payload, attempts: u32, failure: Failure) -> Delivered {
-    let sha256 = payload.sha256();
-    if failure.kind.allows_fallback() {
-        for (index, fallback) in place.fallback.iter().enumerate() {
-            let put = match (load.render)(&fallback.format) {
-                Ok(payload) => attempt(&fallback.sink, &payload, load, stores, Gate::FailFast).await,
-                Err(failure) => Err(failure),
-            };
-            match put {
-                Ok(_) => {
-                    let fallback = Some((index, fallback.sink.place()));
-                    return Delivered {
-                        outcome: Outcome::FellBack,
-                        sha256,
-                        attempts,
-                        failure: Some(failure),
-                        fallback,
-                        took: Duration::ZERO,
-                    };
-                }
-                Err(error) => tracing::warn!(target_name = load.target, place = fallback.sink.place(), %error, "the fallback failed too"),
+/// Does what the tries decide, until they are over.
+async fn carry(mut tries: Tries<'_>, gate: Gate, load: &Load<'_>, stores: &Stores) -> Delivered {
+    let begun = Instant::now();
+    let place = tries.place();
+    let (mut sink, mut format, mut gate) = (&place.sink, &place.format, gate);
+    loop {
+        let result = match (load.render)(format) {
+            Ok(payload) => attempt(sink, &payload, load, stores, gate).await,
+            Err(failure) => Err(failure),
+        };
+        match tries.after(result, begun.elapsed(), fraction()) {
+            Step::Again(pause) => tokio::time::sleep(pause).await,
+            Step::Fallback(index) => {
+                (sink, format, gate) = (&place.fallback[index].sink, &place.fallback[index].format, Gate::FailFast);
             }
+            Step::Over(delivered) => return delivered,
         }
     }
-    let outcome = if failure.kind == FailureKind::TooLarge { Outcome::Failed } else { Outcome::Owed };
-    Delivered { outcome, sha256, attempts, failure: Some(failure), fallback: None, took: Duration::ZERO }
 }
 
 /// What to do at a store whose breaker is open.
@@ -209,24 +157,11 @@ async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &S
         return Err(Failure::new(FailureKind::Unavailable, format!("store {name} gave no turn within {} s", WITHIN.as_secs())));
     };
     let result = put(sink, payload, context, stores).await;
-    permit.end(match &result {
-        Ok(_) => Verdict::Healthy,
-        Err(failure) => match failure.kind {
-            FailureKind::Unavailable | FailureKind::BadAnswer => Verdict::Failed,
-            FailureKind::Throttled => Verdict::Overloaded(failure.retry_after),
-            _ => Verdict::Healthy,
-        },
-    });
+    permit.end(verdict(&result));
     result
 }
 
-fn backoff(attempts: u32, kind: FailureKind) -> Duration {
-    let base = if kind == FailureKind::Throttled { Duration::from_secs(1) } else { BASE };
-    let bound = base.saturating_mul(1 << attempts.min(10)).min(CAP);
-    bound.mul_f64(fraction())
-}
-
-/// A random share in [0.1, 1): full jitter, but never a busy loop.
+/// A random share in [0, 1).
 fn fraction() -> f64 {
     use ring::rand::SecureRandom;
     let mut byte = [0u8; 2];
@@ -234,33 +169,5 @@ fn fraction() -> f64 {
     if ring::rand::SystemRandom::new().fill(&mut byte).is_err() {
         return 1.0;
     }
-    0.1 + 0.9 * f64::from(u16::from_le_bytes(byte)) / 65536.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_grows_and_stays_under_its_cap() {
-        for attempts in 1..40 {
-            let pause = backoff(attempts, FailureKind::Unavailable);
-            assert!(pause >= Duration::from_millis(5) && pause <= CAP, "{pause:?}");
-        }
-    }
-
-    #[test]
-    fn only_unavailability_reaches_a_fallback() {
-        for (kind, allowed) in [
-            (FailureKind::Unavailable, true),
-            (FailureKind::Throttled, true),
-            (FailureKind::BadAnswer, true),
-            (FailureKind::Refused, false),
-            (FailureKind::Local, false),
-            (FailureKind::Conflict, false),
-            (FailureKind::TooLarge, false),
-        ] {
-            assert_eq!(kind.allows_fallback(), allowed, "{kind:?}");
-        }
-    }
+    f64::from(u16::from_le_bytes(byte)) / 65536.0
 }

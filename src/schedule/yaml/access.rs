@@ -35,8 +35,12 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         if let Some(entry) = self.entries.next() {
             self.value = Some(Some(entry));
-            let key: StrDeserializer<'_, Fault> = (&*entry.0.text).into_deserializer();
-            return seed.deserialize(key).map(Some);
+            let (key, node) = entry;
+            let read: StrDeserializer<'_, Fault> = (&*key.text).into_deserializer();
+            return seed.deserialize(read).map(Some).map_err(|fault| match fault {
+                Fault::Message(message) => self.reader.refuse(key, node, message),
+                other => other,
+            });
         }
         let Some(field) = self.made_up.pop() else { return Ok(None) };
         self.value = Some(None);

@@ -1,0 +1,94 @@
+//! Orders of the timetable, carried out: rotations, payments and looks begin, records are written, people told.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+
+use super::{Done, Wheel};
+use crate::daemon::rotation::{self, Job, tell};
+use crate::daemon::start::{self, Depth};
+use crate::daemon::timetable::payments::receipt;
+use crate::daemon::timetable::{Looking, Moment, Order, Payment, Timetable, Turn, Wanted};
+use crate::daemon::touched::Touched;
+use crate::sink::delivery::Delivered;
+
+impl Wheel {
+    /// Tells the timetable of an event, now, and does what it orders.
+    pub(super) async fn event<T>(&mut self, tell: impl FnOnce(&mut Timetable, &Moment<'_>) -> T) -> T {
+        let scene = Arc::clone(&self.scene);
+        let answer = tell(&mut self.table, &Moment { now: Timestamp::now(), world: &*scene });
+        for order in self.table.orders() {
+            match order {
+                Order::Record(line) => {
+                    rotation::tell(&line);
+                    self.writer.append(vec![*line]).await;
+                }
+                Order::Rotate(turn) => self.rotate(turn),
+                Order::Pay(payment) => self.pay(payment),
+                Order::StopPaying(name) => {
+                    if let Some(paying) = self.paying.remove(&name) {
+                        paying.abort();
+                    }
+                }
+                Order::Look(wanted, why) => self.look(wanted, why),
+                Order::Tell(waiters, told) => {
+                    for waiter in waiters {
+                        // A caller that went away cancels nothing.
+                        let _ = waiter.send(told.clone());
+                    }
+                    if self.options.once.is_some() {
+                        self.outcomes.push(told);
+                    }
+                }
+            }
+        }
+        answer
+    }
+
+    fn rotate(&mut self, turn: Turn) {
+        let name = Arc::clone(&turn.name);
+        let job = Job { turn, scene: Arc::clone(&self.scene), writer: self.writer.clone(), stop: self.stop.subscribe() };
+        self.tasks.spawn(async move { Done::Rotated(name, rotation::rotate(job).await.map(Box::new)) });
+    }
+
+    fn pay(&mut self, payment: Payment) {
+        let (scene, writer) = (Arc::clone(&self.scene), self.writer.clone());
+        let name = Arc::clone(&payment.name);
+        let handle = self.tasks.spawn(async move {
+            let Payment { target, held, places, .. } = &payment;
+            let mut tries: Vec<BoxFuture<'_, Delivered>> = Vec::with_capacity(places.len());
+            for owed in places {
+                tries.push(Box::pin(rotation::pay(target, &scene, held, &target.deliver[owed.index], owed.served.clone())));
+            }
+            let delivered = futures_util::future::join_all(tries).await;
+            let line = receipt(&payment, &delivered, Timestamp::now());
+            if let Some(line) = &line {
+                tell(line);
+                writer.append(vec![line.clone()]).await;
+            }
+            let delivered = payment.places.iter().map(|owed| owed.index).zip(delivered).collect();
+            Done::Paid(payment.name, payment.held, delivered, line.map(Box::new))
+        });
+        self.paying.insert(name, handle);
+    }
+
+    fn look(&mut self, wanted: Vec<Wanted>, why: Looking) {
+        let scene = Arc::clone(&self.scene);
+        let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
+        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted, depth).await, why) });
+    }
+
+    pub(super) fn watch_places(&mut self) {
+        if self.options.once.is_none() {
+            self.watched = Touched::watch(&self.scene.plan);
+        }
+    }
+
+    /// The folders that a delivery has made are watched from now on.
+    pub(super) fn watch_made(&mut self, name: &str) {
+        if let Some(target) = self.scene.plan.target(name) {
+            self.watched.again(target);
+        }
+    }
+}
