@@ -164,8 +164,13 @@ fn every_recipe_follows_a_rotation_without_one_failed_request() {
     servers.kubectl(&["delete", "secret", &before, "-n", "cicd"]);
     until("the old token is dead", 90, || !is_taken(&host, &old));
     let known: Vec<usize> = consumers.iter().chain([&service]).map(|consumer| consumer.ids().len()).collect();
-    let more = |(consumer, known): (&Consumer, &usize)| consumer.ids().len() >= known + 5;
-    until("each has asked five times more", 120, || consumers.iter().chain([&service]).zip(&known).all(more));
+    until("each has asked five times more", 120, || {
+        let all = consumers.iter_mut().chain([&mut service]).zip(&known);
+        all.fold(true, |enough, (consumer, known)| {
+            consumer.assert_well(&host);
+            enough && consumer.ids().len() >= known + 5
+        })
+    });
 
     let new = host.json(&["inspect", host.path("out/token").to_str().unwrap()])["jti"].as_str().unwrap().to_owned();
     for consumer in consumers.iter_mut().chain([&mut service]) {

@@ -114,6 +114,21 @@ fn sleep(seconds: u64) {
     std::thread::sleep(Duration::from_secs(seconds));
 }
 
+/// The longest of some rotations of the neighbour, seconds.
+fn slowest(host: &Host) -> f64 {
+    let mut slowest = 0.0f64;
+    for _ in 0..7 {
+        let machine = Machine::watch();
+        let asked = now();
+        let done = host.run(&["rotate", "neighbour"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let took = seconds(&host.records_of("rotated", "neighbour").pop().unwrap()["time"]) - asked;
+        let stood: f64 = machine.stalls().iter().map(|(_, over)| over).sum();
+        slowest = slowest.max(took - stood);
+    }
+    slowest
+}
+
 fn started(host: &mut Host) -> f64 {
     let begun = now();
     host.start_with(&[]);
@@ -156,8 +171,9 @@ fn t15_g6_a_file_system_that_never_answers_delays_no_other_target() {
     let asked = Instant::now();
     let reload = host.run(&["reload"]);
     assert_eq!(reload.code, Some(0), "{reload:?}");
-    assert!(asked.elapsed() < Duration::from_secs(5), "the reload took {:?}", asked.elapsed());
-    until("the new target is served", 5, || host.path("out/later").exists());
+    // No bound of its own, but no wait for the hung one either, which is given up only after ten seconds and more.
+    assert!(asked.elapsed() < Duration::from_secs(30), "the reload took {:?}", asked.elapsed());
+    until("the new target is served", 10, || host.path("out/later").exists());
     sleep(6);
     let reloaded = punctual(&host, "after a reload", from, machine);
 
@@ -169,7 +185,9 @@ fn t15_g6_a_file_system_that_never_answers_delays_no_other_target() {
     assert_eq!(host.records().last().unwrap()["kind"], "stopped");
     let machine = Machine::watch();
     let from = started(&mut host);
-    until("the daemon answers", 10, || host.run(&["status", "-o", "json"]).stdout.contains("\"pid\""));
+    // Not `status`: with no daemon yet, it looks at the places itself.
+    until("the daemon listens", 10, || std::os::unix::net::UnixStream::connect(host.path("control.sock")).is_ok());
+    assert_eq!(host.target("good0")["name"], "good0");
     let answered = now() - from;
     sleep(9);
     let restarted = punctual(&host, "after a start", from + answered, machine);
@@ -207,30 +225,36 @@ fn t15_g6_five_hundred_broken_targets_delay_no_other_target() {
     let mut host = Host::new(&text);
     std::fs::create_dir(host.path("open")).unwrap();
     std::fs::set_permissions(host.path("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let machine = Machine::watch();
+    // What the API server itself takes, with none of them about.
+    host.write_schedule(&text.replace(&broken, ""));
+    host.start();
+    let alone = slowest(&host);
+    let (machine, from) = (Machine::watch(), now());
+    sleep(9);
+    let (before, _) = latest(&host, from, &machine.stalls());
+    assert_eq!(host.stop(), Some(0));
+    std::fs::remove_dir_all(host.path("out")).unwrap();
+    std::fs::remove_dir_all(host.path("state")).unwrap();
+    std::fs::create_dir(host.path("out")).unwrap();
+    host.write_schedule(&text);
     let from = started(&mut host);
     until("the good ones are served", 30, || (0..GOOD).all(|n| host.path(&format!("out/good{n}")).exists()));
     let first = now() - from;
     until("the neighbour is served", 30, || host.path("out/neighbour").exists());
+    let (machine, from) = (Machine::watch(), now());
     sleep(15);
-    let late = punctual(&host, "beside 500 broken ones", from, machine);
+    let (late, rotations) = latest(&host, from, &machine.stalls());
+    assert!(rotations >= GOOD, "only {rotations} rotations");
+    assert!(late - before.max(0.0) < LATE, "a good target was {late:.2} s late beside 500 broken ones, {before:.2} s without");
     // One on the same API server as the unknown accounts.
-    let machine = Machine::watch();
-    let mut slowest = 0.0f64;
-    for _ in 0..5 {
-        let asked = now();
-        let done = host.run(&["rotate", "neighbour"]);
-        assert_eq!(done.code, Some(0), "{done:?}");
-        slowest = slowest.max(seconds(&host.records_of("rotated", "neighbour").pop().unwrap()["time"]) - asked);
-    }
-    let stood: f64 = machine.stalls().iter().map(|(_, over)| over).sum();
-    assert!(slowest - stood < LATE, "a rotation beside the broken ones took {slowest:.2} s");
+    let beside = slowest(&host);
+    assert!(beside - alone < LATE, "a rotation takes {beside:.2} s beside the broken ones, {alone:.2} s without");
     let status = host.json(&["status"]);
     let failing = status["targets"].as_array().unwrap().iter().filter(|t| t["state"] != "fresh" && t["lastError"].is_string()).count();
     assert!(failing >= 500, "{failing} broken targets are shown as such");
     assert_eq!(host.stop(), Some(0));
     println!(
-        "figures: T15: 500 broken targets: {GOOD} others served {first:.2} s after the start, at most {late:.2} s late; on their API server a rotation takes {slowest:.2} s; {} s",
+        "figures: T15: 500 broken targets: {GOOD} others served {first:.2} s after the start, at most {late:.2} s late ({before:.2} s without them); on their API server a rotation takes {beside:.2} s, {alone:.2} s without them; {} s",
         begun.elapsed().as_secs()
     );
 }
@@ -260,7 +284,7 @@ fn t15_g1_g6_a_full_disk_keeps_the_old_token_and_delays_no_other_target() {
         }
         until("it is said", 20, || {
             let target = host.target("full0");
-            target["state"] != "fresh" && target["sinks"][0]["error"].as_str().is_some_and(|e| e.contains("No space left"))
+            target["state"] != "fresh" && target["sinks"][0]["error"].as_str().is_some_and(|e| e.contains("is full"))
         });
         std::fs::remove_file(host.path("small/filler")).unwrap();
         until("it is served again", 60, || (0..8).all(|n| host.target(&format!("full{n}"))["state"] == "fresh"));

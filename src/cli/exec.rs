@@ -33,7 +33,8 @@ const RETRY: (u64, u64) = (2, 30);
 /// Mints a token, puts it into a private file in memory, names the file to the command in TOKENFERRY_TOKEN_FILE,
 /// and removes it when the command ends, however it ends. Under a command that runs long the file is replaced
 /// before the token's end: read it again for each use. Signals go to the command; its exit code is ours
-/// (128+n by signal n, 127 no such command, 126 no program, 125 no token or another failure of our own).
+/// (128+n by signal n, 127 no such command, 126 no program, 125 no token or another failure of our own). A daemon
+/// whose socket you may use records each token and how the command ended, of its arguments none.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tokenferry exec cicd/cicd-deployer --duration 15m --with-kubeconfig -- kubectl apply -f deploy.yaml

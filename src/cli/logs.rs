@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::journal::Journal;
 use crate::token::mask::MaskingWriter;
 
 /// `--log`.
@@ -37,8 +38,8 @@ pub fn start(form: Option<Form>, verbose: u8, quiet: bool) {
     let form = form.unwrap_or_else(|| if std::env::var_os("JOURNAL_STREAM").is_some() { Form::Journald } else { Form::Text });
     let registry = tracing_subscriber::registry();
     let started = match form {
-        Form::Journald => match tracing_journald::layer() {
-            Ok(layer) => registry.with(filter()).with(layer.with_field_prefix(None)).try_init(),
+        Form::Journald => match Journal::connect() {
+            Ok(journal) => registry.with(filter()).with(journal).try_init(),
             Err(_) => registry.with(filter()).with(text()).try_init(),
         },
         Form::Json => {

@@ -8,6 +8,7 @@ mod exec;
 mod find;
 mod get;
 mod inspect;
+mod journal;
 mod kubeconfig;
 mod logs;
 mod mint;

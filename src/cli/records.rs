@@ -12,7 +12,7 @@ use serde_json::json;
 use super::print::{self, Cell, Colour, Output};
 use super::{Context, Exit};
 use crate::daemon::read;
-use crate::record::chain::{self, Broken};
+use crate::record::chain::{self, Broken, PublicKey, Signed};
 use crate::record::query::{self, Query};
 use crate::record::{Kind, Line, ReadError};
 use crate::schedule::measure;
@@ -32,7 +32,8 @@ const WIDTHS: [usize; 5] = [20, 13, 22, 9, 20];
   tokenferry records --since 24h --kind failed
   tokenferry records -f -o json | jq -c 'select(.kind == \"rotated\") | {time, target, expiresAt}'
   tokenferry records head > /mnt/elsewhere/head
-  tokenferry records verify --head \"$(cat /mnt/elsewhere/head)\"")]
+  tokenferry records verify --head \"$(cat /mnt/elsewhere/head)\"
+  tokenferry records verify --public-key /mnt/elsewhere/records.pem")]
 pub struct Records {
     #[command(subcommand)]
     check: Option<Check>,
@@ -69,6 +70,9 @@ enum Check {
         /// A head noted earlier: the folder has to hold its line, so that lines cut off at the end show
         #[arg(long, value_name = "HASH", value_parser = hash)]
         head: Option<String>,
+        /// The public half of `records.signingKey` in PEM: every signed head is checked, and that one covers the last line
+        #[arg(long, value_name = "FILE")]
+        public_key: Option<PathBuf>,
     },
     /// Print the hash of the last line, to be noted where nobody can change it
     Head,
@@ -82,7 +86,7 @@ impl Records {
     pub fn run(self, context: &Context) -> Result<(), Exit> {
         let folder = self.folder.clone().unwrap_or_else(|| folder(context));
         match &self.check {
-            Some(Check::Verify { head }) => verify(&folder, head.as_deref(), self.output),
+            Some(Check::Verify { head, public_key }) => verify(&folder, head.as_deref(), public_key.as_deref(), self.output),
             Some(Check::Head) => head(&folder, self.output),
             None => self.show(&folder),
         }
@@ -121,11 +125,14 @@ fn folder(context: &Context) -> PathBuf {
     planned.unwrap_or_else(|| read::path_in_broken(&schedule, "records", "directory")).unwrap_or_else(|| context.places.records.clone())
 }
 
-fn verify(folder: &Path, head: Option<&str>, output: Output) -> Result<(), Exit> {
-    match chain::verify(folder, head) {
-        Ok(found) => match output {
+fn verify(folder: &Path, head: Option<&str>, public_key: Option<&Path>, output: Output) -> Result<(), Exit> {
+    let key = public_key.map(PublicKey::read).transpose().map_err(|error| Exit::own(super::error::chain(&error)))?;
+    let checked = chain::verify(folder, head).and_then(|found| Ok((found, key.map(|key| signatures(folder, &key)).transpose()?)));
+    match checked {
+        Ok((found, signed)) => match output {
             Output::Json => print::json(&json!({
                 "sound": true, "files": found.files, "lines": found.lines, "anchor": found.anchor, "seq": found.seq, "head": found.head,
+                "signedHeads": signed.map(|signed| signed.heads),
                 "torn": found.torn.map(|torn| json!({"file": torn.file, "bytes": torn.bytes})),
             })),
             Output::Table => {
@@ -133,20 +140,32 @@ fn verify(folder: &Path, head: Option<&str>, output: Output) -> Result<(), Exit>
                     print::talk(&format!("{}: {} bytes at its end are no whole line yet; no damage", torn.file.display(), torn.bytes));
                 }
                 let (lines, files) = (counted(found.lines, "line"), counted(found.files, "file"));
-                print::data(&format!("sound: {lines} in {files}, up to seq {}\nhead: {}\n", found.seq, found.head))
+                let signed = signed.map(|signed| format!("signed: {}\n", counted(signed.heads, "head"))).unwrap_or_default();
+                print::data(&format!("sound: {lines} in {files}, up to seq {}\nhead: {}\n{signed}", found.seq, found.head))
             }
         },
         Err(broken) if denied(&broken) => Err(refused(folder)),
         Err(broken) => {
             if output == Output::Json {
                 let (file, line) = match &broken {
-                    Broken::Line { file, line, .. } => (Some(file), Some(line)),
+                    Broken::Line { file, line, .. } | Broken::Signature { file, line, .. } => (Some(file), Some(line)),
                     _ => (None, None),
                 };
                 print::json(&json!({"sound": false, "file": file, "line": line, "damage": broken.to_string()}))?;
             }
             Err(Exit::own(super::error::chain(&broken)))
         }
+    }
+}
+
+/// Beside a running daemon the last line may be a moment older than its signature: that is looked at twice.
+fn signatures(folder: &Path, key: &PublicKey) -> Result<Signed, Broken> {
+    match chain::verify_signatures(folder, key) {
+        Err(Broken::Unsigned { .. }) => {
+            std::thread::sleep(LOOK_EVERY);
+            chain::verify_signatures(folder, key)
+        }
+        other => other,
     }
 }
 
@@ -181,7 +200,7 @@ fn row(line: &Line) -> Vec<Cell> {
     let word = |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_else(|| "-".into());
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
-        Kind::Rotated | Kind::Paid | Kind::Adopted => Colour::Good,
+        Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted => Colour::Good,
         Kind::Failed | Kind::Rejected | Kind::Gap | Kind::ReloadRefused => Colour::Bad,
         _ => Colour::Plain,
     };
@@ -200,7 +219,8 @@ fn what(line: &Line) -> String {
     let mut parts = Vec::new();
     for sink in &line.sinks {
         let outcome = serde_json::to_value(sink.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        let instead = sink.fallback.as_ref().map(|place| format!(" to {place}")).unwrap_or_default();
+        let word = if line.kind == Kind::Cleared { "; no copy any more at" } else { " to" };
+        let instead = sink.fallback.as_ref().map(|place| format!("{word} {place}")).unwrap_or_default();
         let why = sink.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{instead}{why}", sink.place));
     }
@@ -217,7 +237,7 @@ fn what(line: &Line) -> String {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, adopted, rejected, retired, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
+    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, retired, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
 }
 
 fn hash(text: &str) -> Result<String, String> {

@@ -97,7 +97,9 @@ impl Status {
 
 fn is_bad(status: &Value) -> bool {
     let daemon = &status["daemon"];
-    let troubled = !daemon["refused"].is_null() || !daemon["records"]["error"].is_null() || daemon["records"]["lost"].as_u64() > Some(0);
+    let records = &daemon["records"];
+    let amiss = !records["error"].is_null() || !records["unsigned"].is_null() || records["lost"].as_u64() > Some(0);
+    let troubled = !daemon["refused"].is_null() || amiss;
     troubled
         || status["targets"]
             .as_array()
@@ -121,6 +123,9 @@ fn shown(status: &Value) -> String {
                 problem["message"].as_str().unwrap_or("-")
             ));
         }
+    }
+    if let Some(why) = daemon["records"]["unsigned"].as_str() {
+        print::talk(&format!("heads of the records are not signed: {why}"));
     }
     if let Some(error) = daemon["records"]["error"].as_str() {
         text.push_str(&format!(

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod client;
 pub mod embedded;
+mod keys;
 pub mod mint;
 pub mod patience;
 pub mod person;
@@ -14,6 +15,7 @@ pub mod upstream;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -108,6 +110,7 @@ pub struct Cluster {
     name: String,
     spec: ClusterSpec,
     issuer: Issuer,
+    keys: keys::ServedKeys,
     upstream: Arc<Upstream>,
 }
 
@@ -128,7 +131,7 @@ impl Cluster {
             }
             None => (Issuer::Api(client::ApiServer::new(spec)), spec.limits),
         };
-        Self { name: name.into(), spec: spec.clone(), issuer, upstream: Upstream::new(name, limits) }
+        Self { name: name.into(), spec: spec.clone(), issuer, keys: keys::ServedKeys::default(), upstream: Upstream::new(name, limits) }
     }
 
     /// Its name in the schedule.
@@ -182,7 +185,15 @@ impl Cluster {
 
     async fn ask(&self, api: &client::ApiServer, ask: &Ask) -> Result<Minted, MintFailure> {
         let clients = api.clients().await.map_err(|e| MintFailure::new(MintFailureKind::Unavailable, e.0))?;
-        mint::mint(&clients, &self.upstream, ask).await
+        let mut result = mint::mint(&clients, &self.upstream, ask).await;
+        // One dead API server of several costs no rotation: the next in health is asked at once.
+        for _ in 1..clients.endpoints.len() {
+            if !result.as_ref().is_err_and(|e| e.kind == MintFailureKind::Unavailable) {
+                break;
+            }
+            result = mint::mint(&clients, &self.upstream, ask).await;
+        }
+        result
     }
 
     /// Tries a token of that subject on the API server; an embedded cluster has nobody to ask.
@@ -199,6 +210,20 @@ impl Cluster {
         let proven = prove::prove(&clients, token, subject).await;
         permit.end(if matches!(proven, Proven::Unknown(_)) { Verdict::Failed } else { Verdict::Healthy });
         proven
+    }
+
+    /// Checks a token's signature against the keys that the cluster serves, read no longer than `age` ago. It needs
+    /// the ClusterRole `system:service-account-issuer-discovery`; an embedded cluster serves none.
+    pub async fn check_signature(&self, token: &Token, urgency: Urgency, age: Duration) -> Proven {
+        let api = match &self.issuer {
+            Issuer::Embedded(_) => return Proven::NotOffered("an embedded cluster serves no keys".into()),
+            Issuer::Api(api) => api,
+        };
+        let clients = match api.clients().await {
+            Ok(clients) => clients,
+            Err(error) => return Proven::Unknown(error.0),
+        };
+        self.keys.check(token, age, || Box::pin(keys::read(&clients, &self.upstream, urgency))).await
     }
 
     /// Whether we may mint for the account, without minting.

@@ -19,6 +19,10 @@ const CALL_WITHIN: Duration = Duration::from_secs(10);
 pub enum Proven {
     /// It accepts it.
     Online,
+    /// Its signature fits the keys that the cluster serves.
+    Signed,
+    /// The cluster serves its keys, and the one that the token names is not among them.
+    Unserved(String),
     /// It refuses it (401), or takes it for somebody else.
     Refused(String),
     /// It does not offer the question (403, 404).

@@ -271,6 +271,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn retries_without_budget_do_not_hold_up_first_attempts() {
+        let up = Upstream::new("a", Limits::default());
+        up.lock().gate.budget = 0.0;
+        let alone = up.enter(Urgency { deadline: 1, retry: true }).await;
+        let waits = Arc::clone(&up);
+        let second = tokio::spawn(async move { waits.enter(Urgency { deadline: 1, retry: true }).await });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!second.is_finished(), "a second retry went beside the first");
+        let fresh = up.enter(first(5)).await;
+        alone.end(Verdict::Failed);
+        fresh.end(Verdict::Healthy);
+        assert!(tokio::time::timeout(Duration::from_secs(1), second).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_attempts_never_starve_behind_a_thousand_urgent_retries_without_budget() {
+        let up = Upstream::new("a", Limits { in_flight: 2, per_second: 0 });
+        up.lock().gate.budget = 0.0;
+        let (order, mut served) = tokio::sync::mpsc::unbounded_channel();
+        for number in 0..1_000 {
+            let (up, order) = (Arc::clone(&up), order.clone());
+            tokio::spawn(async move {
+                let permit = up.enter(Urgency { deadline: number, retry: true }).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let _ = order.send("retry");
+                permit.end(Verdict::Failed);
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let fresh = tokio::time::timeout(Duration::from_secs(2), up.enter(first(1_000_000))).await.expect("it starved");
+        assert!(served.try_recv().is_err(), "it waited for a retry to end");
+        fresh.end(Verdict::Healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_probe_of_a_dead_upstream_is_the_target_that_ends_first_even_where_it_came_last_and_is_a_retry() {
+        let up = Upstream::new("a", Limits::default());
+        for _ in 0..BREAK_AFTER {
+            up.enter(first(1)).await.end(Verdict::Failed);
+        }
+        let (order, mut served) = tokio::sync::mpsc::unbounded_channel();
+        for (deadline, retry) in [(900, false), (800, false), (7, true)] {
+            let (up, order) = (Arc::clone(&up), order.clone());
+            tokio::spawn(async move {
+                let permit = up.enter(Urgency { deadline, retry }).await;
+                order.send(deadline).unwrap();
+                permit.end(Verdict::Failed);
+            });
+        }
+        assert_eq!(served.recv().await, Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_caller_that_goes_away_gives_its_turn_up() {
         let up = Upstream::new("a", Limits { in_flight: 1, per_second: 0 });
         let held = up.enter(first(0)).await;

@@ -29,6 +29,8 @@ pub enum Timer {
     Pay,
     /// A look at its places, and a try of its token.
     Prove,
+    /// The removal of copies in fallbacks.
+    Clear,
 }
 
 /// One target on its way.
@@ -39,6 +41,8 @@ pub struct Course {
     pub armed: Option<(i64, Reason)>,
     /// When its owed places are tried next, unix ms.
     pub pay_at: Option<i64>,
+    /// When copies in its fallbacks are removed next, unix ms.
+    pub clear_at: Option<i64>,
     /// When its places are looked at next, unix ms, and how closely.
     pub prove_at: Option<(i64, Depth)>,
     /// When its token was last accepted by the API server, or its places found in order.
@@ -84,6 +88,7 @@ impl Course {
             target,
             armed: None,
             pay_at: None,
+            clear_at: None,
             prove_at: None,
             proven_at: None,
             looking: false,
@@ -133,6 +138,17 @@ impl Course {
         at
     }
 
+    /// Sets the time at which copies in fallbacks are removed.
+    pub fn arm_clear(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
+        if let Some(at) = self.clear_at {
+            timers.remove(&(at, Arc::clone(name), Timer::Clear));
+        }
+        self.clear_at = at;
+        if let Some(at) = at {
+            timers.insert((at, Arc::clone(name), Timer::Clear));
+        }
+    }
+
     /// Sets the time of the next attempt at owed places.
     pub fn arm_pay(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
         if let Some(at) = self.pay_at {
@@ -149,6 +165,7 @@ impl Course {
         self.arm(name, timers, None);
         self.arm_pay(name, timers, None);
         self.arm_look(name, timers, None);
+        self.arm_clear(name, timers, None);
     }
 }
 

@@ -24,10 +24,10 @@ const CHUNK: usize = 4 << 10;
 /// Form of the index that this program writes and reads: one line a target, sorted by name.
 const VERSION: u32 = 2;
 
-/// Removes what a killed run left beside the places of a plan; returns how much there was.
-pub async fn sweep(plan: &Plan, timeout: Duration) -> usize {
+/// Removes what a killed run left beside the places of these targets; returns how much there was.
+pub async fn sweep(targets: &[Arc<Target>], timeout: Duration) -> usize {
     let (mut files, mut directories) = (Vec::new(), Vec::new());
-    for place in plan.targets.iter().flat_map(|target| places(target)) {
+    for place in targets.iter().flat_map(|target| places(target)) {
         match &place.sink {
             SinkSpec::File(spec) => files.push(spec.path.clone()),
             SinkSpec::Directory(spec) => directories.push(spec.files_as.path.clone()),

@@ -6,11 +6,13 @@ pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
+pub mod failback;
 pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod named;
 pub mod places;
+pub mod proof;
 pub mod read;
 pub mod rotation;
 pub mod scene;
@@ -25,7 +27,6 @@ pub mod wheel;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -167,8 +168,8 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     }
     let records = plan.records.directory.clone().unwrap_or_else(|| places.records.clone());
     let options = append::Options { keep: plan.records.keep, max_size: plan.records.max_size };
-    let folder = records.clone();
-    let opened = tokio::task::spawn_blocking(move || append::open(&folder, options)).await;
+    let (folder, key) = (records.clone(), plan.records.signing_key.clone());
+    let opened = tokio::task::spawn_blocking(move || append::open_signed(&folder, options, key)).await;
     let opened = opened.map_err(|_| RunError::Host("opening the records was cut short".into()))??;
     for note in &opened.notes {
         tracing::warn!("records: {note}");
@@ -180,10 +181,6 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
-    }
-    let swept = files::sweep(&scene.plan, Duration::from_secs(10)).await;
-    if swept > 0 {
-        tracing::info!(files = swept, "temporary files of an earlier run were removed");
     }
     Ok((records, scene, opened.writer, opened.state))
 }

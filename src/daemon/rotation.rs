@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::proof;
 use super::scene::Scene;
-use super::start;
 use super::timetable::Turn;
-use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Proven, Urgency};
+use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted};
 use crate::record::append::Writer;
 use crate::record::{Kind, Line, Outcome, Proof, SinkLine};
 use crate::schedule::Target;
@@ -17,11 +17,6 @@ use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{Failure, FailureKind, Place};
 use crate::token::render::{hex, render};
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
-
-/// Tries of the proof before it is put off.
-pub const PROOF_TRIES: u32 = 3;
-/// Share of the old token's life below which the new one is published without its proof.
-const TOO_LATE_TO_PROVE: f64 = 0.1;
 
 /// A token that is kept while a place is owed it, and wiped with the last of them.
 pub struct Held {
@@ -88,7 +83,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
         tracing::warn!(target_name = turn.target.name, "the API server: {warning}");
     }
     let held = Held { generation: turn.generation, claims: minted.claims, token: minted.token };
-    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency()).await;
+    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now())).await;
     let (mut line, fault) = conclude(turn, &held, proof, &delivered, Timestamp::now());
     line.audit_id = minted.audit_id;
     let places_took = turn.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
@@ -144,7 +139,7 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
         return Some(Err((refused(format!("the schedule has no cluster `{}`", job.turn.target.cluster)), None)));
     };
     let turn = tokio::select! {
-        turn = cluster.turn(job.turn.urgency()) => turn,
+        turn = cluster.turn(job.turn.urgency(Timestamp::now())) => turn,
         _ = job.stop.wait_for(|stop| *stop) => return None,
     };
     let begun = tokio::time::Instant::now();
@@ -156,7 +151,7 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
     if let Some(seconds) = clock_ahead(&cluster, &minted.claims) {
         tracing::warn!(target_name = job.turn.target.name, seconds, "this host's clock and the API server's differ");
     }
-    Some(match prove(job, &cluster, &minted).await {
+    Some(match proof::of_fresh(job, &cluster, &minted).await {
         Ok(proof) => Ok((minted, proof, took)),
         Err(failure) => Err((failure, Some(minted))),
     })
@@ -166,42 +161,6 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
 fn clock_ahead(cluster: &Cluster, claims: &Claims) -> Option<i64> {
     let difference = claims.iat? - Timestamp::now().as_second();
     (!cluster.is_embedded() && difference.abs() > 30).then_some(difference)
-}
-
-async fn prove(job: &Job, cluster: &Cluster, minted: &Minted) -> Result<Proof, MintFailure> {
-    let ours = start::provable(&job.turn.target, &minted.claims);
-    if !job.turn.target.prove || !ours || cluster.is_embedded() {
-        return Ok(Proof::Claims);
-    }
-    let mut unknown = String::new();
-    for attempt in 0..PROOF_TRIES {
-        match cluster.prove(&minted.token, &minted.claims.sub, job.turn.urgency()).await {
-            Proven::Online => return Ok(Proof::Online),
-            Proven::NotOffered(_) => return Ok(Proof::Claims),
-            Proven::Refused(why) => {
-                return Err(MintFailure {
-                    kind: MintFailureKind::BadAnswer,
-                    message: format!("the fresh token failed its proof: {why}; the one in use stays"),
-                    retry_after: None,
-                    audit_id: minted.audit_id.clone(),
-                });
-            }
-            Proven::Unknown(why) => unknown = why,
-        }
-        tokio::time::sleep(Duration::from_millis(250 << attempt)).await;
-    }
-    if too_late_to_prove(&job.turn, Timestamp::now()) {
-        return Ok(Proof::Claims);
-    }
-    let message = format!("the fresh token cannot be proven now ({unknown}); the one in use stays");
-    Err(MintFailure { kind: MintFailureKind::Unavailable, message, retry_after: None, audit_id: minted.audit_id.clone() })
-}
-
-/// Whether the old token is so near its end that the new one is published without its proof.
-pub fn too_late_to_prove(turn: &Turn, now: Timestamp) -> bool {
-    #[allow(clippy::cast_precision_loss)]
-    let left = turn.in_use.map_or(0.0, |(iat, exp)| (exp - now.as_second()) as f64 / (exp - iat).max(1) as f64);
-    left < TOO_LATE_TO_PROVE
 }
 
 async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finished {
@@ -283,6 +242,8 @@ pub fn sink_line(place: &Place, delivered: &Delivered) -> SinkLine {
         fallback: delivered.fallback.as_ref().map(|(_, place)| place.clone()),
         jti: None,
         since: None,
+        returned_at: None,
+        copies: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What stands at the places? When a plan begins, when a file is touched, and on every beat of the proof, records
 //! are held against the places, so that nothing fresh is minted anew: what differs is adopted, copied, or minted.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,12 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::files;
+use super::proof;
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
+use crate::cluster::Proven;
 use crate::cluster::mint::check;
-use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 use crate::schedule::Target;
@@ -22,6 +25,8 @@ use crate::token::{Claims, Payload, Token, candidates};
 const ABREAST: usize = 128;
 /// A place that does not show itself within that is judged by its record.
 const LOOK: Duration = Duration::from_secs(5);
+/// A folder that does not list itself within that is not swept.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// What a target needs when its plan begins.
 pub struct Finding {
@@ -53,6 +58,30 @@ pub enum Depth {
     Files,
     /// Stores are read back too, and the token is tried on the API server.
     Everything,
+}
+
+/// Parts targets so that those of one part stand on the same file systems and stores: what hangs there holds up the
+/// look at its own part alone.
+pub fn parts(targets: Vec<Arc<Target>>) -> Vec<Vec<Arc<Target>>> {
+    let mut parts: BTreeMap<BTreeSet<String>, Vec<Arc<Target>>> = BTreeMap::new();
+    for target in targets {
+        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+        let on = places.map(|place| match (&place.sink, place.sink.store()) {
+            (SinkSpec::File(spec), _) => file::file_system(&spec.path),
+            (SinkSpec::Directory(spec), _) => file::file_system(&spec.files_as.path),
+            (sink, store) => format!("{} {}", sink.kind(), store.unwrap_or_default()),
+        });
+        parts.entry(on.collect()).or_default().push(target);
+    }
+    parts.into_values().collect()
+}
+
+/// Removes the temporary files that an earlier run left beside the places of these targets.
+pub async fn sweep(targets: &[Arc<Target>]) {
+    let swept = files::sweep(targets, SWEEP).await;
+    if swept > 0 {
+        tracing::info!(files = swept, "temporary files of an earlier run were removed");
+    }
 }
 
 /// Looks at the places of these targets.
@@ -131,7 +160,8 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
         && target.prove
         && let Some((token, claims)) = &best
     {
-        finding.proven = prove(scene, &target, token, claims).await;
+        let recorded = state.filter(|s| s.jti.as_deref() == Some(issue(claims, token).as_str())).and_then(|s| s.proof);
+        finding.proven = proof::of_delivered(scene, &target, token, claims, recorded).await;
     }
     judge(finding, state, &seen, best, now)
 }
@@ -199,20 +229,8 @@ async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes:
     }
 }
 
-/// Tries a delivered token on the API server, where its audience is the API server's.
-async fn prove(scene: &Scene, target: &Target, token: &Token, claims: &Claims) -> Option<Proven> {
-    let cluster = scene.cluster(&target.cluster).filter(|c| !c.is_embedded() && provable(target, claims))?;
-    let urgency = Urgency { deadline: claims.exp.unwrap_or(0), retry: false };
-    Some(cluster.prove(token, &claims.sub, urgency).await)
-}
-
-/// Whether the API server itself is an audience of the token: others answer for themselves alone.
-pub fn provable(target: &Target, claims: &Claims) -> bool {
-    target.ask.audiences.is_empty() || claims.aud.iter().any(|a| *a == claims.iss || a.starts_with("https://kubernetes.default.svc"))
-}
-
 /// The newest token of this target in what a place holds: a kubeconfig may hold many.
-fn readable(payload: &Payload, target: &Target) -> Option<(Token, Claims)> {
+pub(super) fn readable(payload: &Payload, target: &Target) -> Option<(Token, Claims)> {
     let tokens = payload.parts().iter().flat_map(|part| candidates(part.expose()));
     let ours =
         tokens.filter_map(|token| token.claims().ok().filter(|claims| check(claims, &target.ask).is_ok()).map(|claims| (token, claims)));
@@ -306,6 +324,8 @@ fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetSt
                 fallback: before.and_then(|p| p.fallback.clone()),
                 jti: None,
                 since: None,
+                returned_at: None,
+                copies: Vec::new(),
             }
         })
         .collect();

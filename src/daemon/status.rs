@@ -68,6 +68,8 @@ pub struct RecordsStatus {
     pub waiting: u64,
     /// Why nothing can be written now.
     pub error: Option<String>,
+    /// Why the last head could not be signed, where heads are.
+    pub unsigned: Option<String>,
 }
 
 /// One cluster.
@@ -204,7 +206,14 @@ impl View<'_> {
             version: env!("CARGO_PKG_VERSION"),
             since: self.since?,
             schedule: ScheduleStatus { file: self.scene.plan.path.clone(), sha256: self.scene.plan.sha256.clone() },
-            records: RecordsStatus { head: health.head, seq: health.seq, lost: health.lost, waiting: health.waiting, error: health.error },
+            records: RecordsStatus {
+                head: health.head,
+                seq: health.seq,
+                lost: health.lost,
+                waiting: health.waiting,
+                error: health.error,
+                unsigned: health.unsigned,
+            },
             clusters: self.scene.clusters.iter().map(cluster).collect(),
             refused: self.refused.cloned(),
         })
@@ -260,7 +269,8 @@ fn sink(place: &crate::sink::Place, state: Option<&TargetState>) -> SinkStatus {
 impl Status {
     /// Whether something needs a person now: `status` then exits 1.
     pub fn is_bad(&self) -> bool {
-        let daemon = self.daemon.as_ref().is_some_and(|d| d.refused.is_some() || d.records.error.is_some() || d.records.lost > 0);
+        let amiss = |r: &RecordsStatus| r.error.is_some() || r.unsigned.is_some() || r.lost > 0;
+        let daemon = self.daemon.as_ref().is_some_and(|d| d.refused.is_some() || amiss(&d.records));
         daemon || self.targets.iter().any(|t| t.state.is_bad())
     }
 }

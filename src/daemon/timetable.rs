@@ -1,6 +1,7 @@
 //! What happens next to which target? Pure: every event comes with its moment, and leaves [`Order`]s behind that
 //! somebody else carries out. Mutable state of the daemon's targets is here and nowhere else.
 
+mod clearings;
 mod looks;
 pub mod payments;
 mod rotations;
@@ -56,6 +57,8 @@ pub enum Order {
     Pay(Payment),
     /// Stop the payment of a target: a newer token is on its way to every place.
     StopPaying(Arc<str>),
+    /// Remove copies in fallbacks; it ends in [`Timetable::cleared`], where some are gone.
+    Clear(Box<Clearing>),
     /// Look at the places of targets; it ends in [`Timetable::found`] or [`Timetable::looked`] for each.
     Look(Vec<Wanted>, Looking),
     /// A rotation of a target is over; these people wait for it.
@@ -95,9 +98,16 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// How urgent its requests are: what ends first is served first.
-    pub fn urgency(&self) -> Urgency {
-        Urgency { deadline: self.in_use.map_or(i64::MIN, |(_, exp)| exp), retry: self.failures > 0 }
+    /// How urgent its requests are: what ends first is served first. Where nothing is in date any more nothing can be
+    /// lost: the first try goes before all others, and one that failed before lets those pass that can still be in time.
+    pub fn urgency(&self, now: Timestamp) -> Urgency {
+        let retry = self.failures > 0;
+        let deadline = match self.in_use {
+            Some((_, exp)) if !retry || exp > now.as_second() => exp,
+            None if !retry => i64::MIN,
+            _ => i64::MAX,
+        };
+        Urgency { deadline, retry }
     }
 }
 
@@ -111,6 +121,18 @@ pub struct Payment {
     pub held: Arc<Held>,
     /// The places.
     pub places: Vec<Owed>,
+}
+
+/// Copies in fallbacks to be removed.
+pub struct Clearing {
+    /// Name of the target.
+    pub name: Arc<str>,
+    /// The target.
+    pub target: Arc<Target>,
+    /// What is recorded of it.
+    pub state: TargetState,
+    /// Index of the place, and the fallback place whose copy goes.
+    pub copies: Vec<(usize, String)>,
 }
 
 /// A place that waits for its token.
@@ -219,6 +241,7 @@ impl Timetable {
                     }
                     self.pay(&name, None);
                 }
+                Timer::Clear => self.clear(&name, moment),
             }
         }
     }

@@ -6,27 +6,27 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
 
 use super::watch::own;
 use crate::schedule::{Plan, Target};
-use crate::sink::SinkSpec;
-
-/// The watched folders of a plan.
-#[derive(Default)]
-pub struct Touched {
-    fd: Option<AsyncFd<OwnedFd>>,
-    /// By the watch's number.
-    files: HashMap<i32, Names>,
-    /// Folders that are still to be made.
-    missing: HashMap<PathBuf, Names>,
-}
+use crate::sink::{SinkSpec, file};
 
 /// File name → targets.
 type Names = HashMap<OsString, Vec<Arc<str>>>;
+
+/// What is watched.
+#[derive(Default)]
+struct Files {
+    /// By the watch's number.
+    watched: HashMap<i32, Names>,
+    /// Folders that are still to be made.
+    missing: HashMap<PathBuf, Names>,
+}
 
 const FLAGS: WatchFlags = WatchFlags::MOVED_TO
     .union(WatchFlags::MOVED_FROM)
@@ -34,6 +34,15 @@ const FLAGS: WatchFlags = WatchFlags::MOVED_TO
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::ONLYDIR);
+
+/// The watched folders of a plan.
+#[derive(Default)]
+pub struct Touched {
+    fd: Option<Arc<AsyncFd<OwnedFd>>>,
+    files: Arc<Mutex<Files>>,
+    /// Watches that are still to be set: a file system that hangs holds up nobody but itself.
+    setting: JoinSet<()>,
+}
 
 /// Folders to watch and the names in them that matter. What stands below `..data` changes by its own hand alone.
 fn watched(sink: &SinkSpec) -> Vec<(PathBuf, OsString)> {
@@ -55,7 +64,7 @@ impl Touched {
     pub fn watch(plan: &Plan) -> Self {
         let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from).and_then(own);
         let fd = match made {
-            Ok(fd) => fd,
+            Ok(fd) => Arc::new(fd),
             Err(error) => {
                 tracing::warn!(%error, "published files cannot be watched; they are looked at with every proof");
                 return Self::default();
@@ -69,7 +78,7 @@ impl Touched {
                 }
             }
         }
-        let mut touched = Self { fd: Some(fd), files: HashMap::new(), missing: HashMap::new() };
+        let mut touched = Self { fd: Some(fd), files: Arc::default(), setting: JoinSet::new() };
         for (folder, names) in folders {
             touched.add(folder, names);
         }
@@ -77,20 +86,28 @@ impl Touched {
     }
 
     fn add(&mut self, folder: PathBuf, names: Names) {
-        let Some(fd) = &self.fd else { return };
-        match inotify::add_watch(fd.get_ref(), &folder, FLAGS) {
-            Ok(number) => self.files.entry(number).or_default().extend(names),
-            Err(error) => {
-                tracing::debug!(%error, folder = %folder.display(), "not watched");
-                self.missing.insert(folder, names);
+        let Some(fd) = self.fd.clone() else { return };
+        let files = Arc::clone(&self.files);
+        self.setting.spawn(async move {
+            let at = folder.clone();
+            let set = file::apart(&folder, move || inotify::add_watch(fd.get_ref(), &at, FLAGS)).await;
+            let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            match set {
+                Some(Ok(number)) => files.watched.entry(number).or_default().extend(names),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, folder = %folder.display(), "not watched");
+                    files.missing.insert(folder, names);
+                }
+                None => {}
             }
-        }
+        });
     }
 
     /// Watches the folders of a target that its delivery has made.
     pub fn again(&mut self, target: &Target) {
         for (folder, _) in target.deliver.iter().flat_map(|place| watched(&place.sink)) {
-            if let Some(names) = self.missing.remove(&folder) {
+            let missing = self.files.lock().unwrap_or_else(PoisonError::into_inner).missing.remove(&folder);
+            if let Some(names) = missing {
                 self.add(folder, names);
             }
         }
@@ -115,9 +132,11 @@ impl Touched {
                 match reader.next() {
                     Ok(event) => {
                         let file = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
-                        if let Some(targets) = file.and_then(|file| self.files.get(&event.wd())?.get(&file)) {
+                        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                        if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(&file)) {
                             names.extend(targets.iter().cloned());
                         }
+                        drop(files);
                         if reader.is_buffer_empty() && !names.is_empty() {
                             names.sort();
                             names.dedup();
@@ -140,6 +159,7 @@ impl Touched {
             }
         }
         self.fd = None;
+        self.setting.abort_all();
         std::future::pending().await
     }
 }

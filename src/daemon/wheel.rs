@@ -1,6 +1,8 @@
 //! The event loop: it tells the timetable what happens, and carries out what the timetable orders. Work is done
 //! in tasks that report back; at most one rotation of a target is under way.
 
+mod clearings;
+mod heads;
 mod orders;
 mod reloads;
 
@@ -43,6 +45,7 @@ const FAREWELL: std::time::Duration = std::time::Duration::from_secs(30);
 enum Done {
     Rotated(Arc<str>, Option<Box<Finished>>),
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
+    Cleared(Arc<str>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
@@ -64,11 +67,14 @@ pub struct Wheel {
     refused: Option<Refused>,
     counters: Counters,
     since: Timestamp,
-    settled: bool,
+    /// Parts of the look at the start that are still under way.
+    unsettled: usize,
     /// Wall clock less monotonic clock, ms, at the last look.
     offset: i64,
     /// Never asleep for longer, ms: clock and watchdog want a look.
     longest_sleep: i64,
+    /// The head of the records that the log was last told, and when.
+    head_told: heads::Told,
     /// Results of `once`.
     pub outcomes: Vec<Told>,
 }
@@ -92,10 +98,11 @@ impl Wheel {
             refused,
             counters: Counters::default(),
             since: Timestamp::now(),
-            settled: false,
+            unsettled: 0,
             offset: 0,
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
+            head_told: heads::Told::default(),
             outcomes: Vec::new(),
         }
     }
@@ -109,12 +116,18 @@ impl Wheel {
         self.start_ticker().await;
         let all = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
         self.event(|table, _| table.begin(all)).await;
+        if self.unsettled == 0 {
+            // A plan without targets has been looked at, too.
+            notify(&self.summary());
+        }
+        self.watch_places();
         loop {
             self.event(Timetable::run_due).await;
             if self.is_done() {
                 break;
             }
             systemd::alive();
+            self.tell_head(false);
             let wake = self.table.next().map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
@@ -136,7 +149,7 @@ impl Wheel {
     }
 
     fn is_done(&self) -> bool {
-        self.options.once.is_some() && self.settled && self.tasks.is_empty() && self.table.next().is_none_or(|at| at > now_ms())
+        self.options.once.is_some() && self.unsettled == 0 && self.tasks.is_empty() && self.table.next().is_none_or(|at| at > now_ms())
     }
 
     fn meant(&self, target: &Target) -> bool {
@@ -167,6 +180,7 @@ impl Wheel {
         self.tasks.abort_all();
         if self.options.once.is_none() {
             self.record(Line::new(Kind::Stopped, Timestamp::now())).await;
+            self.tell_head(true);
         }
     }
 
@@ -194,6 +208,11 @@ impl Wheel {
                 self.event(|table, moment| table.paid(&name, &held, &delivered, line.map(|l| *l), moment)).await;
                 self.watch_made(&name);
             }
+            Done::Cleared(name, line) => {
+                if let Some(line) = line {
+                    self.event(|table, moment| table.cleared(&name, &line, moment)).await;
+                }
+            }
             Done::Looked(findings, why) => {
                 for finding in findings {
                     self.event(|table, moment| match why {
@@ -203,9 +222,10 @@ impl Wheel {
                     .await;
                 }
                 if why == Looking::Start {
-                    self.settled = true;
-                    self.watch_places();
-                    notify(&self.summary());
+                    self.unsettled -= 1;
+                    if self.unsettled == 0 {
+                        notify(&self.summary());
+                    }
                 }
             }
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,

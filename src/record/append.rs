@@ -81,10 +81,19 @@ pub enum OpenError {
 /// # Errors
 /// [`OpenError`].
 pub fn open(directory: &Path, options: Options) -> Result<Opened, OpenError> {
+    open_signed(directory, options, None)
+}
+
+/// As [`open`]; every head that is made durable is signed with that key (P-256, PKCS#8 PEM) as well. A key that cannot
+/// be used stops no record: [`Health::unsigned`] says why.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open_signed(directory: &Path, options: Options, signing_key: Option<PathBuf>) -> Result<Opened, OpenError> {
     let folder = Folder::take(directory)?;
     let mut notes = Vec::new();
     let found = recover::recover(&folder, &mut notes)?;
-    let mut scribe = Scribe::new(folder, options, found);
+    let mut scribe = Scribe::new(folder, options, found, signing_key);
     let mut error = None;
     if let Err(cause) = scribe.make_ready() {
         notes.push(format!("{cause}; records wait in memory until they can be written"));
@@ -124,6 +133,8 @@ pub struct Health {
     pub waiting: u64,
     /// Why records cannot be written now.
     pub error: Option<String>,
+    /// Why the last head could not be signed, where heads are.
+    pub unsigned: Option<String>,
     /// `hash` of the last durable line.
     pub head: String,
     /// Its `seq`.

@@ -10,8 +10,9 @@
 //! (`jq -cj 'del(.hash)'` gives the same bytes.) The first line of a file follows the last one of the file
 //! before it. The `previous` of the first file that is kept anchors the rest: removing old files whole is
 //! no damage. Whoever can write the folder can write a whole new chain; against that stands a head that
-//! was noted elsewhere (`--head`).
+//! was noted elsewhere (`--head`), or a key that signs each head (`signed`).
 
+mod signed;
 mod verify;
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ use serde::Deserialize;
 
 use super::line::Line;
 
+pub(super) use signed::{BESIDE, sign};
+pub use signed::{BadKey, PublicKey, Signed, verify_signatures};
 pub use verify::{Broken, Damage, Torn, Verified, verify};
 
 /// `previous` of the very first line.

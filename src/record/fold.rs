@@ -53,6 +53,7 @@ impl State {
             Kind::Rotated => self.target(name).rotated(line),
             Kind::Failed => self.target(name).failed(line),
             Kind::Paid => self.target(name).paid(line),
+            Kind::Cleared => self.target(name).cleared(line),
             Kind::Adopted => self.target(name).adopted(line),
             Kind::Rejected => self.target(name).rejected(line),
             Kind::Retired => {

@@ -175,6 +175,7 @@ pub enum Kind {
     Rotated,
     Failed,
     Paid,
+    Cleared,
     Adopted,
     Rejected,
     Retired,
@@ -246,7 +247,7 @@ pub struct SinkLine {
     /// The failure in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// For `fellBack`: the place that was written instead.
+    /// For `fellBack`: the place that was written instead. For `cleared`: the one whose copy is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
     /// `jti` of the token that the place holds (checkpoints only).
@@ -255,6 +256,12 @@ pub struct SinkLine {
     /// Since when the place has this outcome (checkpoints only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Since when the place has its tokens again, where a copy in a fallback waits to be removed (checkpoints only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_at: Option<Timestamp>,
+    /// Fallbacks in which a copy stands (checkpoints only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
 }
 
 fn is_zero(n: &u32) -> bool {

@@ -10,10 +10,10 @@ use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::format::Part;
 use crate::schedule::measure::{Bytes, Seconds, Share};
-use crate::sink::StoreSpec;
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::{FileSpec, Mode, Reader};
 use crate::sink::vault::VaultSpec;
+use crate::sink::{StoreSpec, WhenPaid};
 use crate::token::Format;
 use crate::token::render::FilePart;
 
@@ -53,6 +53,16 @@ pub struct RecordsFile {
     pub keep: Option<Seconds>,
     /// At which size a file is closed.
     pub max_size: Option<Bytes>,
+    /// The key that signs each head.
+    pub signing_key: Option<SigningKeyFile>,
+}
+
+/// `signingKey: {file: …}`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SigningKeyFile {
+    /// A P-256 key in PKCS#8 PEM.
+    pub file: PathBuf,
 }
 
 /// `control`.
@@ -157,6 +167,8 @@ pub struct PlaceFile {
     pub required: Option<bool>,
     /// Where it goes meanwhile.
     pub fallback: Option<Vec<PlaceFile>>,
+    /// What becomes of the copy there.
+    pub when_paid: Option<WhenPaid>,
 }
 
 /// `directory`.
@@ -204,7 +216,6 @@ pub fn later(structure: &str, key: &str) -> bool {
         "AppRoleAuth" => &["wrapped"],
         "JwtAuth" => &["target"],
         "AwsStoreSpec" => &["webIdentity"],
-        "RecordsFile" => &["signingKey"],
         "MetricsFile" => &["textfile"],
         "TargetFile" => &["revocable", "overlap", "whenRemoved", "after", "hosts"],
         "PlaceFile" => &["kubernetesSecret"],

@@ -52,6 +52,8 @@ pub struct RecordsSpec {
     pub keep: u64,
     /// Bytes at which a file is closed and the next begun.
     pub max_size: u64,
+    /// The key that signs each head, if any.
+    pub signing_key: Option<PathBuf>,
 }
 
 /// One ServiceAccount's token, kept fresh.

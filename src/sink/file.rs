@@ -17,6 +17,7 @@ mod lock;
 mod look;
 mod orphan;
 mod publish;
+mod remove;
 mod turn;
 
 use std::ffi::{OsStr, OsString};
@@ -29,8 +30,10 @@ use crate::token::Payload;
 
 pub use acl::Reader;
 pub use held::{Held, held};
+pub use lane::{apart, file_system};
 pub use look::look;
 pub use orphan::sweep;
+pub use remove::remove;
 
 /// `file: {path, mode, owner, group, readers}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 
 use crate::token::{Format, Payload};
 
@@ -30,6 +31,19 @@ pub struct Place {
     pub required: bool,
     /// Where it goes while this place is unavailable, in order.
     pub fallback: Vec<Place>,
+    /// What becomes of the copy in a fallback once this place has the token.
+    pub when_paid: WhenPaid,
+}
+
+/// `whenPaid`: what becomes of the copy in a fallback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenPaid {
+    /// A file is removed once the place has held for a while; a copy in a store is left to end by itself.
+    #[default]
+    Remove,
+    /// It stays, and ends by itself.
+    Keep,
 }
 
 /// The settings of one sink, as the schedule names it.

@@ -27,6 +27,8 @@ pub fn rotated(target: &str, jti: &str) -> Line {
         fallback: None,
         jti: None,
         since: None,
+        returned_at: None,
+        copies: Vec::new(),
     };
     Line {
         target: Some(target.to_owned()),

@@ -169,3 +169,92 @@ async fn whatever_answers_in_awss_place_has_its_kind_and_leaves_no_word_in_the_m
     })
     .await;
 }
+
+/// Answers each request by its text, one connection for each.
+pub async fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let answer = std::sync::Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let answer = std::sync::Arc::clone(&answer);
+            tokio::spawn(async move {
+                let (mut text, mut bytes) = (Vec::new(), [0; 65_536]);
+                // A request's head, and as much of its body as it says.
+                loop {
+                    let Ok(count @ 1..) = connection.read(&mut bytes).await else { return };
+                    text.extend_from_slice(&bytes[..count]);
+                    let all = String::from_utf8_lossy(&text).to_lowercase();
+                    let Some(head) = all.find("\r\n\r\n") else { continue };
+                    let length = all.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+                    if text.len() >= head + 4 + length.unwrap_or(0) {
+                        break;
+                    }
+                }
+                let _ = connection.write_all(&answer(&String::from_utf8_lossy(&text))).await;
+                let _ = connection.shutdown().await;
+                while connection.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_vault_that_acknowledges_and_keeps_something_else_has_not_written() {
+    within(async {
+        let json = "content-type: application/json\r\n";
+        for (version, kind, words) in [
+            (1, FailureKind::BadAnswer, "acknowledged, and holds something else"),
+            (2, FailureKind::Conflict, "somebody else writes there"),
+        ] {
+            let posted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let address = answering(move |request| {
+                let was = posted.load(std::sync::atomic::Ordering::SeqCst);
+                if request.contains("sys/internal/ui/mounts") {
+                    http("200 OK", json, r#"{"data":{"type":"kv","path":"secret/","options":{"version":"2"}}}"#)
+                } else if request.starts_with("POST") || request.starts_with("PUT") {
+                    posted.store(true, std::sync::atomic::Ordering::SeqCst);
+                    http("200 OK", json, r#"{"data":{"version":1}}"#)
+                } else if was {
+                    http("200 OK", json, &format!(r#"{{"data":{{"data":{{"token":"older"}},"metadata":{{"version":{version}}}}}}}"#))
+                } else {
+                    http("404 Not Found", json, r#"{"errors":[]}"#)
+                }
+            })
+            .await;
+            let mut at = vault(Vec::new(), false).await;
+            let file = at._folder.path().join("secret");
+            let spec = VaultStoreSpec { address, namespace: None, ca_file: None, auth: VaultAuth::Token(TokenAuth { file }) };
+            at.stores =
+                stores("vault", StoreSpec { vault: Some(spec), aws_secrets_manager: None, limits: tokenferry::cluster::Limits::default() });
+            let failure = attempt(&at.spec, &at.stores, "payload", "1").await.unwrap_err();
+            assert_eq!(failure.kind, kind, "{failure}");
+            assert!(failure.message.contains(words), "{failure}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_aws_whose_current_stage_does_not_have_what_it_acknowledged_has_not_written() {
+    within(async {
+        let posted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let json = "content-type: application/x-amz-json-1.1\r\n";
+        let address = answering(move |request| {
+            let lower = request.to_lowercase();
+            if lower.contains("secretsmanager.putsecretvalue") {
+                posted.store(true, std::sync::atomic::Ordering::SeqCst);
+                return http("200 OK", json, r#"{"Name":"ci","VersionId":"new","VersionStages":["AWSCURRENT"]}"#);
+            }
+            http("200 OK", json, r#"{"Name":"ci","VersionId":"old","SecretString":"older","VersionStages":["AWSCURRENT"]}"#)
+        })
+        .await;
+        let stores = stores("aws", aws::store(&address));
+        let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None });
+        let failure = attempt(&spec, &stores, "payload", "1").await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Conflict, "{failure}");
+        assert!(failure.message.contains("version old has the stage AWSCURRENT"), "{failure}");
+    })
+    .await;
+}

@@ -29,6 +29,11 @@ impl Host {
     pub fn new(schedule: &str) -> Self {
         // /dev/shm is a tmpfs everywhere, as /run is on hosts with systemd.
         let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+        Self::below(&base, schedule)
+    }
+
+    /// A host as above whose folder is below that one.
+    pub fn below(base: &Path, schedule: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("tokenferry-test-").tempdir_in(base).unwrap();
         std::fs::create_dir(folder.path().join("out")).unwrap();
         let host = Self { folder, daemon: None };

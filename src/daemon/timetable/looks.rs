@@ -2,22 +2,31 @@
 
 use std::sync::Arc;
 
-use super::{Looking, Moment, Order, SETTLED, Timetable};
+use jiff::Timestamp;
+
+use super::{Looking, Moment, Order, SETTLED, Timetable, Wanted};
 use crate::cluster::Proven;
 use crate::daemon::rotation::identify;
-use crate::daemon::start::{Depth, Finding};
+use crate::daemon::start::{self, Depth, Finding};
 use crate::record::{Kind, Line, Reason};
 use crate::schedule::Target;
 
+/// Targets that are looked at together.
+const TOGETHER: usize = 32;
+
 impl Timetable {
-    /// Has the places of these targets looked at, orphaned temporary files removed on the way.
+    /// Has the places of these targets looked at, at the start with orphaned temporary files removed first. Those
+    /// that stand on a file system or store that hangs are found later than the others.
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
-        let wanted = targets.into_iter().map(|t| {
-            let state = self.state.targets.get(&t.name).cloned();
-            (t, state)
-        });
-        let order = Order::Look(wanted.collect(), why);
-        self.orders.push(order);
+        let ends = |target: &Arc<Target>| self.state.targets.get(&target.name).and_then(|s| s.expires_at);
+        let mut looks: Vec<Vec<Wanted>> = Vec::new();
+        for mut part in start::parts(targets) {
+            // What ends first is found first, and need not wait for all others.
+            part.sort_by_cached_key(|target| ends(target).map_or(i64::MAX, Timestamp::as_second));
+            let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(&t.name).cloned());
+            looks.extend(part.chunks(TOGETHER).map(|some| some.iter().map(wanted).collect()));
+        }
+        self.orders.extend(looks.into_iter().map(|wanted| Order::Look(wanted, why)));
     }
 
     /// The time of a look has come.
@@ -59,6 +68,7 @@ impl Timetable {
             Some(reason) if !suspended || forced => self.arm_at(&name, Some((moment.ms(), reason))),
             _ => self.arm(&name, moment),
         }
+        self.arm_clear(&name, moment);
         self.arm_next_proof(&name, moment);
     }
 
@@ -89,7 +99,7 @@ impl Timetable {
             return;
         }
         if let Some(course) = self.courses.get_mut(&name)
-            && finding.proven.as_ref().is_none_or(|p| *p == Proven::Online)
+            && finding.proven.as_ref().is_none_or(|p| matches!(p, Proven::Online | Proven::Signed))
             && finding.copy.is_none()
             && finding.mint.is_none()
         {

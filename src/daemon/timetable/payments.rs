@@ -68,6 +68,8 @@ impl Timetable {
             let at = step::retry(moment.ms(), course.tries, fault, life, moment.world.share());
             course.arm_pay(name, &mut self.timers, Some(at));
         }
+        self.arm_clear(name, moment);
+        let Some(course) = self.courses.get(name) else { return };
         if !course.rotating && course.armed.is_none() && !self.manner.once {
             self.arm(name, moment);
         }

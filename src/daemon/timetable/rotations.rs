@@ -99,6 +99,7 @@ impl Timetable {
         });
         let due = if self.manner.once { None } else { due };
         self.arm_at(name, due);
+        self.arm_clear(name, moment);
         self.report(name, line, moment);
     }
 

@@ -31,6 +31,7 @@ impl Wheel {
                         paying.abort();
                     }
                 }
+                Order::Clear(clearing) => self.clear(*clearing),
                 Order::Look(wanted, why) => self.look(wanted, why),
                 Order::Tell(waiters, told) => {
                     for waiter in waiters {
@@ -76,7 +77,14 @@ impl Wheel {
     fn look(&mut self, wanted: Vec<Wanted>, why: Looking) {
         let scene = Arc::clone(&self.scene);
         let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
-        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted, depth).await, why) });
+        self.unsettled += usize::from(why == Looking::Start);
+        self.tasks.spawn(async move {
+            if why == Looking::Start {
+                let targets: Vec<_> = wanted.iter().map(|(target, _)| Arc::clone(target)).collect();
+                start::sweep(&targets).await;
+            }
+            Done::Looked(start::look(&scene, wanted, depth).await, why)
+        });
     }
 
     pub(super) fn watch_places(&mut self) {

@@ -1,7 +1,7 @@
 //! The records folder: made, owned and locked by one process; every file in it is reached through it.
 
 use std::fs::{DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -64,6 +64,17 @@ impl Folder {
     /// Makes a file that was not there, mode 0600.
     pub fn create(&self, name: &str) -> io::Result<File> {
         create(&self.directory, name, self.owner, OFlags::WRONLY | OFlags::EXCL).map(File::from).map_err(io::Error::from)
+    }
+
+    /// Appends a line to a file that is made where it is missing. What a crash cut off before stays a line of its own.
+    pub fn append(&self, name: &str, line: &str) -> io::Result<()> {
+        let file = File::from(create(&self.directory, name, self.owner, OFlags::RDWR | OFlags::APPEND)?);
+        let (length, mut last) = (file.metadata()?.len(), [b'\n']);
+        if length > 0 {
+            file.read_exact_at(&mut last, length - 1)?;
+        }
+        let torn = if last == [b'\n'] { "" } else { "\n" };
+        (&file).write_all(format!("{torn}{line}").as_bytes())
     }
 
     /// Opens a file for appending.

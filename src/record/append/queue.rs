@@ -58,7 +58,7 @@ pub(super) struct Taken {
 
 impl Shared {
     pub fn new(state: &State, error: Option<String>) -> Self {
-        let health = Health { lost: 0, waiting: 0, error, head: state.head.clone(), seq: state.seq };
+        let health = Health { lost: 0, waiting: 0, error, unsigned: None, head: state.head.clone(), seq: state.seq };
         let queue = Queue {
             batches: Vec::new(),
             lines: 0,
@@ -159,6 +159,17 @@ impl Shared {
         queue.health.head.clone_from(&state.head);
         queue.health.seq = state.seq;
         send(queue.taken_callers.drain(..), outcome);
+    }
+
+    /// Takes note of whether the last head was signed.
+    pub fn signed(&self, unsigned: Option<&str>) {
+        let mut queue = self.queue();
+        match (&queue.health.unsigned, unsigned) {
+            (None, Some(why)) => tracing::error!("heads of the records are not signed: {why}"),
+            (Some(_), None) => tracing::warn!("heads of the records are signed again"),
+            _ => {}
+        }
+        queue.health.unsigned = unsigned.map(str::to_owned);
     }
 
     /// Sends everybody on once the disk has not answered for that long: lines wait, rotations do not. Runs

@@ -62,12 +62,21 @@ pub(super) struct Scribe {
     anew: bool,
     swept: Option<Instant>,
     roll_after: Option<Instant>,
+    signing_key: Option<PathBuf>,
+    /// Why the last head could not be signed.
+    unsigned: Option<String>,
 }
 
 impl Scribe {
-    pub fn new(folder: Folder, options: Options, found: Found) -> Self {
+    pub fn new(folder: Folder, options: Options, found: Found, signing_key: Option<PathBuf>) -> Self {
         let uncertain = found.tail.map(|tail| Uncertain { tail, failed_sync: false });
-        Self { folder, options, state: found.state, current: None, uncertain, anew: false, swept: None, roll_after: None }
+        let (current, swept, roll_after, unsigned) = (None, None, None, None);
+        Self { folder, options, state: found.state, current, uncertain, anew: false, swept, roll_after, signing_key, unsigned }
+    }
+
+    /// Why the last head could not be signed, where heads are.
+    pub fn unsigned(&self) -> Option<&str> {
+        self.unsigned.as_deref()
     }
 
     pub fn state(&self) -> &State {
@@ -121,7 +130,17 @@ impl Scribe {
             self.state.apply(line);
         }
         self.roll();
+        self.sign();
         Ok(())
+    }
+
+    /// Signs the head. Lines are durable without it: a failure is told, and the next signature covers them too.
+    fn sign(&mut self) {
+        let (Some(key), Some(current)) = (&self.signing_key, &self.current) else { return };
+        let line = chain::sign(key, self.state.seq, &self.state.head).map_err(|error| error.to_string());
+        let beside = format!("{}{}", current.tail.name, chain::BESIDE);
+        let written = line.and_then(|line| self.folder.append(&beside, &line).map_err(|error| format!("cannot write {beside}: {error}")));
+        self.unsigned = written.err();
     }
 
     /// Writes and syncs. On failure nothing of it is acknowledged, and the file is cut back before it is
@@ -214,6 +233,7 @@ impl Scribe {
         }
         match self.begin_file() {
             Ok(()) => {
+                tracing::info!(head = self.state.head, seq = self.state.seq, "records go on in a new file");
                 self.roll_after = None;
                 self.sweep();
             }
@@ -237,6 +257,8 @@ impl Scribe {
             if file.name == current.tail.name || files::begin(&next.path).is_none_or(|closed| closed >= oldest) {
                 break;
             }
+            // Most folders have no signatures, and one left behind is no damage.
+            let _ = self.folder.remove(&format!("{}{}", file.name, chain::BESIDE));
             if let Err(error) = self.folder.remove(&file.name) {
                 tracing::warn!("cannot remove {}, which is older than records.keep: {error}", file.path.display());
                 break;

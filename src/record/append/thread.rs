@@ -28,6 +28,7 @@ pub(super) fn run(shared: &Shared, mut scribe: Scribe) {
         if error.is_some() {
             lost = backlog.trim(&mut scribe);
         }
+        shared.signed(scribe.unsigned());
         let outcome = if error.is_some() { Appended::Waiting } else { Appended::Durable };
         shared.answer(outcome, scribe.state(), backlog.waiting(), lost, error.clone());
         if taken.closing {

@@ -87,6 +87,24 @@ pub enum Broken {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// A signature does not fit its line.
+    #[error("{}:{line}: the signature {why}", file.display())]
+    Signature {
+        /// The file of signatures.
+        file: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The lines hang together, but no signature covers the last of them.
+    #[error("no signature covers seq {first} to {last}: they were written without the key, or it could not be read")]
+    Unsigned {
+        /// `seq` of the first line that none covers.
+        first: u64,
+        /// `seq` of the last line.
+        last: u64,
+    },
     /// The lines hang together, but the noted head is not among them.
     #[error(
         "no line has the hash {head}: lines are missing at the end (the last one is seq {seq}), or that head is older than what is kept"

@@ -88,6 +88,8 @@ impl PlaceState {
             fallback: self.fallback.clone(),
             jti: self.jti.clone(),
             since: Some(self.since),
+            returned_at: self.returned_at,
+            copies: self.copies.clone(),
         }
     }
 
@@ -102,6 +104,8 @@ impl PlaceState {
             since: line.since.unwrap_or(time),
             kind: line.kind.clone(),
             error: line.error.clone(),
+            returned_at: line.returned_at,
+            copies: line.copies.clone(),
         }
     }
 }

@@ -77,6 +77,10 @@ pub struct PlaceState {
     pub kind: Option<String>,
     /// The failure in words, while it is not written.
     pub error: Option<String>,
+    /// Since when it has its tokens again, after one that it was owed.
+    pub returned_at: Option<Timestamp>,
+    /// Fallbacks in which a copy of one of this target's tokens stands.
+    pub copies: Vec<String>,
 }
 
 impl PlaceState {
@@ -100,11 +104,14 @@ impl PlaceState {
             since: time,
             kind: None,
             error: None,
+            returned_at: None,
+            copies: Vec::new(),
         }
     }
 
     fn take(&mut self, line: &SinkLine, jti: Option<&String>, time: Timestamp) {
         let arrived = arrived(line.outcome);
+        let was_owed = self.owed();
         if arrived || self.outcome != line.outcome {
             self.since = time;
         }
@@ -115,6 +122,21 @@ impl PlaceState {
         if arrived {
             self.sha256.clone_from(&line.sha256);
             self.jti = jti.cloned();
+            if was_owed {
+                self.returned_at = (!self.copies.is_empty()).then_some(time);
+            }
+        } else if self.owed() {
+            self.returned_at = None;
+        }
+        if let Some(copy) = line.fallback.as_ref().filter(|copy| line.outcome == Outcome::FellBack && !self.copies.contains(copy)) {
+            self.copies.push(copy.clone());
+        }
+    }
+
+    fn cleared(&mut self, line: &SinkLine) {
+        self.copies.retain(|copy| line.fallback.as_ref() != Some(copy));
+        if self.copies.is_empty() {
+            self.returned_at = None;
         }
     }
 }
@@ -156,6 +178,15 @@ impl TargetState {
         if self.places.iter().all(|place| arrived(place.outcome)) {
             self.failures = 0;
             self.last_error = None;
+        }
+    }
+
+    /// A copy in a fallback is gone: the place that it stood in for has held for long enough.
+    pub(super) fn cleared(&mut self, line: &Line) {
+        for sink in &line.sinks {
+            if let Some(place) = self.places.iter_mut().find(|place| place.is_that_of(sink)) {
+                place.cleared(sink);
+            }
         }
     }
 

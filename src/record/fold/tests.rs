@@ -21,6 +21,8 @@ fn sink(place: &str, outcome: Outcome) -> SinkLine {
         fallback: (outcome == Outcome::FellBack).then(|| "/fallback".to_owned()),
         jti: None,
         since: None,
+        returned_at: None,
+        copies: Vec::new(),
     }
 }
 

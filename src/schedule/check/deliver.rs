@@ -102,6 +102,15 @@ impl Planner<'_> {
             if file.fallback.is_some() {
                 self.report.error(&owner.spot, &at("fallback"), "a fallback has none of its own: write both into one list, in order");
             }
+            if file.when_paid.is_some() {
+                self.report.error(&owner.spot, &at("whenPaid"), "it belongs beside `fallback`, at the place that this one stands in for");
+            }
+        } else if file.when_paid.is_some() && file.fallback.is_none() {
+            self.report.error(
+                &owner.spot,
+                &at("whenPaid"),
+                "it says what becomes of the copy in a fallback, and there is none: leave it out",
+            );
         }
         let mut fallback = Vec::new();
         for (index, place) in file.fallback.iter().flatten().enumerate().filter(|_| !in_fallback) {
@@ -109,7 +118,8 @@ impl Planner<'_> {
             fallback.extend(self.place(owner, &steps, place, true));
         }
         let (sink, format) = sink?;
-        Some(Place { sink, format, required: !in_fallback && file.required.unwrap_or(true), fallback })
+        let required = !in_fallback && file.required.unwrap_or(true);
+        Some(Place { sink, format, required, fallback, when_paid: file.when_paid.unwrap_or_default() })
     }
 
     fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, crate::token::Format)> {

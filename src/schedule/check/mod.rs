@@ -227,7 +227,11 @@ impl<'a> Planner<'a> {
         if max_size < 64 << 10 {
             self.report.error(spot, &["records".into(), "maxSize".into()], "files of records need some room: write 64KiB or more");
         }
-        RecordsSpec { directory, keep, max_size }
+        let signing_key = file.signing_key.map(|mut key| {
+            self.refer(spot, &["records".into(), "signingKey".into(), "file".into()], &mut key.file);
+            key.file
+        });
+        RecordsSpec { directory, keep, max_size, signing_key }
     }
 
     fn metrics(&mut self, spot: &Spot<'_>, listen: Option<&str>) -> Option<std::net::SocketAddr> {

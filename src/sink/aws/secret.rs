@@ -41,7 +41,9 @@ pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: 
         if text.len() > LARGEST {
             return Err(larger(spec, text.len()));
         }
-        write(&client, store, spec, &text, &request_token(&spec.secret_id, issue, &text, &current.version)).await
+        let token = request_token(&spec.secret_id, issue, &text, &current.version);
+        write(&client, store, spec, &text, &token).await?;
+        confirm(&client, spec, payload, &token).await
     })
     .await
 }
@@ -105,7 +107,25 @@ async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
     Ok(Current { text: secret_string.map(Zeroizing::new), version })
 }
 
-async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<Put, Verdict> {
+/// Reads back what was acknowledged: it counts as written once the stage AWSCURRENT has it.
+async fn confirm(client: &Client, spec: &AwsSpec, payload: &str, token: &str) -> Result<Put, Verdict> {
+    let current = read(client, spec).await?;
+    let there = match &spec.key {
+        None => current.text.as_deref().map(String::as_str) == Some(payload),
+        Some(_) => field(&current, spec).as_deref().map(String::as_str) == Some(payload),
+    };
+    if there {
+        return Ok(Put::Written);
+    }
+    let (kind, why) = if current.version == token {
+        (FailureKind::BadAnswer, "was acknowledged, and holds something else".to_owned())
+    } else {
+        (FailureKind::Conflict, format!("was written, and version {} has the stage AWSCURRENT", current.version))
+    };
+    Err(Verdict::new(kind, format!("version {token} of `{}` {why}", spec.secret_id)))
+}
+
+async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<(), Verdict> {
     let doing = format!("cannot write `{}`", spec.secret_id);
     store.doubts.fence(client, &spec.secret_id, token).await?;
     store.doubts.sent(&spec.secret_id, token);
@@ -115,7 +135,7 @@ async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, to
     }
     match put {
         // A version has the name that we gave it: nobody else can know it.
-        Ok(done) if done.version_id() == Some(token) => return Ok(Put::Written),
+        Ok(done) if done.version_id() == Some(token) => return Ok(()),
         Ok(_) => return Err(not_aws(&doing)),
         Err(SdkError::ServiceError(refused)) if refused.err().is_resource_not_found_exception() => {}
         Err(error) => return Err(refusal::of(&error, &doing, "secretsmanager:PutSecretValue")),
@@ -126,7 +146,7 @@ async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, to
     }
     let created = client.create_secret().name(&spec.secret_id).secret_string(text).client_request_token(token);
     match created.set_kms_key_id(store.spec.kms_key_id.clone()).send().await {
-        Ok(done) if done.version_id() == Some(token) => Ok(Put::Written),
+        Ok(done) if done.version_id() == Some(token) => Ok(()),
         Ok(_) => Err(not_aws(&doing)),
         Err(error) => Err(refusal::of(&error, &format!("cannot create `{}`", spec.secret_id), "secretsmanager:CreateSecret")),
     }

@@ -14,13 +14,13 @@ use super::blame::{blame, local};
 use super::folder::Folder;
 use crate::sink::Failure;
 
-const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::RDWR).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A file under a name that nobody reads yet.
 pub(super) struct Fresh<'a> {
     pub(super) folder: &'a Folder,
     pub(super) name: OsString,
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
 }
 
 impl<'a> Fresh<'a> {

@@ -33,6 +33,12 @@ pub(super) async fn run<T: Send + 'static>(path: &Path, work: impl FnOnce() -> R
     job.await.unwrap_or_else(|_| Err(local("file work broke off: the runtime is shutting down".into())))
 }
 
+/// Runs `work`, which touches the file system that `path` stands on and may hang with it. `None` where the runtime
+/// is shutting down.
+pub async fn apart<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    run(path, move || Ok(work())).await.ok()
+}
+
 /// `work`, or a failure that says that the file system does not answer.
 pub(super) async fn within<T>(timeout: Duration, path: &Path, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
@@ -42,8 +48,13 @@ pub(super) async fn within<T>(timeout: Duration, path: &Path, work: impl Future<
     })
 }
 
+/// Names the file system that a path lies on, without touching it.
+pub fn file_system(path: &Path) -> String {
+    MOUNTS.lock().unwrap_or_else(PoisonError::into_inner).device(path)
+}
+
 fn lane(path: &Path) -> Arc<Semaphore> {
-    let device = MOUNTS.lock().unwrap_or_else(PoisonError::into_inner).device(path);
+    let device = file_system(path);
     let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
     lanes.entry(device).or_insert_with(|| Arc::new(Semaphore::new(WIDTH))).clone()
 }

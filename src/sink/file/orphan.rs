@@ -13,8 +13,8 @@ use super::blame::{blame, ours};
 use super::{folder, lane, publish};
 use crate::sink::Failure;
 
-/// Removes the temporary files beside these published paths and returns how many there were. To be called
-/// once, before the first put: it would take those of an attempt under way, too.
+/// Removes the temporary files beside these published paths and returns how many there were. Those of attempts
+/// under way in this process are left alone.
 ///
 /// Only what looks exactly like a temporary file of that published name, is a regular file, belongs to us and
 /// has no second name is removed. A folder that is missing or unsafe is left to the put, which says so.
@@ -41,7 +41,7 @@ fn one(parent: &Path, names: &[OsString]) -> Result<usize, Failure> {
     for entry in Dir::read_from(&folder.fd).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let found = OsStr::from_bytes(entry.file_name().to_bytes());
-        if !names.iter().any(|name| publish::is_temporary(found.as_bytes(), name)) {
+        if !names.iter().any(|name| publish::is_temporary(found.as_bytes(), name)) || publish::is_live(found) {
             continue;
         }
         let Ok(stat) = statat(&folder.fd, found, AtFlags::SYMLINK_NOFOLLOW) else { continue };

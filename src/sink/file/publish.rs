@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
+use rustix::fs::{AtFlags, fstat, fsync, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::Wish;
@@ -45,15 +45,15 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payl
             tracing::warn!(path = %path.display(), "the published file has a second name, which keeps the old token");
         }
     }
-    let temporary = Temporary::new(folder, name)?;
+    let mut temporary = Temporary::new(folder, name)?;
     temporary.file.finish(wish, &bytes)?;
     ticket.alone(|| {
         // Looked at again: between the first look and this one somebody may have put something else there.
         held::stat(folder, name, wish)?;
         renameat(&folder.fd, &temporary.file.name, &folder.fd, name).map_err(|errno| blame("publish", &path, errno))?;
-        Ok(())
+        temporary.keep = true;
+        temporary.read_back(name, wish, &bytes)
     })?;
-    temporary.published();
     durable(path, fsync(&folder.fd)).map(|()| Put::Written)
 }
 
@@ -71,6 +71,14 @@ pub(super) fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Fa
             Err(failure)
         }
     }
+}
+
+/// Temporary files of attempts under way, which no sweep takes.
+static LIVE: LazyLock<Mutex<HashSet<OsString>>> = LazyLock::new(Mutex::default);
+
+/// Whether an attempt of this process is writing the temporary file of that name.
+pub(super) fn is_live(name: &OsStr) -> bool {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
 }
 
 /// The name of a temporary file beside `name`: `.NAME.<16 hex>.tmp`.
@@ -108,11 +116,35 @@ struct Temporary<'a> {
 
 impl<'a> Temporary<'a> {
     fn new(folder: &'a Folder, published: &OsStr) -> Result<Self, Failure> {
-        Ok(Self { file: Fresh::new(folder, &temporary_name(published, random()?))?, keep: false })
+        let name = temporary_name(published, random()?);
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
+        match Fresh::new(folder, &name) {
+            Ok(file) => Ok(Self { file, keep: false }),
+            Err(failure) => {
+                LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                Err(failure)
+            }
+        }
     }
 
-    fn published(mut self) {
-        self.keep = true;
+    /// What stands at the published name now is what was written, and in the file system's own words.
+    fn read_back(&self, published: &OsStr, wish: &Wish, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.file.folder.path.join(published);
+        let wrong = |what: &str| Err(local(format!("{} {what} as soon as it was published: somebody else writes there", path.display())));
+        match held::open(self.file.folder, published, wish) {
+            Ok(Some(file)) if !file.right => wrong("has another owner, group or mode"),
+            Ok(Some(file)) if !file.holds(bytes) => wrong("holds other bytes"),
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => wrong("was removed"),
+            // Only its reader may read it: then it has to be the very file that was written.
+            Err(failure) => {
+                let ours = fstat(&self.file.fd).map_err(|errno| blame("look at", &path, errno))?;
+                match statat(&self.file.folder.fd, published, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(()),
+                    _ => Err(failure),
+                }
+            }
+        }
     }
 }
 
@@ -123,6 +155,7 @@ impl Drop for Temporary<'_> {
         {
             tracing::warn!(path = %self.file.path().display(), error = %errno, "a temporary file stays behind until the next start");
         }
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.file.name);
     }
 }
 
@@ -139,6 +172,33 @@ mod tests {
             prop_assert!(is_temporary(temporary.as_bytes(), OsStr::new(&name)));
             prop_assert_eq!(is_temporary(temporary.as_bytes(), OsStr::new(&other)), name == other);
         }
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_published_is_no_success() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let folder = super::super::folder::find(&place.path().canonicalize().unwrap()).unwrap().unwrap();
+        let (name, wish, path) = (OsStr::new("token"), Wish { mode: 0o600, uid: None, gid: None }, place.path().join("token"));
+        let publish = || {
+            let mut temporary = Temporary::new(&folder, name).unwrap();
+            temporary.file.finish(&wish, b"new").unwrap();
+            renameat(&folder.fd, &temporary.file.name, &folder.fd, name).unwrap();
+            temporary.keep = true;
+            temporary
+        };
+        let good = publish();
+        assert!(good.read_back(name, &wish, b"new").is_ok());
+        std::fs::write(&path, "old").unwrap();
+        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("holds other bytes"));
+        let good = publish();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("mode"));
+        let good = publish();
+        std::fs::remove_file(&path).unwrap();
+        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("was removed"));
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("symbolic link"));
     }
 
     #[test]

@@ -91,8 +91,10 @@ async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str
     let answer = store.ask(&Request { method: Method::POST, path: &path, body: Some(body) }).await?;
     match answer.status {
         // An engine of version 1 takes what is meant for version 2, but names no version.
-        200 | 204 if engine == Engine::Two && !written(&answer) => Err(not_vault(store, &path)),
-        200 | 204 => Ok(Put::Written),
+        200 | 204 => match (engine, written(&answer)) {
+            (Engine::Two, None) => Err(not_vault(store, &path)),
+            (_, version) => confirm(engine, store, spec, text, version).await,
+        },
         _ => {
             let right = format!("the login's policy needs `create` and `update` on `{path}`");
             Err(refusal::of_answer(&answer, &format!("cannot write `{path}`"), &right).into_failure(&store.name))
@@ -149,8 +151,30 @@ fn parsed<T: serde::de::DeserializeOwned>(answer: &Answer) -> Option<T> {
     answer.json.then(|| serde_json::from_slice::<Read<T>>(&answer.body).ok()).flatten().map(|read| read.data)
 }
 
-fn written(answer: &Answer) -> bool {
-    parsed::<Version>(answer).is_some()
+/// The version that a write made.
+fn written(answer: &Answer) -> Option<u64> {
+    parsed::<Version>(answer).map(|made| made.version)
+}
+
+/// Reads back what was acknowledged: the value in its version, which only then counts as written.
+async fn confirm(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str, made: Option<u64>) -> Result<Put, Failure> {
+    let Secret { fields, version } = read(engine, store, spec).await?;
+    let (mount, path) = (&spec.mount, &spec.path);
+    match made {
+        _ if fields.get(&spec.key).and_then(Value::as_str) == Some(text) => Ok(Put::Written),
+        Some(made) if made == version => {
+            let what = format!("version {made} of `{mount}/{path}` was acknowledged, and holds something else");
+            Err(store.failure(FailureKind::BadAnswer, what))
+        }
+        Some(made) => {
+            let what = format!("version {made} of `{mount}/{path}` was written, and version {version} is read: somebody else writes there");
+            Err(store.failure(FailureKind::Conflict, what))
+        }
+        None => {
+            let what = format!("`{mount}/{path}` was written, and holds something else: somebody else writes there");
+            Err(store.failure(FailureKind::Conflict, what))
+        }
+    }
 }
 
 fn present(engine: Engine, answer: &Answer) -> Option<Secret> {

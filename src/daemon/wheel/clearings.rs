@@ -1,0 +1,85 @@
+//! Copies in fallbacks are removed, when the timetable says that they may go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Done, Wheel};
+use crate::daemon::rotation::{identify, tell};
+use crate::daemon::scene::Scene;
+use crate::daemon::start::readable;
+use crate::daemon::timetable::Clearing;
+use crate::record::fold::TargetState;
+use crate::record::{Kind, Line, Outcome, SinkLine};
+use crate::schedule::Target;
+use crate::sink::{self, SinkSpec, file};
+
+/// A place that does not answer within that is left for the next time.
+const WITHIN: Duration = Duration::from_secs(10);
+
+impl Wheel {
+    /// Removes copies, and records which are gone.
+    pub(super) fn clear(&mut self, clearing: Clearing) {
+        let (scene, writer) = (Arc::clone(&self.scene), self.writer.clone());
+        self.tasks.spawn(async move {
+            let Clearing { name, target, state, copies } = clearing;
+            let mut gone = Vec::new();
+            for (index, copy) in copies {
+                match remove(&scene, &target, &state, index, &copy).await {
+                    Ok(line) => gone.push(line),
+                    Err(why) => tracing::warn!(target_name = target.name, copy, "the copy in the fallback stays for now: {why}"),
+                }
+            }
+            let line = (!gone.is_empty()).then(|| {
+                let mut line = Line::new(Kind::Cleared, Timestamp::now());
+                identify(&mut line, &target);
+                line.generation = Some(state.generation);
+                line.jti.clone_from(&state.jti);
+                line.sinks = gone;
+                line
+            });
+            if let Some(line) = &line {
+                tell(line);
+                writer.append(vec![line.clone()]).await;
+            }
+            Done::Cleared(name, line.map(Box::new))
+        });
+    }
+}
+
+/// Removes one copy, after one more look: the place has to hold the bytes that were recorded of it, and the copy a
+/// token of this target that is no newer.
+async fn remove(scene: &Scene, target: &Target, state: &TargetState, index: usize, copy: &str) -> Result<SinkLine, String> {
+    let place = &target.deliver[index];
+    let (kind, at) = (place.sink.kind(), place.sink.place());
+    let recorded = state.places.iter().find(|p| p.sink == kind && p.place == at).and_then(|p| p.sha256.as_deref());
+    let held = sink::held(&place.sink, &scene.stores, WITHIN).await.map_err(|failure| failure.message)?;
+    let sha256 = held.map(|payload| payload.sha256());
+    if sha256.is_none() || sha256.as_deref() != recorded {
+        return Err(format!("{at} does not hold what was delivered there"));
+    }
+    let stands = place.fallback.iter().find(|f| f.sink.place() == copy);
+    let Some(SinkSpec::File(spec)) = stands.map(|f| &f.sink) else { return Err("it is no file".into()) };
+    if let Some(held) = file::held(spec, WITHIN).await.map_err(|failure| failure.message)? {
+        let issued = state.issued_at.map(Timestamp::as_second);
+        if !readable(&held.payload, target).is_some_and(|(_, claims)| claims.iat <= issued) {
+            return Err("it holds something else than an older token of this target".into());
+        }
+        file::remove(spec, WITHIN).await.map_err(|failure| failure.message)?;
+    }
+    Ok(SinkLine {
+        sink: kind.into(),
+        place: at,
+        outcome: Outcome::Unchanged,
+        sha256,
+        attempts: 0,
+        kind: None,
+        error: None,
+        fallback: Some(copy.to_owned()),
+        jti: None,
+        since: None,
+        returned_at: None,
+        copies: Vec::new(),
+    })
+}
