@@ -61,8 +61,14 @@ fn how_it_ends_decides_what_is_done_next() {
         (FailureKind::Local, true),
         "{missing}"
     );
-    let plain = attempt_of(vec!["/etc/hostname".into()], 5).unwrap_err();
-    assert_eq!((plain.kind, plain.message.contains("no program that this user may run")), (FailureKind::Local, true), "{plain}");
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "no program").unwrap();
+    for (mode, said) in [(0o644, "is no program that this user may run"), (0o755, "a script begins with a line such as")] {
+        std::fs::set_permissions(&plain, std::fs::Permissions::from_mode(mode)).unwrap();
+        let failure = attempt_of(vec![plain.display().to_string()], 5).unwrap_err();
+        assert_eq!((failure.kind, failure.message.contains(said)), (FailureKind::Local, true), "{failure}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokenferry::sink::file::{FileSpec, Held, Mode, held, look, sweep};
 use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, Stores};
+use tokenferry::token::render::KubeconfigFormat;
 use tokenferry::token::{Format, Payload, Surroundings, Token, render};
 
 /// Never dropped, so that a thread in a hung file system cannot hold up the end of a test.
@@ -406,8 +407,13 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
         };
         let alive = token();
         assert!(copies(&key, &mut buffer) >= 1, "the search finds nothing, so this test proves nothing");
-        for format in [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential] {
-            let payload = render(&alive, &alive.claims().unwrap(), &format, &Surroundings::default()).unwrap();
+        let surroundings = Surroundings { server: Some("https://s".into()), ..Surroundings::default() };
+        let kubeconfig = |merge| Format::Kubeconfig(KubeconfigFormat { merge, ..KubeconfigFormat::default() });
+        let template = Format::Template("x {{ token }} {{ token | b64encode }}".into());
+        for format in
+            [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential, kubeconfig(false), kubeconfig(true), template]
+        {
+            let payload = render(&alive, &alive.claims().unwrap(), &format, &surroundings).unwrap();
             let context = Context { target: "t", issue: "i", expires_at: 0, timeout: SECOND * 20 };
             let sink = SinkSpec::File(place.clone());
             RUNTIME.block_on(tokenferry::sink::put(&sink, &payload, context, &Stores::default())).unwrap();

@@ -13,11 +13,27 @@ use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
 
 use super::watch::own;
-use crate::schedule::Plan;
+use crate::schedule::{Plan, Target};
 use crate::sink::{SinkSpec, file};
 
-/// Watch number → file name → targets.
-type Files = HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>;
+/// File name → targets.
+type Names = HashMap<OsString, Vec<Arc<str>>>;
+
+/// What is watched.
+#[derive(Default)]
+struct Files {
+    /// By the watch's number.
+    watched: HashMap<i32, Names>,
+    /// Folders that are still to be made.
+    missing: HashMap<PathBuf, Names>,
+}
+
+const FLAGS: WatchFlags = WatchFlags::MOVED_TO
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::ONLYDIR);
 
 /// The watched folders of a plan.
 #[derive(Default)]
@@ -54,7 +70,7 @@ impl Touched {
                 return Self::default();
             }
         };
-        let mut folders: HashMap<PathBuf, HashMap<OsString, Vec<Arc<str>>>> = HashMap::new();
+        let mut folders: HashMap<PathBuf, Names> = HashMap::new();
         for target in &plan.targets {
             for place in &target.deliver {
                 for (folder, name) in watched(&place.sink) {
@@ -62,29 +78,39 @@ impl Touched {
                 }
             }
         }
-        let flags = WatchFlags::MOVED_TO
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::DELETE
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::ATTRIB
-            | WatchFlags::ONLYDIR;
-        let files: Arc<Mutex<Files>> = Arc::default();
-        let mut setting = JoinSet::new();
+        let mut touched = Self { fd: Some(fd), files: Arc::default(), setting: JoinSet::new() };
         for (folder, names) in folders {
-            let (fd, files) = (Arc::clone(&fd), Arc::clone(&files));
-            setting.spawn(async move {
-                let at = folder.clone();
-                match file::apart(&folder, move || inotify::add_watch(fd.get_ref(), &at, flags)).await {
-                    Some(Ok(number)) => {
-                        files.lock().unwrap_or_else(PoisonError::into_inner).entry(number).or_default().extend(names);
-                    }
-                    // A folder that is still to be made is looked at with every proof.
-                    Some(Err(error)) => tracing::debug!(%error, folder = %folder.display(), "not watched"),
-                    None => {}
-                }
-            });
+            touched.add(folder, names);
         }
-        Self { fd: Some(fd), files, setting }
+        touched
+    }
+
+    fn add(&mut self, folder: PathBuf, names: Names) {
+        let Some(fd) = self.fd.clone() else { return };
+        let files = Arc::clone(&self.files);
+        self.setting.spawn(async move {
+            let at = folder.clone();
+            let set = file::apart(&folder, move || inotify::add_watch(fd.get_ref(), &at, FLAGS)).await;
+            let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+            match set {
+                Some(Ok(number)) => files.watched.entry(number).or_default().extend(names),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, folder = %folder.display(), "not watched");
+                    files.missing.insert(folder, names);
+                }
+                None => {}
+            }
+        });
+    }
+
+    /// Watches the folders of a target that its delivery has made.
+    pub fn again(&mut self, target: &Target) {
+        for (folder, _) in target.deliver.iter().flat_map(|place| watched(&place.sink)) {
+            let missing = self.files.lock().unwrap_or_else(PoisonError::into_inner).missing.remove(&folder);
+            if let Some(names) = missing {
+                self.add(folder, names);
+            }
+        }
     }
 
     /// The targets whose files were touched next; for ever nothing where nothing is watched. Can be dropped
@@ -107,7 +133,7 @@ impl Touched {
                     Ok(event) => {
                         let file = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
                         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Some(targets) = file.and_then(|file| files.get(&event.wd())?.get(&file)) {
+                        if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(&file)) {
                             names.extend(targets.iter().cloned());
                         }
                         drop(files);

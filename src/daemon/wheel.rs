@@ -200,11 +200,13 @@ impl Wheel {
             Done::Rotated(name, Some(finished)) => {
                 self.counters.count(&finished);
                 self.event(|table, moment| table.rotated(&name, *finished, moment)).await;
+                self.watch_made(&name);
             }
             Done::Rotated(name, None) => self.table.gave_up(&name),
             Done::Paid(name, held, delivered, line) => {
                 self.paying.remove(&name);
                 self.event(|table, moment| table.paid(&name, &held, &delivered, line.map(|l| *l), moment)).await;
+                self.watch_made(&name);
             }
             Done::Cleared(name, line) => {
                 if let Some(line) = line {

@@ -92,4 +92,11 @@ impl Wheel {
             self.watched = Touched::watch(&self.scene.plan);
         }
     }
+
+    /// The folders that a delivery has made are watched from now on.
+    pub(super) fn watch_made(&mut self, name: &str) {
+        if let Some(target) = self.scene.plan.target(name) {
+            self.watched.again(target);
+        }
+    }
 }

@@ -67,6 +67,9 @@ fn spawn(spec: &CommandSpec, target: &str) -> Result<Child, Failure> {
     command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => local(format!("there is no program `{program}`: write its path, or install it")),
         io::ErrorKind::PermissionDenied => local(format!("`{program}` is no program that this user may run (chmod +x)")),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => {
+            local(format!("`{program}` is no program: a script begins with a line such as #!/bin/sh"))
+        }
         _ => local(format!("`{program}` cannot be run: {error}")),
     })
 }
