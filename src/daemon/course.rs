@@ -146,4 +146,13 @@ impl Course {
         self.arm_pay(name, timers, None);
         self.arm_look(name, timers, None);
     }
+
+    /// Moves all its times by that many ms: the clock that they were counted on was set.
+    pub fn shift(&mut self, name: &Arc<str>, timers: &mut Timers, by: i64) {
+        let later = |at: i64| at.saturating_add(by);
+        self.arm(name, timers, self.armed.map(|(at, reason)| (later(at), reason)));
+        self.arm_pay(name, timers, self.pay_at.map(later));
+        self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
+        self.mended = self.mended.map(|(at, times)| (later(at), times));
+    }
 }
