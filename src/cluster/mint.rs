@@ -180,6 +180,13 @@ pub(super) async fn send(
     Ok((parts.status, parts.headers, Zeroizing::new(collected.to_bytes().to_vec())))
 }
 
+/// A request without a credential, for the time that its answer shows; a refusal is an answer too.
+pub(super) async fn ask_time(clients: &Clients, upstream: &Upstream) -> bool {
+    let (_, endpoint) = clients.best();
+    let Ok(request) = http::Request::get("/version").body(Body::empty()) else { return false };
+    tokio::time::timeout(CALL_WITHIN, send(endpoint, &endpoint.bare, upstream, request)).await.is_ok_and(|answer| answer.is_ok())
+}
+
 fn note_time(upstream: &Upstream, headers: &HeaderMap) {
     let Some(date) = text(headers, "date") else { return };
     if let Ok(at) = jiff::fmt::rfc2822::parse(&date) {

@@ -226,6 +226,16 @@ impl Cluster {
         self.keys.check(token, age, || Box::pin(keys::read(&clients, &self.upstream, urgency))).await
     }
 
+    /// Asks the API server something that anybody may ask, for the time that its answer shows. Whether it answered.
+    pub async fn ask_time(&self) -> bool {
+        let Issuer::Api(api) = &self.issuer else { return true };
+        let Ok(clients) = api.clients().await else { return false };
+        let permit = self.upstream.enter(Urgency { deadline: i64::MAX, retry: false }).await;
+        let answered = mint::ask_time(&clients, &self.upstream).await;
+        permit.end(if answered { Verdict::Healthy } else { Verdict::Failed });
+        answered
+    }
+
     /// Whether we may mint for the account, without minting.
     pub async fn may_mint(&self, ask: &Ask) -> access::Access {
         match &self.issuer {

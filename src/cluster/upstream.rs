@@ -72,9 +72,9 @@ impl Upstream {
         self.lock().gate.note_time(server, local);
     }
 
-    /// Notes that the local clock stepped by that many seconds: what was measured before is off by as much.
-    pub fn note_step(&self, seconds: f64) {
-        self.lock().gate.note_step(seconds);
+    /// Notes that the local clock was set by that many ms: what was measured before is off by as much.
+    pub fn note_step(&self, milliseconds: i64) {
+        self.lock().gate.note_step(milliseconds);
     }
 
     /// Server time minus local time in seconds, where an answer has shown it.

@@ -193,4 +193,13 @@ mod tests {
         }
         assert!(course.mend_at(second + 1) > second + 1, "each one that does not last makes the next one wait for longer");
     }
+
+    /// Moves all its times by that many ms: the clock that they were counted on was set.
+    pub fn shift(&mut self, name: &Arc<str>, timers: &mut Timers, by: i64) {
+        let later = |at: i64| at.saturating_add(by);
+        self.arm(name, timers, self.armed.map(|(at, reason)| (later(at), reason)));
+        self.arm_pay(name, timers, self.pay_at.map(later));
+        self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
+        self.mended = self.mended.map(|(at, times)| (later(at), times));
+    }
 }

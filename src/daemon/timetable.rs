@@ -6,7 +6,7 @@ mod looks;
 pub mod payments;
 mod rotations;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -24,6 +24,9 @@ use crate::schedule::{Plan, Target};
 
 /// A place that was touched is looked at after that long, ms: our own writes touch places too.
 pub const SETTLED: i64 = 1_000;
+
+/// A skew that differs by that many seconds from the one known before has its targets judged anew.
+const OTHER_TIME: f64 = 5.0;
 
 /// What decisions depend on beside targets, records and the time.
 pub trait World {
@@ -61,6 +64,9 @@ pub enum Order {
     Clear(Box<Clearing>),
     /// Look at the places of targets; it ends in [`Timetable::found`] or [`Timetable::looked`] for each.
     Look(Vec<Wanted>, Looking),
+    /// Ask the API server of that cluster for nothing but an answer, until it gives one: its time is not known yet.
+    /// It ends in [`Timetable::told_time`].
+    AskTime(String),
     /// A rotation of a target is over; these people wait for it.
     Tell(Vec<Waiter>, Told),
 }
@@ -166,13 +172,15 @@ pub struct Timetable {
     pub courses: HashMap<Arc<str>, Course>,
     timers: Timers,
     orders: Vec<Order>,
+    /// The skew of each cluster, seconds, by which its targets were judged.
+    skews: BTreeMap<String, f64>,
 }
 
 impl Timetable {
     /// Targets at rest; `host` is the stable name for the offsets of `splay`.
     pub fn new(plan: Arc<Plan>, host: String, manner: Manner, state: State) -> Self {
         let courses = plan.targets.iter().map(|t| (Arc::from(t.name.as_str()), Course::new(Arc::clone(t)))).collect();
-        Self { plan, host, manner, state, courses, timers: Timers::new(), orders: Vec::new() }
+        Self { plan, host, manner, state, courses, timers: Timers::new(), orders: Vec::new(), skews: BTreeMap::new() }
     }
 
     /// What is to be done since this was last asked.
@@ -185,9 +193,30 @@ impl Timetable {
         self.timers.first().map(|(at, ..)| *at)
     }
 
-    /// The daemon starts: the places of these targets are looked at before anything is minted.
+    /// The daemon starts: the places of these targets are looked at before anything is minted. The clock may be
+    /// wrong, and all tokens look fresh by it: each API server is asked for the time.
     pub fn begin(&mut self, meant: Vec<Arc<Target>>) {
         self.look(meant, Looking::Start);
+        self.ask_time(self.plan.clusters.keys().cloned().collect());
+    }
+
+    fn ask_time(&mut self, clusters: Vec<String>) {
+        if !self.manner.once {
+            self.orders.extend(clusters.into_iter().map(Order::AskTime));
+        }
+    }
+
+    /// An API server has answered: its targets are judged anew where its clock is not what it was taken for.
+    pub fn told_time(&mut self, cluster: &str, moment: &Moment<'_>) {
+        let Some(skew) = moment.world.skew(cluster) else { return };
+        let known = self.skews.get(cluster);
+        if known.is_some_and(|known| (known - skew).abs() < OTHER_TIME) {
+            return;
+        }
+        self.skews.insert(cluster.to_owned(), skew);
+        let theirs = self.courses.iter().filter(|(_, course)| course.target.cluster == cluster);
+        let names = theirs.map(|(name, _)| Arc::clone(name)).collect();
+        self.rejudge(names, moment);
     }
 
     /// Another plan is in force: targets that went are retired, those that came or changed looked at.
@@ -207,6 +236,8 @@ impl Timetable {
             }
         }
         self.look(looked, Looking::Reload);
+        self.skews.retain(|cluster, _| !change.clusters.contains(cluster));
+        self.ask_time(change.clusters.iter().filter(|c| plan.clusters.contains_key(*c)).cloned().collect());
     }
 
     /// A target that went out of the schedule: its places stay, its course ends.
@@ -246,8 +277,15 @@ impl Timetable {
         }
     }
 
-    /// The wall clock stepped, or the host slept: everything is judged anew.
-    pub fn stepped(&mut self, moment: &Moment<'_>) {
+    /// The wall clock was set by that many ms, or the host slept (0): everything is judged anew. Times that were
+    /// counted from a moment on this clock move with it.
+    pub fn stepped(&mut self, set: i64, moment: &Moment<'_>) {
+        for (name, course) in &mut self.courses {
+            course.shift(name, &mut self.timers, set);
+        }
+        for (cluster, skew) in &mut self.skews {
+            *skew = moment.world.skew(cluster).unwrap_or(*skew);
+        }
         let names: Vec<Arc<str>> = self.courses.keys().cloned().collect();
         self.rejudge(names, moment);
     }
@@ -259,9 +297,13 @@ impl Timetable {
         self.rejudge(names, moment);
     }
 
-    fn rejudge(&mut self, names: Vec<Arc<str>>, moment: &Moment<'_>) {
+    fn rejudge(&mut self, mut names: Vec<Arc<str>>, moment: &Moment<'_>) {
+        names.sort_unstable();
         for name in names {
-            if self.courses.get(&name).is_some_and(|c| !c.rotating && c.failures == 0) {
+            // A retry and a mint that mends have times of their own.
+            let mends =
+                |c: &Course| c.armed.is_some_and(|(_, reason)| matches!(reason, Reason::Repair | Reason::Rejected | Reason::Changed));
+            if self.courses.get(&name).is_some_and(|c| !c.rotating && c.failures == 0 && !mends(c)) {
                 self.arm(&name, moment);
             }
         }

@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::ask::Ask;
 use super::ask::Verdict;
-use super::clock::{now_ms, offset};
+use super::clock::{Clocks, Steps, now_ms};
 use super::course::Told;
 use super::cron::Ticker;
 use super::metrics::Counters;
@@ -34,10 +34,10 @@ use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
 use crate::sink::delivery::Delivered;
 
-/// Longest sleep: a step of the wall clock is noticed by then at the latest.
-const LONGEST_SLEEP: i64 = 15_000;
-/// A step of the wall clock beyond that has everything judged anew, milliseconds.
-const STEP: i64 = 5_000;
+/// Longest sleep, ms: steps of the wall clock that the kernel does not tell of are noticed by then at the latest.
+const LONGEST_SLEEP: i64 = 60_000;
+/// The same where the kernel tells of none.
+const BLIND_SLEEP: i64 = 15_000;
 /// What is in flight at the end may take that long.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -47,6 +47,7 @@ enum Done {
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
     Cleared(Arc<str>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
+    ToldTime(String),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
 
@@ -63,14 +64,15 @@ pub struct Wheel {
     ticker: Ticker,
     ticks: (mpsc::UnboundedSender<CronRule>, mpsc::UnboundedReceiver<CronRule>),
     watched: Touched,
+    steps: Steps,
     stop: watch::Sender<bool>,
     refused: Option<Refused>,
     counters: Counters,
     since: Timestamp,
     /// Parts of the look at the start that are still under way.
     unsettled: usize,
-    /// Wall clock less monotonic clock, ms, at the last look.
-    offset: i64,
+    /// The clocks at the last look.
+    clocks: Clocks,
     /// Never asleep for longer, ms: clock and watchdog want a look.
     longest_sleep: i64,
     /// The head of the records that the log was last told, and when.
@@ -94,12 +96,13 @@ impl Wheel {
             ticker: Ticker::default(),
             ticks: mpsc::unbounded_channel(),
             watched: Touched::default(),
+            steps: Steps::default(),
             stop: watch::channel(false).0,
             refused,
             counters: Counters::default(),
             since: Timestamp::now(),
             unsettled: 0,
-            offset: 0,
+            clocks: Clocks::now(),
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
             head_told: heads::Told::default(),
@@ -112,7 +115,11 @@ impl Wheel {
         let mut line = Line::new(Kind::Started, Timestamp::now());
         line.schedule = Some(self.scene.plan.sha256.clone());
         self.record(line).await;
-        self.offset = offset();
+        self.clocks = Clocks::now();
+        self.steps = Steps::watch();
+        if !self.steps.are_noticed() {
+            self.longest_sleep = self.longest_sleep.min(BLIND_SLEEP);
+        }
         self.start_ticker().await;
         let all = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
         self.event(|table, _| table.begin(all)).await;
@@ -122,6 +129,7 @@ impl Wheel {
         }
         self.watch_places();
         loop {
+            self.check_clock().await;
             self.event(Timetable::run_due).await;
             if self.is_done() {
                 break;
@@ -141,8 +149,9 @@ impl Wheel {
                     Some(ask) => self.answer(ask).await,
                 },
                 Some(rule) = self.ticks.1.recv() => self.event(|table, moment| table.tick(&rule, moment)).await,
+                () = self.steps.next() => {}
                 names = self.watched.next() => self.event(|table, moment| table.touched(&names, moment)).await,
-                () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => self.check_clock().await,
+                () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => {}
             }
         }
         self.end().await;
@@ -228,24 +237,21 @@ impl Wheel {
                     }
                 }
             }
+            Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)).await,
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
         }
     }
 
     /// After a step of the wall clock, or a sleep of the host, everything is judged anew.
     async fn check_clock(&mut self) {
-        let now = offset();
-        if (now - self.offset).abs() < STEP {
-            return;
-        }
-        tracing::warn!(milliseconds = now - self.offset, "the clock stepped; every target is judged anew");
-        #[allow(clippy::cast_precision_loss)]
-        let seconds = (now - self.offset) as f64 / 1000.0;
-        self.offset = now;
+        let now = Clocks::now();
+        let Some(jump) = now.jump_since(self.clocks) else { return };
+        self.clocks = now;
+        tracing::warn!(set = jump.set, slept = jump.slept, "the clock stepped (ms); every target is judged anew");
         for cluster in self.scene.clusters.iter() {
-            cluster.upstream().note_step(seconds);
+            cluster.upstream().note_step(jump.set);
         }
-        self.event(Timetable::stepped).await;
+        self.event(|table, moment| table.stepped(jump.set, moment)).await;
     }
 
     /// A line for `systemctl status`.

@@ -3,7 +3,7 @@
 //! clocks change.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use croner::parser::CronParser;
 use jiff::Timestamp;
@@ -27,7 +27,20 @@ struct Parsed {
     fields: String,
     /// Seconds between two times, at least.
     gap: u64,
+    /// Spans without a time, and the times that end them: thousands of targets ask for the same.
+    spans: Mutex<Vec<Span>>,
 }
+
+/// In that zone, what comes after any time from `from` until just before `next` is `next`.
+#[derive(Debug, Clone)]
+struct Span {
+    zone: TimeZone,
+    from: Timestamp,
+    next: Timestamp,
+}
+
+/// Spans that are kept: the last and the next of a few zones.
+const SPANS: usize = 16;
 
 /// Why an expression is refused, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +108,22 @@ impl CronRule {
 
     /// The first time after `after`.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        self.parsed.cron.find_next_occurrence(&after.to_zoned(self.zone.clone()), false).ok().map(|found| found.timestamp())
+        let mut spans = self.parsed.spans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = spans.iter().find(|span| span.from <= after && after < span.next && span.zone == self.zone) {
+            return Some(known.next);
+        }
+        let found = self.parsed.cron.find_next_occurrence(&after.to_zoned(self.zone.clone()), false).ok()?;
+        let span = Span { zone: self.zone.clone(), from: after, next: found.timestamp() };
+        match spans.iter_mut().find(|known| known.next == span.next && known.zone == span.zone) {
+            Some(known) => known.from = known.from.min(span.from),
+            None => {
+                if spans.len() == SPANS {
+                    spans.remove(0);
+                }
+                spans.push(span.clone());
+            }
+        }
+        Some(span.next)
     }
 
     /// The last time before `before`.
@@ -171,7 +199,7 @@ fn parse(text: &str) -> Result<Parsed, CronFault> {
     let cron =
         CronParser::builder().dom_and_dow(both).build().parse(&fields).map_err(|e| unreadable(format!("it is no Unix cron: {e}")))?;
     let gap = smallest_gap(&cron).ok_or_else(|| CronFault::Never(text.trim().to_owned()))?;
-    Ok(Parsed { cron, fields, gap })
+    Ok(Parsed { cron, fields, gap, spans: Mutex::default() })
 }
 
 /// One field with names as numbers, or what is wrong with it.
@@ -332,6 +360,20 @@ mod tests {
         let utc = CronRule::new("0 2 * * *", TimeZone::UTC).unwrap();
         assert_eq!(utc, CronRule::new("0 2 * * *", TimeZone::UTC).unwrap());
         assert_ne!(utc, rule("0 2 * * *"));
+    }
+
+    #[test]
+    fn what_was_asked_before_changes_no_answer() {
+        for zone in ["UTC", "Europe/Berlin", "America/St_Johns"] {
+            let rule = |text: &str| CronRule::new(text, TimeZone::get(zone).unwrap()).unwrap();
+            let (asked, text) = (rule("30 2 * * *"), "30 2 * * *");
+            // Over both changes of the clocks in 2026, back and forth.
+            for step in 0..400_i64 {
+                let second = 1_772_323_200 + (step * 7_919 % 400) * 57_600;
+                let at = Timestamp::from_second(second).unwrap();
+                assert_eq!(asked.next(at), rule(text).next(at), "{zone} {at}");
+            }
+        }
     }
 
     proptest! {

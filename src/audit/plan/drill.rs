@@ -50,7 +50,7 @@ fn lost(target: &Target, state: &State, now: i64, outage: i64, host: &str) -> Op
     let needed = outage + timing::room(life);
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // lives are far below 2^52
     let (at, duration) =
-        (((1.0 - needed as f64 / life as f64) * 1000.0).floor() / 1000.0, (needed as f64 / (1.0 - target.rotate.at)).ceil() as u64);
+        (((1.0 - needed as f64 / life as f64) * 1000.0).floor() / 1000.0, (needed as f64 / (1.0 - target.rotate.at) - 1e-6).ceil() as u64);
     Some(Lost {
         target: target.name.clone(),
         outage_from: Timestamp::from_second(from).ok()?,

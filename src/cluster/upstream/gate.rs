@@ -156,8 +156,10 @@ impl Gate {
         self.skew = Some(server - local);
     }
 
-    /// Notes that the local clock stepped by that many seconds: what was measured before is off by as much.
-    pub fn note_step(&mut self, seconds: f64) {
+    /// Notes that the local clock was set by that many ms: what was measured before is off by as much.
+    pub fn note_step(&mut self, milliseconds: i64) {
+        #[allow(clippy::cast_precision_loss)] // exact for some hundred thousand years
+        let seconds = milliseconds as f64 / 1000.0;
         self.skew = self.skew.map(|skew| skew - seconds);
     }
 

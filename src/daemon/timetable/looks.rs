@@ -8,11 +8,19 @@ use super::{Looking, Moment, Order, SETTLED, Timetable, Wanted};
 use crate::cluster::Proven;
 use crate::daemon::rotation::identify;
 use crate::daemon::start::{self, Depth, Finding};
+use crate::record::fold::TargetState;
 use crate::record::{Kind, Line, Reason};
 use crate::schedule::Target;
 
 /// Targets that are looked at together.
 const TOGETHER: usize = 32;
+/// A proof that met a rotation waits for that long, ms: in an outage thousands may be under way for hours.
+const BUSY: i64 = 60_000;
+
+/// How long a look waits for a rotation or another look to end, ms.
+fn pause(depth: Depth) -> i64 {
+    if depth == Depth::Everything { BUSY } else { SETTLED }
+}
 
 impl Timetable {
     /// Has the places of these targets looked at, at the start with orphaned temporary files removed first. Those
@@ -34,7 +42,7 @@ impl Timetable {
         let Some(course) = self.courses.get_mut(name) else { return };
         let depth = course.prove_at.take().map_or(Depth::Files, |(_, depth)| depth);
         if course.looking || course.rotating {
-            self.arm_look(name, depth, SETTLED, moment);
+            self.arm_look(name, depth, pause(depth), moment);
             return;
         }
         course.looking = true;
@@ -75,11 +83,12 @@ impl Timetable {
     /// Takes what a look in between has shown: what is wrong is mended at once, but never in a loop.
     pub fn looked(&mut self, finding: Finding, depth: Depth, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(finding.target.name.as_str());
+        self.told_time(&finding.target.cluster, moment);
         let Some(course) = self.courses.get_mut(&name) else { return };
         course.looking = false;
         // What was seen while tokens changed says nothing.
         if course.rotating || course.paying {
-            self.arm_look(&name, depth, SETTLED, moment);
+            self.arm_look(&name, depth, pause(depth), moment);
             return;
         }
         if course.held.is_some() {
@@ -125,6 +134,13 @@ impl Timetable {
     fn mend(&mut self, name: &Arc<str>, reason: Reason, moment: &Moment<'_>) {
         let Some(course) = self.courses.get_mut(name).filter(|c| !c.target.suspend) else { return };
         let at = course.mend_at(moment.ms());
+        let target = Arc::clone(&course.target);
+        // However often it was mended, it is rotated when its life says so.
+        let state = self.state.targets.get(&**name).map(|s| TargetState { rejected_at: None, ..s.clone() });
+        let (at, reason) = match self.judge(&target, state.as_ref(), moment) {
+            Some((due, why)) if due < at && state.is_some() => (due, why),
+            _ => (at, reason),
+        };
         self.arm_at(name, Some((at, reason)));
     }
 

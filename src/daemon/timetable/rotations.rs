@@ -12,7 +12,8 @@ use crate::schedule::Target;
 impl Timetable {
     /// A person asks for rotations now; the answer names what was taken on, each outcome is told.
     pub fn ask(&mut self, meant: &dyn Fn(&Target) -> bool, actor: &Actor, waiter: &Waiter) -> Vec<String> {
-        let names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| meant(&c.target)).map(|(n, _)| Arc::clone(n)).collect();
+        let mut names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| meant(&c.target)).map(|(n, _)| Arc::clone(n)).collect();
+        names.sort_unstable();
         for name in &names {
             let Some(course) = self.courses.get_mut(name) else { continue };
             course.waiters.push(waiter.clone());
@@ -100,6 +101,7 @@ impl Timetable {
         let due = if self.manner.once { None } else { due };
         self.arm_at(name, due);
         self.arm_clear(name, moment);
+        self.told_time(&target.cluster, moment);
         self.report(name, line, moment);
     }
 

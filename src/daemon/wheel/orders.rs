@@ -1,6 +1,7 @@
 //! Orders of the timetable, carried out: rotations, payments and looks begin, records are written, people told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -12,6 +13,9 @@ use crate::daemon::timetable::payments::receipt;
 use crate::daemon::timetable::{Looking, Moment, Order, Payment, Timetable, Turn, Wanted};
 use crate::daemon::touched::Touched;
 use crate::sink::delivery::Delivered;
+
+/// Pause between two tries to learn a server's time.
+const BEFORE_ASKING_AGAIN: Duration = Duration::from_secs(30);
 
 impl Wheel {
     /// Tells the timetable of an event, now, and does what it orders.
@@ -33,6 +37,7 @@ impl Wheel {
                 }
                 Order::Clear(clearing) => self.clear(*clearing),
                 Order::Look(wanted, why) => self.look(wanted, why),
+                Order::AskTime(cluster) => self.ask_time(cluster),
                 Order::Tell(waiters, told) => {
                     for waiter in waiters {
                         // A caller that went away cancels nothing.
@@ -84,6 +89,24 @@ impl Wheel {
                 start::sweep(&targets).await;
             }
             Done::Looked(start::look(&scene, wanted, depth).await, why)
+        });
+    }
+
+    /// Asks an API server for its time, again and again until it answers.
+    fn ask_time(&mut self, name: String) {
+        let Some(cluster) = self.scene.cluster(&name).cloned() else { return };
+        let mut stop = self.stop.subscribe();
+        self.tasks.spawn(async move {
+            let told = async {
+                while !cluster.ask_time().await {
+                    tokio::time::sleep(BEFORE_ASKING_AGAIN).await;
+                }
+            };
+            tokio::select! {
+                () = told => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+            Done::ToldTime(name)
         });
     }
 
