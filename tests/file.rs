@@ -59,7 +59,7 @@ fn spec(path: impl Into<PathBuf>) -> FileSpec {
 }
 
 fn put_within(timeout: Duration, spec: &FileSpec, bytes: &[u8]) -> Result<Put, Failure> {
-    let context = Context { target: "t", issue: "i", expires_at: 0, timeout };
+    let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout };
     let (place, payload) = (SinkSpec::File(spec.clone()), Payload::new(bytes.to_vec()));
     let result = RUNTIME.block_on(tokenferry::sink::put(&place, &payload, context, &Stores::default()));
     if let Err(failure) = &result {
@@ -408,7 +408,7 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
         assert!(copies(&key, &mut buffer) >= 1, "the search finds nothing, so this test proves nothing");
         for format in [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential] {
             let payload = render(&alive, &alive.claims().unwrap(), &format, &Surroundings::default());
-            let context = Context { target: "t", issue: "i", expires_at: 0, timeout: SECOND * 20 };
+            let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout: SECOND * 20 };
             let sink = SinkSpec::File(place.clone());
             RUNTIME.block_on(tokenferry::sink::put(&sink, &payload, context, &Stores::default())).unwrap();
             let found = tokenferry::token::extract(see(&place).unwrap().unwrap().payload.expose()).unwrap();

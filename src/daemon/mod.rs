@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
+pub mod errands;
 pub mod files;
 pub mod listen;
 pub mod metrics;

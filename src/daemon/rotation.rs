@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::scene::Scene;
 use super::start;
+use super::wheel::hooks::announce;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Proven, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
@@ -105,6 +106,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     let unserved = |(place, d): (&Place, &Delivered)| place.required && !d.outcome.is_served();
     let fault = job.target.deliver.iter().zip(&delivered).find(|(p, d)| unserved((p, d))).map(|(_, d)| fault_of(d));
     line.kind = if fault.is_some() { Kind::Failed } else { Kind::Rotated };
+    announce(&mut line, &job.target);
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     let durable = record(&job.writer, &line).await;
     Some(Finished { line, held: owed.then(|| Arc::new(held)), fault, durable, mint_took: Some(mint_took), places_took })
@@ -114,7 +116,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
 pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency) -> Vec<Delivered> {
     let issue = held.issue();
     let render = |format: &Format| payload(target, held, format);
-    let load = Load { render: &render, target: &target.name, issue: &issue, expires_at: held.claims.exp.unwrap_or(0), urgency };
+    let load = load(target, held, &issue, &render, urgency);
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
 
@@ -122,10 +124,20 @@ pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency
 pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, served: Option<(usize, String)>) -> Delivered {
     let issue = held.issue();
     let render = |format: &Format| payload(target, held, format);
-    let expires_at = held.claims.exp.unwrap_or(0);
-    let urgency = Urgency { deadline: expires_at, retry: true };
-    let load = Load { render: &render, target: &target.name, issue: &issue, expires_at, urgency };
+    let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
+    let load = load(target, held, &issue, &render, urgency);
     delivery::pay(place, &load, &scene.stores, served).await
+}
+
+fn load<'a>(
+    target: &'a Target,
+    held: &Held,
+    issue: &'a str,
+    render: &'a (dyn Fn(&Format) -> Payload + Sync),
+    urgency: Urgency,
+) -> Load<'a> {
+    let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
+    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency }
 }
 
 fn payload(target: &Target, held: &Held, format: &Format) -> Payload {
@@ -229,6 +241,15 @@ pub fn tell(line: &Line) {
         Kind::Failed => {
             let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|s| s.error.clone())).unwrap_or_default();
             tracing::error!(target_name = target, jti, places, "rotation failed: {error}");
+        }
+        Kind::Told => {
+            for hook in &line.hooks {
+                let (generation, outcome) = (line.generation.unwrap_or(0), format!("{:?}", hook.outcome).to_lowercase());
+                match &hook.error {
+                    Some(error) => tracing::warn!(target_name = target, generation, hook = hook.hook, "{}: {error}", hook.to),
+                    None => tracing::info!(target_name = target, generation, hook = hook.hook, "{}: {outcome}", hook.to),
+                }
+            }
         }
         kind => {
             let kind = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
+use super::wheel::hooks::announce;
 use crate::cluster::mint::check;
 use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
@@ -261,6 +262,7 @@ fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetSt
     line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
     line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
     line.jti = Some(held.issue());
+    announce(&mut line, target);
     let current = held.issue();
     line.sinks = target
         .deliver

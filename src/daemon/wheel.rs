@@ -1,6 +1,7 @@
 //! The event loop: it owns all mutable state, and everything that changes goes through it. Work is done in
 //! tasks that report back; at most one rotation of a target is under way.
 
+pub(crate) mod hooks;
 mod looks;
 mod payments;
 mod reloads;
@@ -18,6 +19,7 @@ use super::ask::Verdict;
 use super::clock::{now_ms, offset};
 use super::course::{Course, Timer, Timers, Told};
 use super::cron::Ticker;
+use super::errands::Errands;
 use super::metrics::Counters;
 use super::read::Accepted;
 use super::rotation::{Finished, Held};
@@ -47,6 +49,7 @@ enum Done {
     Rotated(Arc<str>, Option<Box<Finished>>),
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
+    Told(Box<hooks::Told>),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
 
@@ -67,6 +70,9 @@ pub struct Wheel {
     courses: HashMap<Arc<str>, Course>,
     timers: Timers,
     tasks: JoinSet<Done>,
+    errands: Errands,
+    /// When those who wait were looked up last, unix ms.
+    hooks_looked: i64,
     ticker: Ticker,
     ticks: (mpsc::UnboundedSender<CronRule>, mpsc::UnboundedReceiver<CronRule>),
     watched: Touched,
@@ -95,6 +101,8 @@ impl Wheel {
             courses,
             timers: Timers::new(),
             tasks: JoinSet::new(),
+            errands: Errands::default(),
+            hooks_looked: 0,
             ticker: Ticker::default(),
             ticks: mpsc::unbounded_channel(),
             watched: Touched::default(),
@@ -121,11 +129,13 @@ impl Wheel {
         self.look(all, Looking::Start);
         loop {
             self.run_due();
+            let hooks = self.tell_hooks();
             if self.is_done() {
                 break;
             }
             systemd::alive();
-            let wake = self.timers.first().map_or(self.longest_sleep, |(at, ..)| (at - now_ms()).clamp(0, self.longest_sleep));
+            let next = self.timers.first().map(|(at, ..)| *at).into_iter().chain(hooks).min();
+            let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
@@ -166,8 +176,10 @@ impl Wheel {
         tokio::pin!(farewell);
         while !self.tasks.is_empty() {
             tokio::select! {
-                done = self.tasks.join_next() => if let Some(Ok(Done::Rotated(name, Some(finished)))) = done {
-                    self.rotated(&name, *finished);
+                done = self.tasks.join_next() => match done {
+                    Some(Ok(Done::Rotated(name, Some(finished)))) => self.rotated(&name, *finished),
+                    Some(Ok(Done::Told(told))) => self.told(*told).await,
+                    _ => {}
                 },
                 () = &mut farewell => {
                     tracing::error!(tasks = self.tasks.len(), "some work did not end in time and is given up; the next start picks it up");
@@ -216,6 +228,7 @@ impl Wheel {
                     notify(&self.summary());
                 }
             }
+            Done::Told(told) => self.told(*told).await,
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
         }
     }

@@ -8,10 +8,12 @@ use serde::de;
 
 use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
+use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
 use crate::sink::StoreSpec;
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::FileSpec;
+use crate::sink::kubernetes::SecretSpec;
 use crate::sink::vault::VaultSpec;
 
 /// The file.
@@ -96,6 +98,8 @@ pub struct TargetFile {
     pub compliance: Option<ComplianceFile>,
     /// Where it goes.
     pub deliver: Option<Vec<PlaceFile>>,
+    /// Who is told.
+    pub after: Option<Vec<HookFile>>,
 }
 
 /// `rotate`.
@@ -146,6 +150,8 @@ pub struct PlaceFile {
     pub vault: Option<WithFormat<VaultSpec>>,
     /// An AWS secret.
     pub aws_secrets_manager: Option<WithFormat<AwsSpec>>,
+    /// A Secret in a cluster.
+    pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
     /// Whether a failure here fails the rotation.
     pub required: Option<bool>,
     /// Where it goes meanwhile.
@@ -163,11 +169,12 @@ pub fn later(structure: &str, key: &str) -> bool {
         "AwsStoreSpec" => &["webIdentity"],
         "RecordsFile" => &["signingKey"],
         "MetricsFile" => &["textfile"],
-        "TargetFile" => &["revocable", "overlap", "whenRemoved", "after", "hosts"],
-        "PlaceFile" => &["directory", "kubernetesSecret", "command"],
+        "TargetFile" => &["revocable", "overlap", "whenRemoved", "hosts"],
+        "PlaceFile" => &["directory", "command"],
         "FileSpec" => &["readers", "encryptTo"],
         "VaultSpec" => &["keepVersions", "adopt", "encryptTo"],
         "AwsSpec" => &["adopt", "encryptTo"],
+        "SecretSpec" => &["encryptTo"],
         "FormatFile" => &["kubeconfig", "template", "dockerConfigJson", "argoCdCluster"],
         _ => &[],
     };

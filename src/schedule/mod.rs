@@ -6,6 +6,7 @@ pub mod check;
 pub mod choice;
 pub mod cron;
 pub mod file;
+pub mod hooks;
 pub mod measure;
 pub mod pattern;
 pub mod plan;

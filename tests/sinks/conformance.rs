@@ -60,7 +60,7 @@ impl Place {
 
 /// One put of a text under an issue.
 pub async fn attempt(spec: &SinkSpec, stores: &Stores, text: &str, issue: &str) -> Result<Put, Failure> {
-    let context = Context { target: "ci", issue, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
+    let context = Context { target: "ci", issue, issued_at: 0, generation: 1, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
     put(spec, &Payload::new(text.into()), context, stores).await
 }
 

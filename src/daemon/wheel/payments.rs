@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::hooks::announce;
 use super::{Done, Wheel};
 use crate::daemon::clock::{now_ms, share};
 use crate::daemon::course::Told;
@@ -114,5 +115,6 @@ fn payment(target: &Target, held: &Held, sinks: Vec<crate::record::SinkLine>) ->
     line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
     line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
     line.sinks = sinks;
+    announce(&mut line, target);
     line
 }

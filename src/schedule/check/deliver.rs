@@ -13,7 +13,7 @@ use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
 use crate::sink::{Place, SinkSpec};
 
-const KINDS: [&str; 3] = ["file", "vault", "awsSecretsManager"];
+const KINDS: [&str; 4] = ["file", "vault", "awsSecretsManager", "kubernetesSecret"];
 
 /// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
 const AWS_LIMIT: u64 = 65_536;
@@ -36,14 +36,22 @@ struct Owner<'o> {
     shared: bool,
     /// Whether the audiences are checked against stores' limits: their size.
     fixed: u64,
+    /// The target's cluster.
+    cluster: Option<&'o str>,
 }
 
 impl Planner<'_> {
     /// Checks and completes the places of a target.
-    pub(super) fn deliver(&mut self, subject: &Subject<'_>, places: Option<&[PlaceFile]>, audiences: &[String]) -> Vec<Place> {
+    pub(super) fn deliver(
+        &mut self,
+        subject: &Subject<'_>,
+        places: Option<&[PlaceFile]>,
+        audiences: &[String],
+        cluster: Option<&str>,
+    ) -> Vec<Place> {
         let here = [Step::Key("deliver")];
         let (spot, shared) = subject.origin(&here);
-        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences) };
+        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences), cluster };
         let written = owner.spot.node.get("deliver");
         if places.is_none_or(<[PlaceFile]>::is_empty) {
             // a list of nothing but faulty places is no empty one
@@ -75,7 +83,7 @@ impl Planner<'_> {
                 let planned = node.entries().iter().any(|(key, _)| later("PlaceFile", &key.text));
                 let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, KINDS.into_iter()).is_some());
                 if !planned && !mistyped {
-                    self.report.error(&owner.spot, here, "it names no sink: write one of file, vault, awsSecretsManager");
+                    self.report.error(&owner.spot, here, &format!("it names no sink: write one of {}", KINDS.join(", ")));
                 }
                 return None;
             }
@@ -109,10 +117,13 @@ impl Planner<'_> {
         } else if let Some(vault) = &file.vault {
             self.vault_place(owner, &joined(here, "vault"), &vault.spec);
             ("vault", Some(SinkSpec::Vault(vault.spec.clone())), &vault.format)
-        } else {
-            let aws = file.aws_secrets_manager.as_ref()?;
+        } else if let Some(aws) = &file.aws_secrets_manager {
             self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
             ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), &aws.format)
+        } else {
+            let secret = file.kubernetes_secret.as_ref()?;
+            let spec = self.secret_place(&owner.spot, &joined(here, "kubernetesSecret"), &secret.spec, owner.cluster);
+            ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(spec)), &secret.format)
         };
         let sink = sink?;
         self.alone(owner, &joined(here, kind), &sink);
@@ -213,6 +224,7 @@ impl Planner<'_> {
             SinkSpec::File(spec) => format!("file {}", spec.path.display()),
             SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
             SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
+            SinkSpec::KubernetesSecret(spec) => format!("secret {} {}/{}", spec.cluster, spec.namespace, spec.name),
         };
         let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
         let subject = owner.subject;
@@ -241,6 +253,6 @@ impl Planner<'_> {
     }
 }
 
-fn joined<'s>(here: &[Step<'s>], key: &'s str) -> Vec<Step<'s>> {
+pub(super) fn joined<'s>(here: &[Step<'s>], key: &'s str) -> Vec<Step<'s>> {
     here.iter().copied().chain([Step::Key(key)]).collect()
 }

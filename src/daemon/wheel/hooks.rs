@@ -1,0 +1,167 @@
+//! Hooks of the loop: whoever has to be told of a token is told, again and again until it was done or a newer token
+//! stands there. Records say who waits; a hook that fails never mints.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Done, Wheel};
+use crate::after::{self, Heard, HookSpec, News, Said};
+use crate::daemon::clock::{now_ms, share};
+use crate::daemon::errands::{Errand, Want};
+use crate::daemon::rotation::{identify, tell};
+use crate::record::{HookLine, Kind, Line, Outcome};
+use crate::record::fold::{HookState, State};
+use crate::schedule::Target;
+
+/// Who waits is looked up at most that often, ms.
+const LOOK_EVERY: i64 = 50;
+
+/// What came of one run.
+pub(super) struct Told {
+    errand: Errand,
+    news: Vec<News>,
+    spec: HookSpec,
+    /// `None` where the daemon stopped before it was done.
+    outcome: Option<Result<Said, after::Failure>>,
+}
+
+/// Notes in the record of a delivery who has to be told of it: every hook, where something arrived somewhere.
+pub(crate) fn announce(line: &mut Line, target: &Target) {
+    let arrived = line.sinks.iter().any(|sink| matches!(sink.outcome, Outcome::Written | Outcome::FellBack));
+    if arrived || matches!(line.kind, Kind::Rotated | Kind::Adopted) {
+        line.hooks = target.after.iter().map(|hook| HookLine::pending(hook.kind(), hook.to())).collect();
+    }
+}
+
+/// Whether all hooks of the plan were told of the target's newest token, or had nothing to be told of yet: nobody
+/// needs the token before it any more.
+pub(crate) fn all_told(target: &Target, state: &crate::record::TargetState) -> bool {
+    let waits = |hook: &HookSpec| state.hook(hook.kind(), &hook.to()).is_some_and(|hook| hook.outcome != Heard::Done);
+    !target.after.iter().any(waits)
+}
+
+fn waiting<'a>(state: &'a State, target: &Target, hook: &HookSpec) -> Option<&'a HookState> {
+    state.targets.get(&target.name)?.hook(hook.kind(), &hook.to()).filter(|state| state.outcome != Heard::Done)
+}
+
+impl Wheel {
+    /// Begins what may begin now; gives the time, unix ms, of the next look at those who wait.
+    pub(super) fn tell_hooks(&mut self) -> Option<i64> {
+        let now = now_ms();
+        if self.state.untold.is_empty() || *self.stop.borrow() {
+            return None;
+        }
+        // `once` tells at its end, once for all that it rotated.
+        let once = self.options.once.is_some();
+        if !self.settled || (once && !self.tasks.is_empty()) {
+            return None;
+        }
+        if (0..LOOK_EVERY).contains(&(now - self.hooks_looked)) {
+            return Some(self.hooks_looked + LOOK_EVERY);
+        }
+        self.hooks_looked = now;
+        let (errands, next) = self.errands.begin(self.wants(), now, once);
+        for errand in errands {
+            self.tell_hook(errand);
+        }
+        next
+    }
+
+    fn wants(&self) -> Vec<Want> {
+        let mut wants = Vec::new();
+        for name in &self.state.untold {
+            let Some(course) = self.courses.get(&**name) else { continue };
+            for (index, hook) in course.target.after.iter().enumerate() {
+                let Some(state) = waiting(&self.state, &course.target, hook) else { continue };
+                // `once` tries each hook once.
+                if self.options.once.is_some() && (state.outcome == Heard::Failed && state.since >= self.since) {
+                    continue;
+                }
+                wants.push(Want {
+                    key: hook.key(),
+                    target: Arc::from(name.as_str()),
+                    hook: index,
+                    shared: hook.is_shared(),
+                    gap: i64::try_from(hook.gap().as_millis()).unwrap_or(i64::MAX / 4),
+                    told_at: state.told_at.map(Timestamp::as_millisecond),
+                });
+            }
+        }
+        wants
+    }
+
+    fn tell_hook(&mut self, errand: Errand) {
+        let mut news = Vec::new();
+        let mut spec: Option<HookSpec> = None;
+        for (name, hook) in &errand.of {
+            let Some(target) = self.courses.get(name).map(|course| &course.target) else { continue };
+            let Some(hook) = target.after.get(*hook) else { continue };
+            let Some(state) = waiting(&self.state, target, hook) else { continue };
+            let token = self.state.targets.get(&**name);
+            news.push(News {
+                target: name.to_string(),
+                generation: state.generation,
+                round: state.round,
+                issue: token.and_then(|token| token.jti.clone()).unwrap_or_default(),
+                expires_at: token.and_then(|token| token.expires_at),
+                path: target.deliver.iter().find_map(|place| place.sink.file()).map(Into::into),
+            });
+            spec.get_or_insert_with(|| hook.clone());
+        }
+        let Some(spec) = spec else {
+            self.errands.ended(&errand, true, now_ms(), 0.0);
+            return;
+        };
+        let (scene, mut stop) = (Arc::clone(&self.scene), self.stop.subscribe());
+        self.tasks.spawn(async move {
+            let outcome = tokio::select! {
+                outcome = after::tell(&spec, &news, &scene.clusters) => Some(outcome),
+                // What only waits is left at once; a command gets the time to end.
+                _ = stop.wait_for(|stop| *stop), if spec.is_waiting() => None,
+            };
+            Done::Told(Box::new(Told { errand, news, spec, outcome }))
+        });
+    }
+
+    /// Takes what came of a run, and records what is new about it.
+    pub(super) async fn told(&mut self, told: Told) {
+        let Told { errand, news, spec, outcome } = told;
+        let Some(outcome) = outcome else {
+            self.errands.ended(&errand, true, now_ms(), 0.0);
+            return;
+        };
+        let mut lines = Vec::new();
+        for news in &news {
+            let attempts = self.errands.tries(&errand, &news.target) + 1;
+            lines.extend(self.told_line(&spec, news, &outcome, attempts));
+        }
+        self.errands.ended(&errand, outcome.is_ok(), now_ms(), share());
+        for line in lines {
+            tell(&line);
+            self.record(line).await;
+        }
+    }
+
+    /// The record, where the outcome differs from what was recorded.
+    fn told_line(&self, spec: &HookSpec, news: &News, outcome: &Result<Said, after::Failure>, attempts: u64) -> Option<Line> {
+        let target = &self.courses.get(&*news.target)?.target;
+        let state = waiting(&self.state, target, spec)?;
+        let heard = if outcome.is_ok() { Heard::Done } else { Heard::Failed };
+        let error = outcome.as_ref().err().map(|failure| failure.0.clone());
+        let newest = (state.generation, state.round) == (news.generation, news.round);
+        let once = self.options.once.is_some();
+        if !newest || (!once && state.outcome == heard && state.error.is_some() && heard == Heard::Failed) {
+            return None;
+        }
+        let mut line = Line::new(Kind::Told, Timestamp::now());
+        identify(&mut line, target);
+        line.ask = None;
+        line.generation = Some(news.generation);
+        line.jti = Some(news.issue.clone()).filter(|issue| !issue.is_empty());
+        line.error.clone_from(&error);
+        let said = outcome.as_ref().ok().cloned().flatten();
+        line.hooks = vec![HookLine { outcome: heard, round: news.round, attempts, error, said, ..HookLine::pending(spec.kind(), spec.to()) }];
+        Some(line)
+    }
+}
