@@ -179,7 +179,8 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
         _ => Trouble::BadAnswer,
     };
     let words: String = mask::mask(&said.message).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
-    let words = if words.is_empty() { text(headers, "content-type").map(|t| format!("an answer of type {t}")).unwrap_or_default() } else { words };
+    let words =
+        if words.is_empty() { text(headers, "content-type").map(|t| format!("an answer of type {t}")).unwrap_or_default() } else { words };
     Refusal {
         trouble,
         message: format!("{}: {words}", status.as_u16()),

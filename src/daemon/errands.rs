@@ -4,11 +4,36 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::after::{Heard, HookSpec};
+use crate::record::fold::{HookState, State, TargetState};
+use crate::record::{HookLine, Kind, Line, Outcome};
+use crate::schedule::Target;
+
 /// Pauses after failures, ms: they double from the first to the longest.
 const FIRST: i64 = 1_000;
 const LONGEST: i64 = 300_000;
 /// Work that several targets share waits that long for the others, ms.
 const GATHER: i64 = 3_000;
+
+/// Notes in the record of a delivery who has to be told of it: every hook, where something arrived somewhere.
+pub fn announce(line: &mut Line, target: &Target) {
+    let arrived = line.sinks.iter().any(|sink| matches!(sink.outcome, Outcome::Written | Outcome::FellBack));
+    if arrived || matches!(line.kind, Kind::Rotated | Kind::Adopted) {
+        line.hooks = target.after.iter().map(|hook| HookLine::pending(hook.kind(), hook.to())).collect();
+    }
+}
+
+/// Whether all hooks of the plan were told of the target's newest token, or had nothing to be told of yet: nobody
+/// needs the token before it any more.
+pub fn all_told(target: &Target, state: &TargetState) -> bool {
+    let waits = |hook: &HookSpec| state.hook(hook.kind(), &hook.to()).is_some_and(|hook| hook.outcome != Heard::Done);
+    !target.after.iter().any(waits)
+}
+
+/// What is recorded of a hook that has still to be told.
+pub fn waiting<'a>(state: &'a State, target: &Target, hook: &HookSpec) -> Option<&'a HookState> {
+    state.targets.get(&target.name)?.hook(hook.kind(), &hook.to()).filter(|state| state.outcome != Heard::Done)
+}
 
 /// Something that a target's hook has to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,8 +155,8 @@ impl Errands {
     }
 
     /// Failed attempts of a hook since the last one that did it.
-    pub fn tries(&self, errand: &Errand, target: &str) -> u64 {
-        self.retries.get(&Errand::retry_key(&errand.key, errand.shared, target)).map_or(0, |retry| u64::from(retry.tries))
+    pub fn tries(&self, key: &str, shared: bool, target: &str) -> u64 {
+        self.retries.get(&Errand::retry_key(key, shared, target)).map_or(0, |retry| u64::from(retry.tries))
     }
 
     /// Whether a run is under way.

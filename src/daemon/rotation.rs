@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::errands::announce;
 use super::scene::Scene;
 use super::start;
-use super::wheel::hooks::announce;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Proven, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};

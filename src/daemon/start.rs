@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::errands::announce;
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
-use super::wheel::hooks::announce;
 use crate::cluster::mint::check;
 use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};

@@ -1,7 +1,7 @@
 //! The event loop: it owns all mutable state, and everything that changes goes through it. Work is done in
 //! tasks that report back; at most one rotation of a target is under way.
 
-pub(crate) mod hooks;
+mod hooks;
 mod looks;
 mod payments;
 mod reloads;

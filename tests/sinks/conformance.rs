@@ -8,7 +8,7 @@ use tokenferry::sink::file::FileSpec;
 use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, Stores, put};
 use tokenferry::token::Payload;
 
-use super::{aws, bao};
+use super::{aws, bao, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -26,6 +26,7 @@ pub enum Outside {
     File { _folder: tempfile::TempDir },
     Bao(bao::Root),
     Aws(Box<aws_sdk_secretsmanager::Client>),
+    Kube,
 }
 
 impl Place {
@@ -35,6 +36,7 @@ impl Place {
             (Outside::File { .. }, SinkSpec::File(spec)) => std::fs::read_to_string(&spec.path).ok(),
             (Outside::Bao(root), SinkSpec::Vault(spec)) => root.fields(spec).await.get(&spec.key)?.as_str().map(Into::into),
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::look(client, spec).await,
+            (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::value(&secret::look(&spec.name), &spec.key),
             _ => panic!("the place is of another kind"),
         }
     }
@@ -49,8 +51,14 @@ impl Place {
                 root.set_fields(spec, fields).await;
             }
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::spoil(client, spec, text).await,
+            (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::spoil(&spec.name, &spec.key, text),
             _ => panic!("the place is of another kind"),
         }
+    }
+
+    /// Whether the place knows who wrote what, so that nobody's write is taken from him.
+    fn is_guarded(&self) -> bool {
+        matches!(self.outside, Outside::Kube)
     }
 
     pub async fn put(&self, text: &str) -> Result<Put, Failure> {
@@ -92,6 +100,7 @@ async fn places() -> Vec<(&'static str, Place)> {
         ("vault, KV version 1", bao::place("one").await),
         ("awsSecretsManager, whole secret", aws::place(None).await),
         ("awsSecretsManager, one key", aws::place(Some("token")).await),
+        ("kubernetesSecret", secret::place().await),
     ]
 }
 
@@ -111,12 +120,17 @@ async fn what_is_put_is_read_back_the_same_and_again_is_unchanged() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood_there() {
+async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood_there_or_refused_by_a_guarded_place() {
     within(async {
         for (sink, place) in places().await {
             place.put("ey.ours").await.unwrap();
             for _ in 0..2 {
                 place.spoil("theirs").await;
+                if place.is_guarded() {
+                    assert!(place.put("ey.ours").await.is_err_and(|e| e.kind == FailureKind::Refused), "{sink}");
+                    assert_eq!(place.look().await.as_deref(), Some("theirs"), "{sink}");
+                    continue;
+                }
                 assert_eq!(place.put("ey.ours").await, Ok(Put::Written), "{sink}");
                 assert_eq!(place.look().await.as_deref(), Some("ey.ours"), "{sink}");
             }

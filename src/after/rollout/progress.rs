@@ -99,9 +99,7 @@ mod tests {
 
     #[test]
     fn a_deployment_is_done_when_all_pods_are_new_and_available_and_no_old_one_is_left() {
-        let status = |updated: i64, replicas: i64, available: i64| {
-            json!({"observedGeneration": 2, "updatedReplicas": updated, "replicas": replicas, "availableReplicas": available})
-        };
+        let status = |updated: i64, replicas: i64, available: i64| json!({"observedGeneration": 2, "updatedReplicas": updated, "replicas": replicas, "availableReplicas": available});
         let of = |status| found(json!({"replicas": 3}), status).deployment();
         assert!(under(&of(json!({"observedGeneration": 1, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3}))));
         assert!(under(&of(status(2, 3, 3))));
@@ -135,8 +133,7 @@ mod tests {
     #[test]
     fn a_daemon_set_is_done_when_every_node_has_a_new_available_pod() {
         let of = |updated: i64, available: i64| {
-            let status =
-                json!({"observedGeneration": 2, "desiredNumberScheduled": 2, "updatedNumberScheduled": updated, "numberAvailable": available});
+            let status = json!({"observedGeneration": 2, "desiredNumberScheduled": 2, "updatedNumberScheduled": updated, "numberAvailable": available});
             found(json!({}), status).daemon_set()
         };
         assert!(under(&of(1, 2)) && under(&of(2, 1)));

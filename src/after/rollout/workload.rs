@@ -223,7 +223,9 @@ impl Workload {
         match ask(cluster, Call::get(&self.path(spec), WITHIN)).await {
             Ok(body) => serde_json::from_slice(&body)
                 .map_err(|error| Trouble::Passing(format!("the answer is no workload (line {}, column {})", error.line(), error.column()))),
-            Err(refusal) if matches!(refusal.trouble, T::Unavailable | T::Throttled | T::BadAnswer) => Err(Trouble::Passing(refusal.message)),
+            Err(refusal) if matches!(refusal.trouble, T::Unavailable | T::Throttled | T::BadAnswer) => {
+                Err(Trouble::Passing(refusal.message))
+            }
             Err(refusal) => Err(Trouble::Lasting(self.refused(spec, &refusal, "get"))),
         }
     }

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use super::{Done, Wheel};
 use crate::after::{self, Heard, HookSpec, News, Said};
 use crate::daemon::clock::{now_ms, share};
-use crate::daemon::errands::{Errand, Want};
+use crate::daemon::course;
+use crate::daemon::errands::{Errand, Want, waiting};
 use crate::daemon::rotation::{identify, tell};
-use crate::record::{HookLine, Kind, Line, Outcome};
-use crate::record::fold::{HookState, State};
-use crate::schedule::Target;
+use crate::daemon::step::Standing;
+use crate::record::{HookLine, Kind, Line};
 
 /// Who waits is looked up at most that often, ms.
 const LOOK_EVERY: i64 = 50;
@@ -24,25 +24,6 @@ pub(super) struct Told {
     spec: HookSpec,
     /// `None` where the daemon stopped before it was done.
     outcome: Option<Result<Said, after::Failure>>,
-}
-
-/// Notes in the record of a delivery who has to be told of it: every hook, where something arrived somewhere.
-pub(crate) fn announce(line: &mut Line, target: &Target) {
-    let arrived = line.sinks.iter().any(|sink| matches!(sink.outcome, Outcome::Written | Outcome::FellBack));
-    if arrived || matches!(line.kind, Kind::Rotated | Kind::Adopted) {
-        line.hooks = target.after.iter().map(|hook| HookLine::pending(hook.kind(), hook.to())).collect();
-    }
-}
-
-/// Whether all hooks of the plan were told of the target's newest token, or had nothing to be told of yet: nobody
-/// needs the token before it any more.
-pub(crate) fn all_told(target: &Target, state: &crate::record::TargetState) -> bool {
-    let waits = |hook: &HookSpec| state.hook(hook.kind(), &hook.to()).is_some_and(|hook| hook.outcome != Heard::Done);
-    !target.after.iter().any(waits)
-}
-
-fn waiting<'a>(state: &'a State, target: &Target, hook: &HookSpec) -> Option<&'a HookState> {
-    state.targets.get(&target.name)?.hook(hook.kind(), &hook.to()).filter(|state| state.outcome != Heard::Done)
 }
 
 impl Wheel {
@@ -71,15 +52,16 @@ impl Wheel {
     fn wants(&self) -> Vec<Want> {
         let mut wants = Vec::new();
         for name in &self.state.untold {
-            let Some(course) = self.courses.get(&**name) else { continue };
+            let Some(course) = self.courses.get(&**name).filter(|course| self.meant(&course.target)) else { continue };
             for (index, hook) in course.target.after.iter().enumerate() {
                 let Some(state) = waiting(&self.state, &course.target, hook) else { continue };
+                let key = hook.key();
                 // `once` tries each hook once.
-                if self.options.once.is_some() && (state.outcome == Heard::Failed && state.since >= self.since) {
+                if self.options.once.is_some() && self.errands.tries(&key, hook.is_shared(), name) > 0 {
                     continue;
                 }
                 wants.push(Want {
-                    key: hook.key(),
+                    key,
                     target: Arc::from(name.as_str()),
                     hook: index,
                     shared: hook.is_shared(),
@@ -133,13 +115,17 @@ impl Wheel {
         };
         let mut lines = Vec::new();
         for news in &news {
-            let attempts = self.errands.tries(&errand, &news.target) + 1;
+            let attempts = self.errands.tries(&errand.key, errand.shared, &news.target) + 1;
             lines.extend(self.told_line(&spec, news, &outcome, attempts));
         }
         self.errands.ended(&errand, outcome.is_ok(), now_ms(), share());
         for line in lines {
             tell(&line);
-            self.record(line).await;
+            self.record(line.clone()).await;
+            if self.options.once.is_some() {
+                let standing = line.target.as_deref().map_or(Standing::New, |name| self.standing(&Arc::from(name)));
+                self.outcomes.push(course::Told { line, standing });
+            }
         }
     }
 
@@ -161,7 +147,8 @@ impl Wheel {
         line.jti = Some(news.issue.clone()).filter(|issue| !issue.is_empty());
         line.error.clone_from(&error);
         let said = outcome.as_ref().ok().cloned().flatten();
-        line.hooks = vec![HookLine { outcome: heard, round: news.round, attempts, error, said, ..HookLine::pending(spec.kind(), spec.to()) }];
+        line.hooks =
+            vec![HookLine { outcome: heard, round: news.round, attempts, error, said, ..HookLine::pending(spec.kind(), spec.to()) }];
         Some(line)
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::hooks::announce;
 use super::{Done, Wheel};
 use crate::daemon::clock::{now_ms, share};
 use crate::daemon::course::Told;
+use crate::daemon::errands::announce;
 use crate::daemon::rotation::{self, Fault, Held, identify, sink_line, tell};
 use crate::daemon::step;
 use crate::record::{Kind, Line, Outcome};

@@ -91,7 +91,8 @@ impl TargetState {
     /// Hooks were told. What is said of a token that is not the newest any more changes nothing.
     pub(super) fn told(&mut self, line: &Line) {
         for told in &line.hooks {
-            let newest = |hook: &&mut HookState| hook.is_that_of(told) && Some(hook.generation) == line.generation && hook.round == told.round;
+            let newest =
+                |hook: &&mut HookState| hook.is_that_of(told) && Some(hook.generation) == line.generation && hook.round == told.round;
             let Some(hook) = self.hooks.iter_mut().find(newest) else { continue };
             if hook.outcome != told.outcome {
                 hook.since = line.time;

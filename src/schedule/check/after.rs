@@ -7,12 +7,12 @@ use super::deliver::joined;
 use super::report::Spot;
 use super::target::Subject;
 use super::{Planner, rules};
+use crate::after::HookSpec;
 use crate::after::exec::ExecSpec;
 use crate::after::http::HttpSpec;
 use crate::after::rollout::{RolloutSpec, Sort, Which};
 use crate::after::signal::{Receiver, Signal, SignalSpec};
 use crate::after::systemd::{SystemdSpec, Verb};
-use crate::after::HookSpec;
 use crate::schedule::hooks::{ExecFile, HookFile, HttpFile, RolloutFile, SignalFile, SystemdFile};
 use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::plan::Rotate;
@@ -52,7 +52,7 @@ impl Planner<'_> {
         (duration, rotate): (Option<u64>, &Rotate),
     ) -> Vec<HookSpec> {
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // below 2^33
-        let room = duration.map(|life| (life as f64 * (1.0 - rotate.at)) as u64);
+        let room = duration.map(|life| (life as f64 * (1.0 - rotate.at)).round() as u64);
         let around = Around { cluster, deliver, room };
         let (spot, _) = subject.origin(&["after".into()]);
         let mut planned = Vec::new();
@@ -107,10 +107,14 @@ impl Planner<'_> {
             let message = format!("no shell takes {} apart: give each word its own element", shown(program));
             self.report.error(spot, &at, &message);
         } else if SETUID.contains(&program.rsplit('/').next().unwrap_or_default()) {
-            let message = format!("in the unit's sandbox {} gains no rights: use systemd, or a .path unit (examples/hooks.path)", shown(program));
+            let message =
+                format!("in the unit's sandbox {} gains no rights: use systemd, or a .path unit (examples/hooks.path)", shown(program));
             self.report.warning(spot, &at, &message);
         } else if HIDDEN.iter().any(|folder| program.starts_with(folder)) {
-            let message = format!("the unit's sandbox hides {}: put it under /usr/local/bin, or use a .path unit (examples/hooks.path)", shown(program));
+            let message = format!(
+                "the unit's sandbox hides {}: put it under /usr/local/bin, or use a .path unit (examples/hooks.path)",
+                shown(program)
+            );
             self.report.warning(spot, &at, &message);
         }
         Some(ExecSpec { command: file.command.clone(), timeout })
@@ -195,7 +199,8 @@ impl Planner<'_> {
     fn rollout_hook(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &RolloutFile, around: &Around<'_>) -> Option<RolloutSpec> {
         let timeout = self.limit(spot, here, file.timeout, ROLLOUT);
         let which = self.workload(spot, here, file);
-        let secret = around.deliver.iter().find_map(|place| if let SinkSpec::KubernetesSecret(spec) = &place.sink { Some(spec) } else { None });
+        let secret =
+            around.deliver.iter().find_map(|place| if let SinkSpec::KubernetesSecret(spec) = &place.sink { Some(spec) } else { None });
         let cluster = self.reachable(spot, here, file.cluster.as_deref(), secret.map(|s| &*s.cluster).or(around.cluster));
         let namespace = match (&file.namespace, secret) {
             (Some(namespace), _) => {
@@ -206,7 +211,11 @@ impl Planner<'_> {
             }
             (None, Some(secret)) => secret.namespace.clone(),
             (None, None) => {
-                self.report.error(spot, here, "the namespace is missing: write `namespace:` (only a target with a kubernetesSecret tells it)");
+                self.report.error(
+                    spot,
+                    here,
+                    "the namespace is missing: write `namespace:` (only a target with a kubernetesSecret tells it)",
+                );
                 return None;
             }
         };

@@ -9,13 +9,7 @@ use crate::sink::kubernetes::SecretSpec;
 
 impl Planner<'_> {
     /// Checks a Secret's names, and fills in its cluster.
-    pub(super) fn secret_place(
-        &mut self,
-        spot: &Spot<'_>,
-        here: &[Step<'_>],
-        spec: &SecretSpec,
-        own: Option<&str>,
-    ) -> SecretSpec {
+    pub(super) fn secret_place(&mut self, spot: &Spot<'_>, here: &[Step<'_>], spec: &SecretSpec, own: Option<&str>) -> SecretSpec {
         let cluster = Some(&*spec.cluster).filter(|name| !name.is_empty());
         let cluster = self.reachable(spot, here, cluster, own);
         if let Err(message) = rules::namespace(&spec.namespace) {
@@ -34,13 +28,7 @@ impl Planner<'_> {
     }
 
     /// The cluster that is meant: the one named, else the target's own. It has to have an API server.
-    pub(super) fn reachable(
-        &mut self,
-        spot: &Spot<'_>,
-        here: &[Step<'_>],
-        named: Option<&str>,
-        own: Option<&str>,
-    ) -> String {
+    pub(super) fn reachable(&mut self, spot: &Spot<'_>, here: &[Step<'_>], named: Option<&str>, own: Option<&str>) -> String {
         let steps = if named.is_some() { joined(here, "cluster") } else { here.to_vec() };
         let Some(name) = named.or(own) else { return String::new() };
         let message = match self.clusters.get(name) {

@@ -11,7 +11,9 @@ pub(super) fn failure(spec: &SecretSpec, refusal: &Refusal, verb: &str) -> Failu
         Trouble::Unavailable => (FailureKind::Unavailable, words.clone()),
         Trouble::Throttled => (FailureKind::Throttled, "the API server asks for less load".to_owned()),
         Trouble::BadAnswer => (FailureKind::BadAnswer, words.clone()),
-        Trouble::Unauthorized => (FailureKind::Refused, "the API server refuses our own credential; renew the one that the kubeconfig names".into()),
+        Trouble::Unauthorized => {
+            (FailureKind::Refused, "the API server refuses our own credential; renew the one that the kubeconfig names".into())
+        }
         Trouble::Forbidden => (
             FailureKind::Refused,
             format!(
@@ -19,7 +21,9 @@ pub(super) fn failure(spec: &SecretSpec, refusal: &Refusal, verb: &str) -> Failu
                 spec.name, spec.namespace
             ),
         ),
-        Trouble::NotFound => (FailureKind::Refused, format!("there is no namespace {}: make it, or mend the place ({words})", spec.namespace)),
+        Trouble::NotFound => {
+            (FailureKind::Refused, format!("there is no namespace {}: make it, or mend the place ({words})", spec.namespace))
+        }
         Trouble::Conflict => (FailureKind::Conflict, format!("somebody else wrote it meanwhile ({words})")),
         Trouble::Owned => (
             FailureKind::Refused,

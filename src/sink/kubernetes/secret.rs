@@ -83,7 +83,9 @@ impl Found {
     pub fn writable(&self, spec: &SecretSpec, shape: &Shape<'_>) -> Result<(), Failure> {
         self.is_ours(spec)?;
         if self.metadata.deletion_timestamp.is_some() {
-            return Err(spec.refuse(FailureKind::Conflict, "somebody deletes it, and a finalizer holds it: it is made anew once it is gone"));
+            return Err(
+                spec.refuse(FailureKind::Conflict, "somebody deletes it, and a finalizer holds it: it is made anew once it is gone")
+            );
         }
         if self.kind != shape.kind {
             let what = format!("its type is {}, which cannot be changed to {}: delete it, or name another", self.kind, shape.kind);
