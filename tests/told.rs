@@ -184,10 +184,12 @@ fn a_place_that_gets_its_token_later_is_told_of_then() {
     let text = schedule(&[("ci", &shell("echo $TOKENFERRY_GENERATION >> HERE/runs"))])
         .replace("deliver: [", "deliver: [{file: {path: HERE/far/ci}}, ");
     let mut host = Host::new(&text);
+    // No folder, so that nothing can be put into it.
+    host.write("far", "");
     host.start();
     until("it is told of what arrived", 60, || told(&host, "ci", "done").len() == 1);
     assert_eq!(host.records_of("failed", "ci")[0]["hooks"][0]["outcome"], "pending");
-    std::fs::create_dir(host.path("far")).unwrap();
+    std::fs::remove_file(host.path("far")).unwrap();
     until("it is told of the place that was owed", 120, || told(&host, "ci", "done").len() == 2);
     assert_eq!(host.read("runs"), "1\n1\n");
     assert_eq!(told(&host, "ci", "done")[1]["hooks"][0]["round"], 1);

@@ -242,15 +242,6 @@ pub fn tell(line: &Line) {
             let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|s| s.error.clone())).unwrap_or_default();
             tracing::error!(target_name = target, jti, places, "rotation failed: {error}");
         }
-        Kind::Told => {
-            for hook in &line.hooks {
-                let (generation, outcome) = (line.generation.unwrap_or(0), format!("{:?}", hook.outcome).to_lowercase());
-                match &hook.error {
-                    Some(error) => tracing::warn!(target_name = target, generation, hook = hook.hook, "{}: {error}", hook.to),
-                    None => tracing::info!(target_name = target, generation, hook = hook.hook, "{}: {outcome}", hook.to),
-                }
-            }
-        }
         kind => {
             let kind = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             let until = line.expires_at.map(|t| t.to_string()).unwrap_or_default();

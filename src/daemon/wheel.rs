@@ -1,6 +1,7 @@
 //! The event loop: it owns all mutable state, and everything that changes goes through it. Work is done in
 //! tasks that report back; at most one rotation of a target is under way.
 
+mod end;
 mod hooks;
 mod looks;
 mod payments;
@@ -41,8 +42,6 @@ const SETTLED: i64 = 1_000;
 const LONGEST_SLEEP: i64 = 15_000;
 /// A step of the wall clock beyond that has everything judged anew, milliseconds.
 const STEP: i64 = 5_000;
-/// What is in flight at the end may take that long.
-const FAREWELL: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What a task reports.
 enum Done {
@@ -161,36 +160,6 @@ impl Wheel {
 
     fn meant(&self, target: &Target) -> bool {
         self.options.once.as_ref().is_none_or(|once| (once.selector)(target))
-    }
-
-    /// Lets what is in flight finish and records it; what waits for its turn never begins.
-    async fn end(&mut self) {
-        self.ticker.stop().await;
-        self.stop.send_replace(true);
-        for course in self.courses.values_mut() {
-            if let Some(paying) = course.paying.take() {
-                paying.abort();
-            }
-        }
-        let farewell = tokio::time::sleep(FAREWELL);
-        tokio::pin!(farewell);
-        while !self.tasks.is_empty() {
-            tokio::select! {
-                done = self.tasks.join_next() => match done {
-                    Some(Ok(Done::Rotated(name, Some(finished)))) => self.rotated(&name, *finished),
-                    Some(Ok(Done::Told(told))) => self.told(*told).await,
-                    _ => {}
-                },
-                () = &mut farewell => {
-                    tracing::error!(tasks = self.tasks.len(), "some work did not end in time and is given up; the next start picks it up");
-                    break;
-                }
-            }
-        }
-        self.tasks.abort_all();
-        if self.options.once.is_none() {
-            self.record(Line::new(Kind::Stopped, Timestamp::now())).await;
-        }
     }
 
     async fn start_ticker(&mut self) {

@@ -241,7 +241,8 @@ async fn ask(cluster: &Cluster, call: Call<'_>) -> Result<zeroize::Zeroizing<Vec
 
 #[derive(Deserialize)]
 struct List {
-    items: Vec<Item>,
+    /// Null where there is none.
+    items: Option<Vec<Item>>,
 }
 
 #[derive(Deserialize)]
@@ -275,7 +276,7 @@ pub(super) async fn matching(cluster: &Cluster, spec: &RolloutSpec, selector: &s
             _ => failure(refusal.message),
         })?;
         let list: List = serde_json::from_slice(&body).map_err(|_| failure("the answer is no list".into()))?;
-        found.extend(list.items.into_iter().map(|item| Workload { sort, name: item.metadata.name }));
+        found.extend(list.items.into_iter().flatten().map(|item| Workload { sort, name: item.metadata.name }));
     }
     match found.len() {
         0 => Err(failure("there is none: label one, or mend the hook".into())),

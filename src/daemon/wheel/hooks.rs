@@ -10,7 +10,7 @@ use crate::after::{self, Heard, HookSpec, News, Said};
 use crate::daemon::clock::{now_ms, share};
 use crate::daemon::course;
 use crate::daemon::errands::{Errand, Want, waiting};
-use crate::daemon::rotation::{identify, tell};
+use crate::daemon::rotation::identify;
 use crate::daemon::step::Standing;
 use crate::record::{HookLine, Kind, Line};
 
@@ -120,7 +120,7 @@ impl Wheel {
         }
         self.errands.ended(&errand, outcome.is_ok(), now_ms(), share());
         for line in lines {
-            tell(&line);
+            log(&line);
             self.record(line.clone()).await;
             if self.options.once.is_some() {
                 let standing = line.target.as_deref().map_or(Standing::New, |name| self.standing(&Arc::from(name)));
@@ -150,5 +150,17 @@ impl Wheel {
         line.hooks =
             vec![HookLine { outcome: heard, round: news.round, attempts, error, said, ..HookLine::pending(spec.kind(), spec.to()) }];
         Some(line)
+    }
+}
+
+/// The event in the log.
+fn log(line: &Line) {
+    let target = line.target.as_deref().unwrap_or_default();
+    let generation = line.generation.unwrap_or(0);
+    for hook in &line.hooks {
+        match &hook.error {
+            Some(error) => tracing::warn!(target_name = target, generation, hook = hook.hook, "{}: {error}", hook.to),
+            None => tracing::info!(target_name = target, generation, hook = hook.hook, "{}: told", hook.to),
+        }
     }
 }
