@@ -14,14 +14,14 @@
 //! |---|---|---|
 //! | `main.rs` | | private memory, then [`cli::main`] |
 //! | [`cli`] | what does a person type? | one thin file for each command |
-//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good |
+//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good; `rbac`: which rights a schedule needs |
 //! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `step` (what is next, pure), `rotation` (the story of one), `start` (what stands there already), `read` (opens files for planning), `control` (the socket) |
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`: all pure |
 //! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when |
 //! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), then one file or folder for each sink |
 //! | [`cluster`] | who issues it? | `client`, `mint`, `embedded`, `prove`, `upstream` (the load that one server gets) |
-//! | [`token`] | what is it? | `Token`, `claims`, `render`, `extract`, `mask`, `wipe` |
+//! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe` |
 //!
 //! One rotation goes `wheel → rotation → delivery → sink`: four functions in four files, with no channel between
 //! them. A reload swaps an `Arc` of the plan whole; a rotation ends with the plan that it began with.

@@ -100,6 +100,9 @@ fn codes_are_the_commands_own_or_say_what_kept_it_from_running() {
     }
     for (arguments, code) in [
         (vec!["cicd/bot", "--kubeconfig", "/nonexistent", "--", "true"], 125),
+        // No token is minted for a command that is not there.
+        (vec!["cicd/bot", "--kubeconfig", "/nonexistent", "--", "./no-such-command"], 127),
+        (vec!["cicd/bot", "--kubeconfig", "/nonexistent", "--", "no-such-command"], 127),
         (vec!["cicd/bot", "--cluster", "trial", "--duration", "5s", "--", "true"], 125),
         (vec!["cicd/bot", "--cluster", "none", "--", "true"], 2),
         (vec!["--target", "none", "--", "true"], 2),
@@ -176,6 +179,43 @@ fn what_a_kill_leaves_is_swept_by_the_next_run() {
     assert_eq!(rooms(&host), left);
     assert_eq!(run(&host, &trial(&["--", "true"])).code, Some(0));
     assert_eq!(rooms(&host), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn when_the_token_dies_is_said_once_and_only_where_there_is_one() {
+    let host = host();
+    let plain = host.write("no-program", "x").display().to_string();
+    for (command, times) in [(vec!["true"], 1), (vec!["sh", "-c", "exit 9"], 1), (vec![plain.as_str()], 1), (vec!["no-such-command"], 0)] {
+        let done = run(&host, &trial(&[&["--duration", "1h", "--"], &command[..]].concat()));
+        assert_eq!(done.stderr.matches("a copy would be good until").count(), times, "{command:?}: {done:?}");
+        assert!(times == 0 || done.stderr.contains("(in 59m") || done.stderr.contains("(in 1h"), "{done:?}");
+    }
+}
+
+#[test]
+fn a_folder_on_a_disk_is_passed_over_for_one_in_memory() {
+    let host = host();
+    let disk = tempfile::Builder::new().prefix("tokenferry-disk-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut command =
+        exec(&host, &trial(&["--", "sh", "-c", "printf %s \"$TOKENFERRY_TOKEN_FILE\"; stat -f -c ' %T' \"$TOKENFERRY_TOKEN_FILE\""]));
+    command.env("XDG_RUNTIME_DIR", disk.path());
+    let done = finish(command, Duration::from_secs(60));
+    let (place, kind) = done.stdout.trim_end().rsplit_once(' ').unwrap_or_else(|| panic!("{done:?}"));
+    assert_eq!((done.code, kind), (Some(0), "tmpfs"), "{done:?}");
+    assert!(place.starts_with("/run/user/") || place.starts_with("/dev/shm/"), "{place}");
+    assert!(!std::path::Path::new(place).exists());
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_commands_own_words_and_input_pass_through_untouched() {
+    let host = host();
+    let mut command = exec(&host, &trial(&["--", "sh", "-c", "cat; printf '%s|' \"$@\"; echo err >&2", "sh", "--target", "-h", "a  b"]));
+    let input = host.write("input", "from stdin|");
+    command.stdin(std::fs::File::open(input).unwrap());
+    let done = finish(command, Duration::from_secs(60));
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "from stdin|--target|-h|a  b|"), "{done:?}");
+    assert!(done.stderr.starts_with("err\n"), "{done:?}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn folder() -> TempDir {
 }
 
 fn spec(path: impl Into<PathBuf>) -> FileSpec {
-    FileSpec { path: path.into(), mode: Mode(0o640), owner: None, group: None }
+    FileSpec { path: path.into(), mode: Mode(0o640), owner: None, group: None, readers: Vec::new() }
 }
 
 fn put_within(timeout: Duration, spec: &FileSpec, bytes: &[u8]) -> Result<Put, Failure> {
@@ -407,7 +407,7 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
         let alive = token();
         assert!(copies(&key, &mut buffer) >= 1, "the search finds nothing, so this test proves nothing");
         for format in [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential] {
-            let payload = render(&alive, &alive.claims().unwrap(), &format, &Surroundings::default());
+            let payload = render(&alive, &alive.claims().unwrap(), &format, &Surroundings::default()).unwrap();
             let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout: SECOND * 20 };
             let sink = SinkSpec::File(place.clone());
             RUNTIME.block_on(tokenferry::sink::put(&sink, &payload, context, &Stores::default())).unwrap();

@@ -28,6 +28,7 @@ targets: [{{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, del
         "tokenferry_delivery_duration_seconds_count{sink=\"file\"} 1",
         "tokenferry_deliveries_owed 0",
         "tokenferry_records_lost_total 0",
+        "tokenferry_retry_after_ignored_total{kind=\"cluster\",name=\"trial\"} 0",
         "tokenferry_schedule_last_reload_successful 1",
         "tokenferry_build_info{version=\"",
         "tokenferry_target_expiry_timestamp_seconds{target=\"one\"} ",

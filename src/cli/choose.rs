@@ -24,7 +24,7 @@ impl Chosen {
 
 /// What was typed, for the records: no argument of ours ever holds a secret.
 pub fn typed() -> String {
-    let mut words = std::env::args().collect::<Vec<_>>();
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
     if let Some(first) = words.first_mut() {
         *first = "tokenferry".into();
     }

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::kubeconfig::{self, Reach};
 use super::print;
 use super::reload::duration;
+use super::tell::Tale;
 use super::{Context, Exit};
 use crate::cluster::{Ask, Cluster, Minted, Urgency};
 use crate::daemon::read;
@@ -83,6 +84,7 @@ impl Exec {
 
     async fn story(self, context: &Context) -> Result<u8, Exit> {
         let (cluster, ask) = self.meant(context)?;
+        child::find(&self.command)?;
         let mut caught = child::catch().map_err(|e| own(format!("signals cannot be caught: {e}")))?;
         let begun = Timestamp::now();
         let minted = tokio::select! {
@@ -92,11 +94,22 @@ impl Exec {
         };
         let room = Room::make().map_err(own)?;
         room.put("token", minted.token.expose().as_bytes()).map_err(|e| own(format!("the token cannot be written: {e}")))?;
+        let named = self.target.is_some() || self.reach.is_of_schedule();
+        let mut tale = Tale::begin(context, self.target.as_deref(), named, &cluster, &ask).await;
+        tale.minted(&minted).await;
         let variables = self.variables(&room, &cluster, &ask, &minted).await?;
-        let mut child = child::spawn(&self.command, &variables)?;
         let mut ends = minted.claims.exp;
+        let mut child = match child::spawn(&self.command, &variables) {
+            Ok(child) => child,
+            Err(exit) => {
+                drop(room);
+                farewell(&ask, ends);
+                tale.executed(exit.code).await;
+                return Err(exit);
+            }
+        };
         let status = {
-            let fresh = keep_fresh(&cluster, &ask, &room, begun, minted, &mut ends);
+            let fresh = keep_fresh(&cluster, &ask, &room, &mut tale, begun, minted, &mut ends);
             tokio::pin!(fresh);
             loop {
                 tokio::select! {
@@ -109,14 +122,10 @@ impl Exec {
         };
         drop(room);
         let status = status.map_err(|e| own(format!("the command's end cannot be learned: {e}")))?;
-        if let Some(end) = ends.and_then(|exp| Timestamp::from_second(exp).ok()).filter(|end| *end > Timestamp::now()) {
-            let account = format!("{}/{}", ask.namespace, ask.service_account);
-            print::talk(&format!(
-                "tokenferry: the token of {account} is removed here; a copy would be good until {end} ({})",
-                print::distance(Some(end), Timestamp::now())
-            ));
-        }
-        Ok(child::code(status))
+        farewell(&ask, ends);
+        let code = child::code(status);
+        tale.executed(code).await;
+        Ok(code)
     }
 
     /// Where to mint and what to ask for.
@@ -171,6 +180,17 @@ fn own(message: impl Into<String>) -> Exit {
     Exit { code: 125, message: Some(message.into()) }
 }
 
+/// Says when a token that somebody copied would die; one that is dead already needs no word.
+fn farewell(ask: &Ask, ends: Option<i64>) {
+    if let Some(end) = ends.and_then(|exp| Timestamp::from_second(exp).ok()).filter(|end| *end > Timestamp::now()) {
+        let account = format!("{}/{}", ask.namespace, ask.service_account);
+        print::talk(&format!(
+            "tokenferry: the token of {account} is removed here; a copy would be good until {end} ({})",
+            print::distance(Some(end), Timestamp::now())
+        ));
+    }
+}
+
 /// A kubeconfig that reads the token file anew; JSON is YAML.
 fn config(server: &str, ca: Option<&[u8]>, proxy: Option<&str>, token: &std::path::Path, namespace: &str) -> String {
     let mut cluster = json!({ "server": server });
@@ -192,7 +212,15 @@ fn config(server: &str, ca: Option<&[u8]>, proxy: Option<&str>, token: &std::pat
 
 /// Replaces the token at a share of its life, for as long as the command runs. The life is counted from our own
 /// clock: the server's may differ.
-async fn keep_fresh(cluster: &Cluster, ask: &Ask, room: &Room, begun: Timestamp, minted: Minted, ends: &mut Option<i64>) -> Infallible {
+async fn keep_fresh(
+    cluster: &Cluster,
+    ask: &Ask,
+    room: &Room,
+    tale: &mut Tale,
+    begun: Timestamp,
+    minted: Minted,
+    ends: &mut Option<i64>,
+) -> Infallible {
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // seconds of one life
     let due = |begun: Timestamp, minted: &Minted| begun.as_second() + (minted.claims.lifetime().unwrap_or(0).max(1) as f64 * AT) as i64;
     let (mut next, mut wait, mut failed) = (due(begun, &minted), RETRY.0, false);
@@ -213,6 +241,7 @@ async fn keep_fresh(cluster: &Cluster, ask: &Ask, room: &Room, begun: Timestamp,
             Ok(minted) => {
                 (next, wait, failed) = (due(begun, &minted), RETRY.0, false);
                 *ends = minted.claims.exp.max(*ends);
+                tale.minted(&minted).await;
             }
             Err(why) => {
                 let until = ends.and_then(|exp| Timestamp::from_second(exp).ok()).map(|t| t.to_string()).unwrap_or_default();

@@ -12,9 +12,8 @@ pub fn files(context: &Context, name: &str) -> Result<Vec<PathBuf>, Exit> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b)) {
         return Err(Exit::usage(format!("`{name}` is no name of a target; a file is written with a slash, such as ./{name}")));
     }
-    let socket = read::path_in_broken(&schedule, "control", "socket").unwrap_or_else(|| context.places.socket.clone());
-    let records = || read::path_in_broken(&schedule, "records", "directory").unwrap_or_else(|| context.places.records.clone());
-    if let Some(found) = files::asked(&socket, name).or_else(|| files::kept(&records(), &schedule, name)) {
+    let (socket, index) = context.daemon();
+    if let Some(found) = files::asked(&socket, name).or_else(|| index?.files(name)) {
         return Ok(found);
     }
     let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::token::{Form, hand_out};
 use super::{Context, Exit, find, print};
 use crate::audit::published::{self, Published, Unusable};
-use crate::token::render::{Format, Surroundings, render};
+use crate::token::{Format, Surroundings, render};
 
 /// Print the newest valid token of a target, or among files
 ///
@@ -53,7 +53,7 @@ impl Get {
         if self.path {
             return print::flow(&[place.as_os_str().as_bytes(), b"\n"].concat()).map(|_| ());
         }
-        hand_out(&shown(self.output, &place, &found, target.as_deref()))
+        hand_out(&shown(self.output, &place, &found, target.as_deref())?)
     }
 }
 
@@ -79,9 +79,9 @@ fn none(whose: &str, unusable: &[(PathBuf, Unusable)]) -> Exit {
     Exit::own(format!("{whose}:{}", lines.collect::<String>()))
 }
 
-fn shown(form: Form, place: &Path, found: &Published, target: Option<&str>) -> String {
+fn shown(form: Form, place: &Path, found: &Published, target: Option<&str>) -> Result<String, Exit> {
     let time = |seconds: Option<i64>| seconds.and_then(|s| Timestamp::from_second(s).ok());
-    match form {
+    Ok(match form {
         Form::Raw => found.token.expose().to_owned(),
         Form::Json => json!({
             "token": found.token.expose(),
@@ -92,8 +92,9 @@ fn shown(form: Form, place: &Path, found: &Published, target: Option<&str>) -> S
         .to_string(),
         Form::ExecCredential => {
             let surroundings = Surroundings { target: target.unwrap_or_default().into(), ..Surroundings::default() };
-            let payload = render(&found.token, &found.claims, &Format::ExecCredential, &surroundings);
+            let payload =
+                render(&found.token, &found.claims, &Format::ExecCredential, &surroundings).map_err(|e| Exit::own(e.to_string()))?;
             String::from_utf8_lossy(payload.expose()).into_owned()
         }
-    }
+    })
 }

@@ -34,6 +34,11 @@ impl Reach {
         self.kubeconfig.is_none() && self.context.is_none() && self.namespace.is_none() && self.cluster.is_none()
     }
 
+    /// Whether a cluster of the schedule was named.
+    pub fn is_of_schedule(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     fn wish(&self) -> Wish {
         Wish::of_this_process(self.kubeconfig.clone(), self.context.clone())
     }

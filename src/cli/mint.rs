@@ -6,22 +6,26 @@ use clap::{Args, ValueEnum};
 
 use super::kubeconfig::{self, Reach};
 use super::reload::duration;
-use super::token::{Form, hand_out};
+use super::tell::Tale;
+use super::token::{MintForm as Form, hand_out};
 use super::{Context, Exit};
-use crate::cluster::{Ask, Binding, Minted};
-use crate::token::render::{Format, Surroundings, render};
+use crate::cluster::{Ask, Binding, Cluster, Minted};
+use crate::token::render::KubeconfigFormat;
+use crate::token::{Format, Surroundings, render};
 
 /// Mint one token for a ServiceAccount and print it
 ///
 /// As `kubectl create token`, with your own kubeconfig or the credentials that a cluster of the schedule names.
 /// Says on stderr when the server gave it a shorter life than was asked for. On a terminal a newline follows the
-/// token, in a file or pipe none. Exits 4 where you may not mint for the account. Nothing is scheduled or kept;
-/// for a command's lifetime see `exec`, for always the schedule.
+/// token, in a file or pipe none. Exits 4 where you may not mint for the account. Nothing is scheduled or kept; a
+/// daemon whose socket you may use records that you did it. For a command's lifetime see `exec`, for always the
+/// schedule.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tokenferry mint cicd-deployer -n cicd --duration 15m > token
   tokenferry mint cicd/cicd-deployer --audience https://vault.example.com -o json
   tokenferry mint cicd/cicd-deployer --bound-object-kind Secret --bound-object-name marker
+  tokenferry mint cicd/cicd-deployer --duration 15m -o kubeconfig > deployer.kubeconfig
 As a credential plugin: command: tokenferry, args: [mint, cicd/cicd-deployer, -o, exec-credential]")]
 pub struct Mint {
     /// The ServiceAccount: NAME, or NAMESPACE/NAME
@@ -72,6 +76,7 @@ impl Mint {
         let ask = Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.audiences.clone(), bound_to };
         let cluster = self.reach.cluster(context)?;
         let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;
+        Tale::begin(context, None, self.reach.is_of_schedule(), &cluster, &ask).await.minted(&minted).await;
         if let Some(wanted) = &self.bound_object_uid {
             let own = &minted.claims.kubernetes;
             let found = [&own.pod, &own.secret, &own.node].into_iter().flatten().find(|object| object.uid == *wanted);
@@ -81,20 +86,30 @@ impl Mint {
                 ));
             }
         }
-        hand_out(&self.shown(&ask, &minted)?)
+        hand_out(&self.shown(&cluster, &ask, &minted).await?)
     }
 
-    fn shown(&self, ask: &Ask, minted: &Minted) -> Result<String, Exit> {
-        Ok(match self.output {
-            Form::Raw => minted.token.expose().to_owned(),
+    async fn shown(&self, cluster: &Cluster, ask: &Ask, minted: &Minted) -> Result<String, Exit> {
+        let format = match self.output {
             Form::Json => {
                 let value = minted.as_answer(ask, self.bound_object_uid.as_deref());
-                serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n"
+                return Ok(serde_json::to_string_pretty(&value).map_err(|e| Exit::own(e.to_string()))? + "\n");
             }
-            Form::ExecCredential => {
-                let payload = render(&minted.token, &minted.claims, &Format::ExecCredential, &Surroundings::default());
-                String::from_utf8_lossy(payload.expose()).into_owned()
-            }
-        })
+            Form::Raw => Format::Raw,
+            Form::ExecCredential => Format::ExecCredential,
+            Form::Kubeconfig => Format::Kubeconfig(KubeconfigFormat::default()),
+        };
+        let address = if format.needs_cluster() { cluster.address().await.map_err(|e| Exit::own(e.to_string()))? } else { None };
+        let (server, ca) = address.map_or((None, None), |(server, ca)| (Some(server), ca.map(|pem| pem.to_vec())));
+        let surroundings = Surroundings {
+            target: ask.service_account.clone(),
+            cluster: cluster.name().to_owned(),
+            namespace: ask.namespace.clone(),
+            service_account: ask.service_account.clone(),
+            server,
+            ca,
+        };
+        let payload = render(&minted.token, &minted.claims, &format, &surroundings).map_err(|e| Exit::own(e.to_string()))?;
+        Ok(String::from_utf8_lossy(payload.expose()).into_owned())
     }
 }

@@ -12,13 +12,16 @@ mod kubeconfig;
 mod logs;
 mod mint;
 mod once;
+mod plan;
 mod print;
+mod rbac;
 mod records;
 mod rehearse;
 mod reload;
 mod rotate;
 mod run;
 mod status;
+mod tell;
 mod token;
 mod verify;
 
@@ -30,8 +33,9 @@ use clap::{Parser, Subcommand};
 
 pub use error::Exit;
 
+use crate::daemon::files::Index;
+use crate::daemon::named::Named;
 use crate::daemon::places::Places;
-use crate::daemon::read;
 
 /// Carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need them.
 ///
@@ -74,11 +78,13 @@ enum Command {
     Run(run::Run),
     Once(once::Once),
     Check(check::Check),
+    Plan(plan::Plan),
     Status(status::Status),
     Rotate(rotate::Rotate),
     Reload(reload::Reload),
     Mint(mint::Mint),
     Exec(exec::Exec),
+    Rbac(rbac::Rbac),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -119,12 +125,19 @@ impl Context {
 
     /// The control socket: the schedule's, where it can be read and names one, else the default place.
     fn socket(&self) -> PathBuf {
+        self.daemon().0
+    }
+
+    /// Where to ask a daemon, and the index that one left. Nothing is planned, and where the index stands at its
+    /// default place and the schedule was not written since, the schedule is not even opened.
+    fn daemon(&self) -> (PathBuf, Option<Index>) {
         let schedule = self.schedule(None);
-        let named = match read::read(&schedule) {
-            Ok(accepted) => accepted.plan.socket,
-            Err(_) => read::path_in_broken(&schedule, "control", "socket"),
-        };
-        named.unwrap_or_else(|| self.places.socket.clone())
+        let or_default = |socket: Option<PathBuf>| socket.unwrap_or_else(|| self.places.socket.clone());
+        if let Some(index) = Index::open(&self.places.records, &schedule).filter(Index::is_current) {
+            return (or_default(index.socket().map(Into::into)), Some(index));
+        }
+        let Named { socket, records } = Named::by(&schedule);
+        (or_default(socket), Index::open(records.as_ref().unwrap_or(&self.places.records), &schedule))
     }
 }
 
@@ -173,11 +186,13 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Run(command) => command.run(context).await,
         Command::Once(command) => command.run(context).await,
         Command::Check(command) => command.run(context),
+        Command::Plan(command) => command.run(context),
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
+        Command::Rbac(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }

@@ -68,7 +68,7 @@ impl Once {
             let choice = choice.clone();
             Box::new(move |target: &_| choice.takes(target))
         };
-        let told = daemon::once(schedule, context.places.clone(), daemon::Once { selector, force: self.force }).await?;
+        let (told, health) = daemon::once(schedule, context.places.clone(), daemon::Once { selector, force: self.force }).await?;
         if empty {
             print::talk("the schedule has no targets; nothing to do");
         } else if told.is_empty() {
@@ -80,6 +80,9 @@ impl Once {
             Output::Table => {
                 print::data(&print::table(&["TARGET", "OUTCOME", "EXPIRES", "PLACES"], &told.iter().map(row).collect::<Vec<_>>()))?
             }
+        }
+        if let Some(error) = health.error {
+            return Err(Exit::own(format!("what happened could not be recorded: {error}")));
         }
         if told.iter().all(good) { Ok(()) } else { Err(Exit::failed()) }
     }

@@ -38,36 +38,41 @@ struct ReviewStatus {
     allowed: bool,
 }
 
+/// Longest that one question may take.
+pub(super) const CALL_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Asks for exactly the right that minting needs.
-pub(super) async fn may_mint(clients: &Clients, upstream: &Upstream, ask: &Ask) -> Access {
+pub(super) async fn may_mint(clients: &Clients, upstream: &Upstream, want: &Ask) -> Access {
+    let attributes = json!({
+        "namespace": want.namespace, "verb": "create", "group": "", "version": "v1",
+        "resource": "serviceaccounts", "subresource": "token", "name": want.service_account,
+    });
+    let missing =
+        format!("create serviceaccounts/token with resourceNames [{}] in namespace {} is missing", want.service_account, want.namespace);
+    ask(clients, upstream, &attributes, missing).await
+}
+
+/// Asks for one right; `missing` says it in words where it is denied.
+pub(super) async fn ask(clients: &Clients, upstream: &Upstream, attributes: &serde_json::Value, missing: String) -> Access {
     let body = json!({
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {
-            "namespace": ask.namespace, "verb": "create", "group": "", "version": "v1",
-            "resource": "serviceaccounts", "subresource": "token", "name": ask.service_account,
-        }},
+        "spec": {"resourceAttributes": attributes},
     });
     let request = http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Body::from(body.to_string().into_bytes()));
     let Ok(request) = request else { return Access::Unknown { why: "the request cannot be built".into() } };
     let (_, endpoint) = clients.best();
-    let limit = std::time::Duration::from_secs(10);
-    let answer = match tokio::time::timeout(limit, send(endpoint, &endpoint.own, upstream, request)).await {
-        Err(_) => return Access::Unknown { why: format!("{}: no answer within {} s", endpoint.url, limit.as_secs()) },
+    let answer = match tokio::time::timeout(CALL_WITHIN, send(endpoint, &endpoint.own, upstream, request)).await {
+        Err(_) => return Access::Unknown { why: format!("{}: no answer within {} s", endpoint.url, CALL_WITHIN.as_secs()) },
         Ok(Err(failure)) => return Access::Unknown { why: failure.message },
         Ok(Ok(answer)) => answer,
     };
     match answer {
         (StatusCode::CREATED | StatusCode::OK, _, body) => match serde_json::from_slice::<Review>(&body) {
             Ok(review) if review.status.allowed => Access::Allowed,
-            Ok(_) => Access::Denied {
-                why: format!(
-                    "create serviceaccounts/token with resourceNames [{}] in namespace {} is missing",
-                    ask.service_account, ask.namespace
-                ),
-            },
+            Ok(_) => Access::Denied { why: missing },
             Err(_) => Access::Unknown { why: "the answer is not a SelfSubjectAccessReview".into() },
         },
         (StatusCode::UNAUTHORIZED, ..) => Access::Unknown { why: "401: the API server refuses our own credential".into() },

@@ -129,6 +129,11 @@ fn dashed(bytes: &[u8]) -> String {
 
 fn open(directory: &Path) -> Result<Signer, String> {
     std::fs::create_dir_all(directory).map_err(|e| e.to_string())?;
+    // Held to the end: two processes that start at once agree on the key that stands there, and what lies there
+    // unfinished is of one that died.
+    let lock = std::fs::File::open(directory).map_err(|e| e.to_string())?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|e| format!("cannot be locked: {e}"))?;
+    sweep(directory).map_err(|e| format!("unfinished files cannot be removed: {e}"))?;
     let random = SystemRandom::new();
     let key = directory.join("key.pk8");
     let document = match std::fs::read(&key) {
@@ -137,8 +142,7 @@ fn open(directory: &Path) -> Result<Signer, String> {
             let made =
                 EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| "no key can be made".to_owned())?;
             place(&key, made.as_ref(), 0o600)?;
-            // Two processes that start at once agree on the key that stands there.
-            Zeroizing::new(std::fs::read(&key).map_err(|e| e.to_string())?)
+            Zeroizing::new(made.as_ref().to_vec())
         }
         Err(e) => return Err(e.to_string()),
     };
@@ -157,27 +161,37 @@ fn open(directory: &Path) -> Result<Signer, String> {
     let text = format!("{jwks:#}\n");
     let shown = directory.join("jwks.json");
     if std::fs::read(&shown).ok().as_deref() != Some(text.as_bytes()) {
-        let _ = std::fs::remove_file(&shown);
         place(&shown, text.as_bytes(), 0o644)?;
     }
     Ok(Signer { pair, kid, random })
 }
 
-/// Whole or not at all, and never over a file that another process put there first.
+/// Removes what a process left that died, or lost power, while it placed a file.
+fn sweep(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whole or not at all.
 fn place(path: &Path, bytes: &[u8], mode: u32) -> Result<(), String> {
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let _ = std::fs::remove_file(&temporary);
+    let temporary = path.with_extension("tmp");
     let made = (|| {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        match std::fs::hard_link(&temporary, path) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
-            _ => std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all(),
-        }
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
     })();
-    let _ = std::fs::remove_file(&temporary);
-    made.map_err(|e: std::io::Error| format!("{}: {e}", path.display()))
+    made.map_err(|e: std::io::Error| {
+        // What cannot be removed now is swept with the next opening.
+        let _ = std::fs::remove_file(&temporary);
+        format!("{}: {e}", path.display())
+    })
 }
 
 #[cfg(test)]
@@ -208,6 +222,30 @@ mod tests {
         assert_eq!(first, again);
         assert_eq!(std::fs::metadata(folder.path().join("key.pk8")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(folder.path().join("jwks.json")).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+
+    #[tokio::test]
+    async fn g4_what_a_dead_process_left_unfinished_is_removed_with_the_next_opening() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["key.tmp", "jwks.4711.tmp"] {
+            std::fs::write(folder.path().join(name), "half").unwrap();
+        }
+        Embedded::new(folder.path().into(), "i".into()).mint(&ask(10)).await.map(drop).unwrap_or_else(|e| panic!("{e}"));
+        let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["jwks.json", "key.pk8"]);
+    }
+
+    #[test]
+    fn processes_that_start_at_once_agree_on_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |_| {
+            let folder = folder.path().to_owned();
+            std::thread::spawn(move || open(&folder).map(|signer| signer.kid).unwrap())
+        };
+        let kids: std::collections::HashSet<String> =
+            (0..16).map(open).collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).collect();
+        assert_eq!(kids.len(), 1);
     }
 
     #[tokio::test]

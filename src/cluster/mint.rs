@@ -13,7 +13,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::client::{Clients, Endpoint, chain};
-use super::refusal::{refusal, text};
+use super::refusal::{refusal, retry_after, text};
 use super::upstream::{Upstream, Verdict};
 use super::{Ask, Binding};
 use crate::token::{Claims, Token};
@@ -98,11 +98,17 @@ impl MintFailure {
     /// What it shows of the API server's health.
     pub fn verdict(&self) -> Verdict {
         match self.kind {
+            MintFailureKind::Unavailable if self.retry_after.is_some() => Verdict::Overloaded(self.retry_after),
             MintFailureKind::Unavailable | MintFailureKind::BadAnswer => Verdict::Failed,
             MintFailureKind::Throttled => Verdict::Overloaded(self.retry_after),
             MintFailureKind::Unauthorized | MintFailureKind::Refused => Verdict::Healthy,
         }
     }
+}
+
+/// The right that minting for the account needs: the name is in the request's path, so `resourceNames` holds.
+pub fn right(ask: &Ask) -> super::rights::Right {
+    super::rights::Right::named(&ask.namespace, "", "serviceaccounts/token", &ask.service_account, &["create"])
 }
 
 /// Asks the API server for a token.
@@ -166,6 +172,9 @@ pub(super) async fn send(
     })?;
     let (parts, body) = response.into_parts();
     note_time(upstream, &parts.headers);
+    if parts.headers.contains_key(http::header::RETRY_AFTER) && retry_after(&parts.headers).is_none() {
+        upstream.note_garbled();
+    }
     let collected =
         Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| unavailable(format!("its answer broke off ({})", short(&*e))))?;
     Ok((parts.status, parts.headers, Zeroizing::new(collected.to_bytes().to_vec())))
@@ -265,6 +274,7 @@ pub(super) fn transport(error: &kube::Error) -> String {
     let known = [
         ("refused", "connection refused"),
         ("timed out", "timed out"),
+        ("deadline has elapsed", "no connection in time"),
         ("reset", "connection reset"),
         ("dns", "its name cannot be resolved"),
     ];

@@ -5,9 +5,11 @@ pub mod call;
 pub mod client;
 pub mod embedded;
 pub mod mint;
+pub mod patience;
 pub mod person;
 pub mod prove;
 mod refusal;
+pub mod rights;
 pub mod upstream;
 
 use std::collections::BTreeMap;
@@ -209,6 +211,37 @@ impl Cluster {
                 Ok(clients) => access::may_mint(&clients, &self.upstream, ask).await,
                 Err(error) => access::Access::Unknown { why: error.0 },
             },
+        }
+    }
+
+    /// Whether our own credential has a right.
+    pub async fn has(&self, right: &rights::Right) -> access::Access {
+        match self.api().await {
+            Ok(clients) => rights::has(&clients, &self.upstream, right).await,
+            Err(why) => access::Access::Unknown { why },
+        }
+    }
+
+    /// Everything that our own credential may do in a namespace.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn rules(&self, namespace: &str) -> Result<Vec<rights::Rule>, String> {
+        rights::rules(&self.api().await?, &self.upstream, namespace).await
+    }
+
+    /// Who the API server takes our own credential for.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn own_name(&self) -> Result<String, String> {
+        rights::own_name(&self.api().await?, &self.upstream).await
+    }
+
+    async fn api(&self) -> Result<client::Clients, String> {
+        match &self.issuer {
+            Issuer::Embedded(_) => Err("an embedded cluster has no API server".into()),
+            Issuer::Api(api) => api.clients().await.map_err(|error| error.0),
         }
     }
 

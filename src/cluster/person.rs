@@ -50,7 +50,8 @@ impl Wish {
         }
         let context = self.context.clone().filter(|_| found.is_some());
         Ok(ClusterSpec {
-            kubeconfig: found,
+            // Files that it names count from its folder, and some are looked up later.
+            kubeconfig: found.map(|file| std::path::absolute(&file).unwrap_or(file)),
             context,
             in_cluster,
             embedded: None,
@@ -107,6 +108,13 @@ mod tests {
         assert_eq!((wish.cluster().unwrap().kubeconfig, wish.namespace()), (Some(two), Some("nb".into())));
         wish.kubeconfig = Some(one.clone());
         assert_eq!((wish.cluster().unwrap().kubeconfig, wish.namespace()), (Some(one), Some("na".into())));
+    }
+
+    #[test]
+    fn a_relative_path_is_made_whole_so_that_files_beside_it_are_found_once() {
+        let wish = Wish { kubeconfig: Some("ci/kubeconfig".into()), ..Wish::default() };
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(wish.cluster().unwrap().kubeconfig, Some(here.join("ci/kubeconfig")));
     }
 
     #[test]

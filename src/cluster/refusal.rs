@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use super::Ask;
 use super::mint::{MintFailure, MintFailureKind};
+use super::{Ask, patience};
 
 /// A refusal as a `Status` object, or as much of one as there is: flow control answers in plain text,
 /// and a `?timeout` answer lacks kind and apiVersion.
@@ -47,23 +47,24 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, bytes: &[u8], ask
             let (what, name) = said.details.map_or(("serviceaccounts".into(), account.clone()), |d| (d.kind, d.name));
             (MintFailureKind::Refused, format!("404: {what} `{name}` does not exist; make it, or mend the target"))
         }
-        409 => (MintFailureKind::Refused, format!("409: the account or the bound object was made anew meanwhile ({words})")),
+        409 => (
+            MintFailureKind::Refused,
+            format!("409: {account}, or what its token is bound to, was made anew meanwhile; it is tried again ({words})"),
+        ),
         429 => (MintFailureKind::Throttled, "429: the API server asks for less load".to_owned()),
         code if code >= 500 => (MintFailureKind::Unavailable, format!("{code}: the API server cannot serve now ({words})")),
-        400..=499 => (MintFailureKind::Refused, format!("{}: {words}", status.as_u16())),
+        400..=499 => {
+            let code = status.as_u16();
+            (MintFailureKind::Refused, format!("{code}: the API server gives no such token for {account}; mend the target ({words})"))
+        }
         code => (MintFailureKind::BadAnswer, format!("{code}: no answer that an API server gives when it is asked for a token")),
     };
     MintFailure { kind, message, retry_after, audit_id: None }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3); anything else is ignored.
+/// What `Retry-After` asks for; garbage is ignored.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = text(headers, "retry-after")?;
-    if let Ok(seconds) = value.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
-    Some(Duration::from_secs(u64::try_from(at.as_second() - jiff::Timestamp::now().as_second()).unwrap_or(0)))
+    patience::wish(&text(headers, "retry-after")?, text(headers, "date").as_deref())
 }
 
 /// A header as text.

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Limits;
+use super::patience::LONGEST;
 
 /// Requests under way at first; the window grows from here to `limits.inFlight` (AIMD).
 const FIRST_WINDOW: f64 = 16.0;
@@ -18,8 +19,6 @@ const FIRST_WINDOW: f64 = 16.0;
 const BREAK_AFTER: u32 = 20;
 /// A probe is let through this often while the breaker is open.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
-/// Longest patience that an upstream can ask of us.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// Retry budget: its size, the price of a retry, and what a success pays back (as the AWS SDKs have it).
 const BUDGET: f64 = 500.0;
 const PRICE: f64 = 14.0;
@@ -32,7 +31,7 @@ pub enum Verdict {
     Healthy,
     /// It did not answer, or with 5xx.
     Failed,
-    /// It asks for less load (429), for that long where it says so.
+    /// It asks for less load (429), or for time (503 with `Retry-After`), for that long where it says so.
     Overloaded(Option<Duration>),
 }
 
@@ -140,7 +139,7 @@ impl Gate {
             Some(Verdict::Overloaded(wish)) => {
                 self.window = (self.window * 0.5).max(1.0);
                 if let Some(wish) = wish {
-                    let until = now + wish.min(LONGEST_PAUSE);
+                    let until = now + wish.min(LONGEST);
                     self.paused_until = Some(self.paused_until.map_or(until, |p| p.max(until)));
                 }
             }
@@ -159,6 +158,7 @@ struct Shared {
     arrivals: u64,
     alarm: Option<Instant>,
     skew: Option<f64>,
+    garbled: u64,
 }
 
 /// One API server or store, as far as our load on it goes.
@@ -170,7 +170,7 @@ pub struct Upstream {
 impl Upstream {
     /// Nothing is known of it yet.
     pub fn new(name: impl Into<String>, limits: Limits) -> Arc<Self> {
-        let shared = Shared { gate: Gate::new(limits), waiting: BTreeMap::new(), arrivals: 0, alarm: None, skew: None };
+        let shared = Shared { gate: Gate::new(limits), waiting: BTreeMap::new(), arrivals: 0, alarm: None, skew: None, garbled: 0 };
         Arc::new(Self { name: name.into(), shared: Mutex::new(shared) })
     }
 
@@ -221,6 +221,17 @@ impl Upstream {
     /// Server time minus local time in seconds, where an answer has shown it.
     pub fn skew(&self) -> Option<f64> {
         self.lock().skew
+    }
+
+    /// Notes a `Retry-After` that makes no sense: it is not obeyed.
+    pub fn note_garbled(&self) {
+        let mut shared = self.lock();
+        shared.garbled = shared.garbled.saturating_add(1);
+    }
+
+    /// How many of them it has sent.
+    pub fn garbled(&self) -> u64 {
+        self.lock().garbled
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -1,10 +1,12 @@
 //! What others ask of the loop, and the answer to a reload.
 
+use std::path::PathBuf;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::course::Told;
 use super::status::Status;
-use crate::record::Actor;
+use crate::record::{Actor, Line};
 use crate::schedule::change::Change;
 use crate::schedule::{Problem, Target};
 
@@ -16,6 +18,10 @@ pub enum Ask {
     Rotate(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
     /// Take the schedule again.
     Reload(Option<Actor>, oneshot::Sender<Verdict>),
+    /// Which files the target of that name writes; nothing where there is no such target.
+    Places(String, oneshot::Sender<Option<Vec<PathBuf>>>),
+    /// Record what a person told of himself; answered when it is recorded.
+    Report(Box<Line>, oneshot::Sender<()>),
     /// What Prometheus is told.
     Metrics(oneshot::Sender<String>),
     /// End in good order.

@@ -2,6 +2,7 @@
 //! recorded from the peer's credentials. A caller that goes away cancels nothing.
 
 mod call;
+mod report;
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +24,7 @@ use crate::record::{Actor, Line};
 use crate::schedule::{Target, pattern};
 
 pub use call::{CallError, call};
+pub use report::Report;
 
 /// Callers served at once; more wait.
 const CALLERS: usize = 64;
@@ -30,6 +32,8 @@ const CALLERS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);
 /// Largest request body.
 const LARGEST: usize = 1 << 20;
+/// What can be asked.
+const KNOWN: &str = "GET /status, GET /places, POST /rotate, POST /reload, POST /report";
 /// The group that may give orders, where the host has it.
 const GROUP: &str = "tokenferry-admin";
 
@@ -172,30 +176,32 @@ type Answer = Response<Full<Bytes>>;
 async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Actor) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let choice = match choice(request, &query).await {
+    let Ok(body) = Limited::new(request.into_body(), LARGEST).collect().await.map(http_body_util::Collected::to_bytes) else {
+        return problem(StatusCode::BAD_REQUEST, "the request body is too large or broke off");
+    };
+    if (&method, path.as_str()) == (&Method::POST, "/report") {
+        return report::take(&body, &asks, actor).await;
+    }
+    let choice = match choice(&body, &query) {
         Ok(choice) => choice,
         Err(message) => return problem(StatusCode::BAD_REQUEST, &message),
     };
     let actor = Actor { command: choice.command.chars().take(500).collect(), ..actor };
     match (method, path.as_str()) {
         (Method::GET, "/status") => status(choice, &asks).await,
+        (Method::GET, "/places") => places(&choice, &asks).await,
         (Method::POST, "/rotate") => rotate(choice, &asks, actor).await,
         (Method::POST, "/reload") => reload(&asks, actor).await,
-        (_, "/status" | "/rotate" | "/reload") => problem(StatusCode::METHOD_NOT_ALLOWED, "GET /status, POST /rotate, POST /reload"),
-        _ => problem(StatusCode::NOT_FOUND, "GET /status, POST /rotate, POST /reload"),
+        (_, "/status" | "/places" | "/rotate" | "/reload" | "/report") => problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN),
+        _ => problem(StatusCode::NOT_FOUND, KNOWN),
     }
 }
 
 /// From the query (`target=…&label=…`) and a JSON body.
-async fn choice(request: Request<Incoming>, query: &str) -> Result<Choice, String> {
+fn choice(body: &[u8], query: &str) -> Result<Choice, String> {
     let mut choice = Choice::default();
-    let body = Limited::new(request.into_body(), LARGEST)
-        .collect()
-        .await
-        .map_err(|_| "the request body is too large or broke off".to_owned())?
-        .to_bytes();
     if !body.is_empty() {
-        choice = serde_json::from_slice(&body).map_err(|e| format!("the request body is not what it should be: {e}"))?;
+        choice = serde_json::from_slice(body).map_err(|e| format!("the request body is not what it should be: {e}"))?;
     }
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         match pair.split_once('=') {
@@ -210,6 +216,20 @@ async fn choice(request: Request<Incoming>, query: &str) -> Result<Choice, Strin
         }
     }
     Ok(choice)
+}
+
+/// Where one target's token stands on this host: places, never tokens.
+async fn places(choice: &Choice, asks: &mpsc::Sender<Ask>) -> Answer {
+    let [name] = choice.targets.as_slice() else { return problem(StatusCode::BAD_REQUEST, "name one target: /places?target=NAME") };
+    let (reply, answer) = oneshot::channel();
+    if asks.send(Ask::Places(name.clone(), reply)).await.is_err() {
+        return going();
+    }
+    match answer.await {
+        Ok(Some(files)) => json(&serde_json::json!({ "target": name, "files": files })),
+        Ok(None) => problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that"),
+        Err(_) => going(),
+    }
 }
 
 async fn status(choice: Choice, asks: &mpsc::Sender<Ask>) -> Answer {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use super::rotation::Held;
 use super::start::Depth;
@@ -56,15 +55,18 @@ pub struct Course {
     pub tries: u32,
     /// Its token, while some place is owed it.
     pub held: Option<Arc<Held>>,
-    /// The attempt at owed places that is under way.
-    pub paying: Option<AbortHandle>,
+    /// Whether an attempt at owed places is under way.
+    pub paying: bool,
     /// A rotation that was asked for while another was under way.
     pub wanted: Option<Option<Actor>>,
-    /// Whether the rotation under way began after all waiters asked.
-    pub waiters: Vec<mpsc::UnboundedSender<Told>>,
+    /// Who waits for the end of its rotation.
+    pub waiters: Vec<Waiter>,
     /// Host problems of its places, for `status`.
     pub notes: Vec<String>,
 }
+
+/// Where somebody waits for the end of a rotation.
+pub type Waiter = mpsc::UnboundedSender<Told>;
 
 /// What a waiting person is told.
 #[derive(Debug, Clone)]
@@ -90,7 +92,7 @@ impl Course {
             failures: 0,
             tries: 0,
             held: None,
-            paying: None,
+            paying: false,
             wanted: None,
             waiters: Vec::new(),
             notes: Vec::new(),
@@ -119,8 +121,12 @@ impl Course {
         }
     }
 
-    /// When a mint that mends something may begin: at once the first time, ever later when it does not last.
+    /// When a mint that mends something may begin: at once the first time, ever later when it does not last. One that
+    /// waits for its time already is not put off by whatever else is noticed meanwhile.
     pub fn mend_at(&mut self, now: i64) -> i64 {
+        if let Some((waiting, _)) = self.mended.filter(|(at, _)| *at > now) {
+            return waiting;
+        }
         let (last, times) = self.mended.filter(|(last, _)| now - last < MENDED_FOR_GOOD).unwrap_or((i64::MIN / 2, 0));
         let at = now.max(last + if times == 0 { 0 } else { (MEND_FLOOR << times.min(10)).min(MENDED_FOR_GOOD / 2) });
         self.mended = Some((at, times + 1));
@@ -136,5 +142,38 @@ impl Course {
         if let Some(at) = at {
             timers.insert((at, Arc::clone(name), Timer::Pay));
         }
+    }
+
+    /// Forgets all its times: its course ends.
+    pub fn rest(&mut self, name: &Arc<str>, timers: &mut Timers) {
+        self.arm(name, timers, None);
+        self.arm_pay(name, timers, None);
+        self.arm_look(name, timers, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::check::{self, Sources};
+
+    fn course() -> Course {
+        let text = "version: 1\nclusters: {c: {embedded: {}}}\n\
+            targets: [{name: t, cluster: c, serviceAccount: a/b, duration: 1h, deliver: [{file: {path: /run/t}}]}]\n";
+        let sources = Sources { path: "/etc/s.yaml".into(), text: text.into(), includes: Vec::new() };
+        let plan = check::plan(&sources, &std::collections::BTreeMap::new()).unwrap_or_else(|problems| panic!("{}", problems[0]));
+        Course::new(Arc::clone(&plan.targets[0]))
+    }
+
+    #[test]
+    fn a_mend_that_waits_is_not_put_off_by_what_is_noticed_meanwhile() {
+        let mut course = course();
+        assert_eq!(course.mend_at(1_000), 1_000);
+        let second = course.mend_at(2_000);
+        assert_eq!(second, 1_000 + 2 * MEND_FLOOR);
+        for now in (3_000..second).step_by(500) {
+            assert_eq!(course.mend_at(now), second);
+        }
+        assert!(course.mend_at(second + 1) > second + 1, "each one that does not last makes the next one wait for longer");
     }
 }

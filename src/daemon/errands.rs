@@ -48,6 +48,8 @@ pub struct Want {
     pub shared: bool,
     /// Shortest time between the beginnings of two runs, ms.
     pub gap: i64,
+    /// Whether nothing was tried yet for this token: pauses of an older one do not count.
+    pub fresh: bool,
     /// When a run last ended well as far as records know, unix ms.
     pub told_at: Option<i64>,
 }
@@ -128,7 +130,7 @@ impl Errands {
         };
         let at = |want: &Want| {
             let retry = self.retries.get(&Errand::retry_key(key, want.shared, &want.target)).copied().unwrap_or_default();
-            calm.max(retry.not_before.min(now + LONGEST))
+            if want.fresh { calm } else { calm.max(retry.not_before.min(now + LONGEST)) }
         };
         wants.iter().enumerate().map(|(index, want)| (at(want), index)).min()
     }
@@ -172,7 +174,7 @@ mod tests {
     use super::*;
 
     fn want(key: &str, target: &str, shared: bool, gap: i64) -> Want {
-        Want { key: key.into(), target: Arc::from(target), hook: 0, shared, gap, told_at: None }
+        Want { key: key.into(), target: Arc::from(target), hook: 0, shared, gap, fresh: false, told_at: None }
     }
 
     fn names(errands: &[Errand]) -> Vec<Vec<&str>> {
@@ -199,6 +201,17 @@ mod tests {
         errands.ended(&first[0], false, 10, 0.5);
         let (second, _) = errands.begin(wants(), 10, false);
         assert_eq!(names(&second), [["b"]]);
+    }
+
+    #[test]
+    fn a_newer_token_does_not_wait_for_the_pause_of_an_older_one() {
+        let mut errands = Errands::default();
+        for _ in 0..3 {
+            let (begun, _) = errands.begin(vec![Want { fresh: true, ..want("exec x", "a", false, 0) }], 0, false);
+            errands.ended(&begun[0], false, 0, 0.5);
+        }
+        assert!(errands.begin(vec![want("exec x", "a", false, 0)], 0, false).0.is_empty());
+        assert_eq!(errands.begin(vec![Want { fresh: true, ..want("exec x", "a", false, 0) }], 0, false).0.len(), 1);
     }
 
     #[test]

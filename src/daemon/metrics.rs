@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use serde::Serialize;
 
 use super::rotation::Finished;
+use super::scene::Scene;
 use super::status::Status;
 
 /// Bounds in seconds, from a call on the same host to one that was given up.
@@ -39,6 +40,12 @@ struct Sink {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Cluster {
     cluster: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Server {
+    kind: &'static str,
+    name: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,12 +122,13 @@ impl Counters {
     ///
     /// # Errors
     /// Where the text cannot be put together, which the encoder alone knows.
-    pub fn text(&self, status: &Status) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, status: &Status, scene: &Scene) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("tokenferry");
         registry.register("rotations", "Rotations that ended, by their record and reason", self.rotations.clone());
         registry.register("delivery_attempts", "Attempts at places, by sink and outcome", self.attempts.clone());
         registry.register("mint_duration_seconds", "How long the API server took to mint", self.mint.clone());
         registry.register("delivery_duration_seconds", "How long places took, tries and pauses included", self.delivery.clone());
+        garbled(&mut registry, scene);
         states(&mut registry, status);
         targets(&mut registry, status);
         if let Some(daemon) = &status.daemon {
@@ -138,6 +146,16 @@ impl Counters {
         encode(&mut text, &registry)?;
         Ok(text)
     }
+}
+
+/// Counted since the server came into the schedule.
+fn garbled(registry: &mut Registry, scene: &Scene) {
+    let family = Family::<Server, Counter>::default();
+    let clusters = scene.clusters.iter().map(|c| ("cluster", c.upstream()));
+    for (kind, upstream) in clusters.chain(scene.stores.upstreams().map(|u| ("store", u))) {
+        family.get_or_create(&Server { kind, name: upstream.name().to_owned() }).inc_by(upstream.garbled());
+    }
+    registry.register("retry_after_ignored", "Answers whose Retry-After made no sense and was not obeyed", family);
 }
 
 fn states(registry: &mut Registry, status: &Status) {

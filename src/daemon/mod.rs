@@ -10,6 +10,7 @@ pub mod errands;
 pub mod files;
 pub mod listen;
 pub mod metrics;
+pub mod named;
 pub mod places;
 pub mod read;
 pub mod rotation;
@@ -18,6 +19,7 @@ pub mod start;
 pub mod status;
 pub mod step;
 pub mod systemd;
+pub mod timetable;
 pub mod touched;
 pub mod watch;
 pub mod wheel;
@@ -30,9 +32,8 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::record::append::{self, OpenError, Writer};
+use crate::record::append::{self, Health, OpenError, Writer};
 use crate::schedule::Problem;
-use crate::sink::file;
 use ask::{Ask, Selector};
 use course::Told;
 use places::Places;
@@ -109,15 +110,27 @@ pub async fn run(schedule: PathBuf, places: Places) -> Result<(), RunError> {
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::debug!(%error, "the control socket was gone already");
     }
-    writer.close().await;
+    ended(writer).await;
     Ok(())
 }
 
-/// Rotates what is due (or all that is meant, when forced) and ends.
+/// Lets the records go, and says loudly what they do not hold.
+async fn ended(writer: Writer) -> Health {
+    let last = writer.clone();
+    writer.close().await;
+    let health = last.health();
+    if let Some(error) = &health.error {
+        tracing::error!(error, lines = health.waiting + health.lost, "records could not be written; what happened is not recorded");
+    }
+    health
+}
+
+/// Rotates what is due (or all that is meant, when forced) and ends. Says too how recording went: what could not be
+/// written by now is not kept.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn once(schedule: PathBuf, places: Places, once: Once) -> Result<Vec<Told>, RunError> {
+pub async fn once(schedule: PathBuf, places: Places, once: Once) -> Result<(Vec<Told>, Health), RunError> {
     let accepted = read::read(&schedule).map_err(RunError::Refused)?;
     let (records, scene, writer, state) = open(accepted, &places).await?;
     let (asks, asked) = mpsc::channel(4);
@@ -127,8 +140,7 @@ pub async fn once(schedule: PathBuf, places: Places, once: Once) -> Result<Vec<T
     signals.abort();
     let outcomes = std::mem::take(&mut wheel.outcomes);
     drop(wheel);
-    writer.close().await;
-    Ok(outcomes)
+    Ok((outcomes, ended(writer).await))
 }
 
 /// The schedule, or the text that was last accepted where it is refused.
@@ -170,7 +182,7 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
     }
-    let swept = file::sweep(files::all(&scene.plan), Duration::from_secs(10)).await;
+    let swept = files::sweep(&scene.plan, Duration::from_secs(10)).await;
     if swept > 0 {
         tracing::info!(files = swept, "temporary files of an earlier run were removed");
     }

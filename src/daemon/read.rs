@@ -154,7 +154,12 @@ pub fn kept(records: &Path, schedule: &Path) -> Option<Accepted> {
 /// A path that a schedule names (`records.directory`, `control.socket`), as far as a schedule that is refused can
 /// be read at all: the text that was accepted before lies there, and the daemon that serves it listens there.
 pub fn path_in_broken(schedule: &Path, section: &str, key: &str) -> Option<PathBuf> {
-    let text = open(schedule).ok()?;
+    let path = path_in_text(&open(schedule).ok()?, section, key)?;
+    Some(schedule.parent().unwrap_or(Path::new("/")).join(path))
+}
+
+/// As [`path_in_broken`], of a text at hand; a path as it is written.
+pub(super) fn path_in_text(text: &str, section: &str, key: &str) -> Option<String> {
     let head = format!("{section}:");
     let from = text.find(&format!("\n{head}")).map(|at| at + 1).or_else(|| text.starts_with(&head).then_some(0))?;
     let body = &text[from + head.len()..];
@@ -162,7 +167,7 @@ pub fn path_in_broken(schedule: &Path, section: &str, key: &str) -> Option<PathB
     let end = body.match_indices('\n').map(|(at, _)| at + 1).find(ends).unwrap_or(body.len());
     let value = body[..end].split_once(&format!("{key}:"))?.1.trim_start().trim_start_matches(['"', '\'']);
     let path = value.split(['"', '\'', ',', '}', '\n', '#']).next()?.trim();
-    (!path.is_empty()).then(|| schedule.parent().unwrap_or(Path::new("/")).join(path))
+    (!path.is_empty()).then(|| path.to_owned())
 }
 
 #[cfg(test)]

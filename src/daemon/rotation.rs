@@ -14,7 +14,7 @@ use crate::record::append::Writer;
 use crate::record::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine};
 use crate::schedule::Target;
 use crate::sink::delivery::{self, Delivered, Load};
-use crate::sink::{FailureKind, Place};
+use crate::sink::{Failure, FailureKind, Place};
 use crate::token::render::{hex, render};
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
 
@@ -115,7 +115,8 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
 /// Delivers a held token to all places of its target.
 pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency) -> Vec<Delivered> {
     let issue = held.issue();
-    let render = |format: &Format| payload(target, held, format);
+    let surroundings = scene.surroundings(target).await;
+    let render = |format: &Format| payload(held, format, &surroundings);
     let load = load(target, held, &issue, &render, urgency);
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
@@ -123,7 +124,8 @@ pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency
 /// One more attempt at a place that is owed; `served` is the fallback that has the token already.
 pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, served: Option<(usize, String)>) -> Delivered {
     let issue = held.issue();
-    let render = |format: &Format| payload(target, held, format);
+    let surroundings = scene.surroundings(target).await;
+    let render = |format: &Format| payload(held, format, &surroundings);
     let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
     let load = load(target, held, &issue, &render, urgency);
     delivery::pay(place, &load, &scene.stores, served).await
@@ -133,16 +135,15 @@ fn load<'a>(
     target: &'a Target,
     held: &Held,
     issue: &'a str,
-    render: &'a (dyn Fn(&Format) -> Payload + Sync),
+    render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
     urgency: Urgency,
 ) -> Load<'a> {
     let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
     Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency }
 }
 
-fn payload(target: &Target, held: &Held, format: &Format) -> Payload {
-    let surroundings = Surroundings { target: target.name.clone(), cluster: target.cluster.clone(), ..Surroundings::default() };
-    render(&held.token, &held.claims, format, &surroundings)
+fn payload(held: &Held, format: &Format, surroundings: &Surroundings) -> Result<Payload, Failure> {
+    render(&held.token, &held.claims, format, surroundings).map_err(|missing| Failure::new(FailureKind::Local, missing.to_string()))
 }
 
 type Fresh = Result<(Minted, Proof, Duration), (MintFailure, Option<Minted>)>;

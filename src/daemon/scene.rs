@@ -4,9 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clock;
+use super::timetable::World;
 use crate::cluster::{Cluster, Clusters};
-use crate::schedule::Plan;
+use crate::schedule::{Plan, Target};
 use crate::sink::Stores;
+use crate::token::Surroundings;
 
 /// A plan at work.
 pub struct Scene {
@@ -29,9 +32,43 @@ impl Scene {
         Self { plan, clusters, stores, host }
     }
 
+    /// What formats say of a target beside its token. Where the API server is, is looked up only for formats that
+    /// say it; where that fails they say so.
+    pub async fn surroundings(&self, target: &Target) -> Surroundings {
+        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+        let (mut server, mut ca) = (None, None);
+        if places.into_iter().any(|place| place.format.needs_cluster())
+            && let Some(cluster) = self.cluster(&target.cluster)
+        {
+            match cluster.address().await {
+                Ok(Some((url, pem))) => (server, ca) = (Some(url), pem.map(|pem| pem.to_vec())),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(target_name = target.name, %error, "the address of the cluster is not known"),
+            }
+        }
+        Surroundings {
+            target: target.name.clone(),
+            cluster: target.cluster.clone(),
+            namespace: target.ask.namespace.clone(),
+            service_account: target.ask.service_account.clone(),
+            server,
+            ca,
+        }
+    }
+
     /// The cluster of a target; planning has checked that it is there.
     pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
         self.clusters.get(name)
+    }
+}
+
+impl World for Scene {
+    fn skew(&self, cluster: &str) -> Option<f64> {
+        self.cluster(cluster)?.upstream().skew()
+    }
+
+    fn share(&self) -> f64 {
+        clock::share()
     }
 }
 
@@ -40,8 +77,8 @@ pub fn embedded_beside(records: &Path) -> PathBuf {
     records.parent().unwrap_or(records).join("embedded")
 }
 
-/// The machine id, which outlives renames of the host; its name where there is none.
-fn host() -> String {
+/// A stable name of this host: the machine id, which outlives renames of the host; its name where there is none.
+pub fn host() -> String {
     std::fs::read_to_string("/etc/machine-id")
         .map(|id| id.trim().to_owned())
         .ok()

@@ -17,7 +17,7 @@ use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 use crate::schedule::Target;
 use crate::sink::{self, FailureKind, Place, SinkSpec, file};
-use crate::token::{Claims, Token, extract};
+use crate::token::{Claims, Payload, Token, candidates};
 
 /// Targets looked at side by side.
 const ABREAST: usize = 128;
@@ -63,8 +63,10 @@ pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
     let mut notes = Vec::new();
     let places: Vec<&Place> = target.deliver.iter().flat_map(|p| std::iter::once(p).chain(&p.fallback)).collect();
     for place in places {
-        if let SinkSpec::File(spec) = &place.sink {
-            notes.extend(file::look(spec, LOOK).await);
+        match &place.sink {
+            SinkSpec::File(spec) => notes.extend(file::look(spec, LOOK).await),
+            SinkSpec::Directory(spec) => notes.extend(file::directory::look(spec, LOOK).await),
+            _ => {}
         }
     }
     if let Some(cluster) = scene.cluster(&target.cluster)
@@ -150,23 +152,26 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
 
 /// Looks at a place as closely as is asked for.
 async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes: &mut Vec<String>) -> Look {
-    let shown = |payload: &crate::token::Payload, right: bool| {
-        let token = readable(payload.expose(), target);
+    let shown = |payload: &Payload, right: bool| {
+        let token = readable(payload, target);
         let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
         Look::Seen(Box::new(Seen { sha256: payload.sha256(), right, issue, token }))
     };
-    let found = match &place.sink {
-        SinkSpec::File(spec) => match file::held(spec, LOOK).await {
-            Ok(held) => Ok(held.map(|held| shown(&held.payload, held.right))),
-            // A wrong owner or a link is for the put to refuse, and to tell; a dead file system is none of these.
-            Err(failure) if failure.kind == FailureKind::Local => {
-                notes.push(failure.message);
-                return Look::Nothing;
-            }
-            Err(failure) => Err(failure),
-        },
-        _ if depth == Depth::Files => return Look::Unknown,
-        sink => sink::held(sink, &scene.stores, LOOK).await.map(|held| held.map(|payload| shown(&payload, true))),
+    let here = match &place.sink {
+        SinkSpec::File(spec) => Some(file::held(spec, LOOK).await),
+        SinkSpec::Directory(spec) => Some(file::directory::held(spec, LOOK).await),
+        _ => None,
+    };
+    let found = match here {
+        Some(Ok(held)) => Ok(held.map(|held| shown(&held.payload, held.right))),
+        // A wrong owner or a link is for the put to refuse, and to tell; a dead file system is none of these.
+        Some(Err(failure)) if failure.kind == FailureKind::Local => {
+            notes.push(failure.message);
+            return Look::Nothing;
+        }
+        Some(Err(failure)) => Err(failure),
+        None if depth == Depth::Files || !place.sink.is_readable() => return Look::Unknown,
+        None => sink::held(&place.sink, &scene.stores, LOOK).await.map(|held| held.map(|payload| shown(&payload, true))),
     };
     match found {
         Ok(found) => found.unwrap_or(Look::Nothing),
@@ -189,11 +194,12 @@ pub fn provable(target: &Target, claims: &Claims) -> bool {
     target.ask.audiences.is_empty() || claims.aud.iter().any(|a| *a == claims.iss || a.starts_with("https://kubernetes.default.svc"))
 }
 
-fn readable(bytes: &[u8], target: &Target) -> Option<(Token, Claims)> {
-    let token = extract(bytes)?;
-    let claims = token.claims().ok()?;
-    check(&claims, &target.ask).ok()?;
-    Some((token, claims))
+/// The newest token of this target in what a place holds: a kubeconfig may hold many.
+fn readable(payload: &Payload, target: &Target) -> Option<(Token, Claims)> {
+    let tokens = payload.parts().iter().flat_map(|part| candidates(part.expose()));
+    let ours =
+        tokens.filter_map(|token| token.claims().ok().filter(|claims| check(claims, &target.ask).is_ok()).map(|claims| (token, claims)));
+    ours.max_by_key(|(_, claims)| claims.iat)
 }
 
 /// The newest in-date token among what was seen, taken out of there.
@@ -213,7 +219,7 @@ async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now:
         for place in places {
             let held = tokio::time::timeout(LOOK, sink::held(&place.sink, &scene.stores, LOOK)).await;
             let held = held.ok().and_then(Result::ok).flatten();
-            found.extend(held.and_then(|payload| readable(payload.expose(), target)));
+            found.extend(held.and_then(|payload| readable(&payload, target)));
         }
     }
     found.retain(|(_, claims)| claims.exp.is_some_and(|exp| exp > now.as_second()));
@@ -240,7 +246,9 @@ fn wrong_places(
         let ok = match (&seen[index], recorded) {
             (Look::Unknown, Some(p)) => !unrecorded && settled(p) && p.jti == state.and_then(|s| s.jti.clone()),
             (Look::Unknown | Look::Nothing, _) => false,
-            (Look::Seen(seen), Some(p)) if !unrecorded => seen.right && p.sha256.as_ref() == Some(&seen.sha256) && !p.owed(),
+            (Look::Seen(seen), Some(p)) if !unrecorded && !place.format.merges() => {
+                seen.right && p.sha256.as_ref() == Some(&seen.sha256) && !p.owed()
+            }
             (Look::Seen(seen), _) => seen.right && holds(seen, current.as_deref()),
         };
         (!ok).then_some(index)

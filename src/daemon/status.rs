@@ -142,6 +142,9 @@ pub struct SinkStatus {
     pub sink: String,
     /// The place.
     pub place: String,
+    /// The file that holds the token, where one on this host does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// What became of it last; absent before its first delivery.
     pub outcome: Option<crate::record::Outcome>,
     /// Since when.
@@ -183,6 +186,9 @@ pub struct FallbackStatus {
     pub sink: String,
     /// The place.
     pub place: String,
+    /// The file that holds the token, where one on this host does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
 }
 
 /// What a status is made from.
@@ -262,11 +268,16 @@ fn sink(place: &crate::sink::Place, state: Option<&TargetState>) -> SinkStatus {
     SinkStatus {
         sink: sink.into(),
         place: at,
+        file: place.file(),
         outcome: recorded.map(|p| p.outcome),
         since: recorded.map(|p| p.since),
         fallback: recorded.and_then(|p| p.fallback.clone()),
         error: recorded.and_then(|p| p.error.clone()),
-        fallbacks: place.fallback.iter().map(|f| FallbackStatus { sink: f.sink.kind().into(), place: f.sink.place() }).collect(),
+        fallbacks: place
+            .fallback
+            .iter()
+            .map(|f| FallbackStatus { sink: f.sink.kind().into(), place: f.sink.place(), file: f.file() })
+            .collect(),
     }
 }
 

@@ -23,6 +23,21 @@ pub struct Touched {
     files: HashMap<i32, HashMap<OsString, Vec<Arc<str>>>>,
 }
 
+/// Folders to watch and the names in them that matter. What stands below `..data` changes by its own hand alone.
+fn watched(sink: &SinkSpec) -> Vec<(PathBuf, OsString)> {
+    match sink {
+        SinkSpec::File(spec) => match (spec.path.parent(), spec.path.file_name()) {
+            (Some(folder), Some(name)) => vec![(folder.to_owned(), name.to_owned())],
+            _ => Vec::new(),
+        },
+        SinkSpec::Directory(spec) => {
+            let names = spec.files.keys().map(OsString::from).chain([OsString::from("..data")]);
+            names.map(|name| (spec.files_as.path.clone(), name)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 impl Touched {
     /// Watches the folders of all file places of the plan. What cannot be watched is seen by the next proof.
     pub fn watch(plan: &Plan) -> Self {
@@ -37,10 +52,9 @@ impl Touched {
         let mut folders: HashMap<PathBuf, HashMap<OsString, Vec<Arc<str>>>> = HashMap::new();
         for target in &plan.targets {
             for place in &target.deliver {
-                let SinkSpec::File(spec) = &place.sink else { continue };
-                let (Some(folder), Some(name)) = (spec.path.parent(), spec.path.file_name()) else { continue };
-                let names = folders.entry(folder.to_owned()).or_default();
-                names.entry(name.to_owned()).or_default().push(Arc::from(target.name.as_str()));
+                for (folder, name) in watched(&place.sink) {
+                    folders.entry(folder).or_default().entry(name).or_default().push(Arc::from(target.name.as_str()));
+                }
             }
         }
         let flags = WatchFlags::MOVED_TO

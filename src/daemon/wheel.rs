@@ -1,43 +1,40 @@
-//! The event loop: it owns all mutable state, and everything that changes goes through it. Work is done in
-//! tasks that report back; at most one rotation of a target is under way.
+//! The event loop: it tells the timetable what happens, and carries out what the timetable orders. Work is done
+//! in tasks that report back; at most one rotation of a target is under way.
 
 mod end;
 mod hooks;
-mod looks;
-mod payments;
+mod orders;
 mod reloads;
-mod rotations;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::ask::Ask;
 use super::ask::Verdict;
 use super::clock::{now_ms, offset};
-use super::course::{Course, Timer, Timers, Told};
+use super::course::Told;
 use super::cron::Ticker;
 use super::errands::Errands;
 use super::metrics::Counters;
 use super::read::Accepted;
 use super::rotation::{Finished, Held};
 use super::scene::Scene;
-use super::start::{Depth, Finding};
+use super::start::Finding;
 use super::status::Refused;
+use super::timetable::{Looking, Manner, Timetable};
 use super::touched::Touched;
-use super::{Options, step, systemd};
+use super::{Options, systemd};
 use crate::record::append::Writer;
-use crate::record::fold::{State, TargetState};
-use crate::record::{Actor, Kind, Line, Reason};
+use crate::record::fold::State;
+use crate::record::{Actor, Kind, Line};
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
 use crate::sink::delivery::Delivered;
 
-/// A place that was touched is looked at after that long, ms: our own writes touch places too.
-const SETTLED: i64 = 1_000;
 /// Longest sleep: a step of the wall clock is noticed by then at the latest.
 const LONGEST_SLEEP: i64 = 15_000;
 /// A step of the wall clock beyond that has everything judged anew, milliseconds.
@@ -52,26 +49,19 @@ enum Done {
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
 
-/// Why places were looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Looking {
-    Start,
-    Reload,
-    Beat(Depth),
-}
-
 /// The loop's state.
 pub struct Wheel {
     options: Options,
     scene: Arc<Scene>,
     writer: Writer,
-    state: State,
-    courses: HashMap<Arc<str>, Course>,
-    timers: Timers,
+    /// What happens next to which target.
+    table: Timetable,
     tasks: JoinSet<Done>,
     errands: Errands,
     /// When those who wait were looked up last, unix ms.
     hooks_looked: i64,
+    /// Payments under way.
+    paying: HashMap<Arc<str>, AbortHandle>,
     ticker: Ticker,
     ticks: (mpsc::UnboundedSender<CronRule>, mpsc::UnboundedReceiver<CronRule>),
     watched: Touched,
@@ -91,17 +81,17 @@ pub struct Wheel {
 impl Wheel {
     /// A loop that has not begun.
     pub fn new(options: Options, scene: Arc<Scene>, writer: Writer, state: State, refused: Option<Refused>) -> Self {
-        let courses = scene.plan.targets.iter().map(|t| (Arc::from(t.name.as_str()), Course::new(Arc::clone(t)))).collect();
+        let manner = Manner { once: options.once.is_some(), force: options.once.as_ref().is_some_and(|once| once.force) };
+        let table = Timetable::new(Arc::clone(&scene.plan), scene.host.clone(), manner, state);
         Self {
             options,
             scene,
             writer,
-            state,
-            courses,
-            timers: Timers::new(),
+            table,
             tasks: JoinSet::new(),
             errands: Errands::default(),
             hooks_looked: 0,
+            paying: HashMap::new(),
             ticker: Ticker::default(),
             ticks: mpsc::unbounded_channel(),
             watched: Touched::default(),
@@ -125,15 +115,15 @@ impl Wheel {
         self.offset = offset();
         self.start_ticker().await;
         let all = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
-        self.look(all, Looking::Start);
+        self.event(|table, _| table.begin(all)).await;
         loop {
-            self.run_due();
+            self.event(Timetable::run_due).await;
             let hooks = self.tell_hooks();
             if self.is_done() {
                 break;
             }
             systemd::alive();
-            let next = self.timers.first().map(|(at, ..)| *at).into_iter().chain(hooks).min();
+            let next = self.table.next().into_iter().chain(hooks).min();
             let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
@@ -146,16 +136,16 @@ impl Wheel {
                     None | Some(Ask::Stop) => break,
                     Some(ask) => self.answer(ask).await,
                 },
-                Some(rule) = self.ticks.1.recv() => self.tick(&rule),
-                names = self.watched.next() => self.touched(&names),
-                () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => self.check_clock(),
+                Some(rule) = self.ticks.1.recv() => self.event(|table, moment| table.tick(&rule, moment)).await,
+                names = self.watched.next() => self.event(|table, moment| table.touched(&names, moment)).await,
+                () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => self.check_clock().await,
             }
         }
         self.end().await;
     }
 
     fn is_done(&self) -> bool {
-        self.options.once.is_some() && self.settled && self.tasks.is_empty() && self.timers.first().is_none_or(|(at, ..)| *at > now_ms())
+        self.options.once.is_some() && self.settled && self.tasks.is_empty() && self.table.next().is_none_or(|at| at > now_ms())
     }
 
     fn meant(&self, target: &Target) -> bool {
@@ -175,21 +165,22 @@ impl Wheel {
 
     async fn done(&mut self, done: Done, notify: &impl Fn(&str)) {
         match done {
-            Done::Rotated(name, finished) => match finished {
-                Some(finished) => self.rotated(&name, *finished),
-                None => {
-                    if let Some(course) = self.courses.get_mut(&name) {
-                        course.rotating = false;
-                    }
-                }
-            },
-            Done::Paid(name, held, delivered, line) => self.paid(&name, &held, &delivered, line),
+            Done::Rotated(name, Some(finished)) => {
+                self.counters.count(&finished);
+                self.event(|table, moment| table.rotated(&name, *finished, moment)).await;
+            }
+            Done::Rotated(name, None) => self.table.gave_up(&name),
+            Done::Paid(name, held, delivered, line) => {
+                self.paying.remove(&name);
+                self.event(|table, moment| table.paid(&name, &held, &delivered, line.map(|l| *l), moment)).await;
+            }
             Done::Looked(findings, why) => {
                 for finding in findings {
-                    match why {
-                        Looking::Beat(depth) => self.looked(finding, depth).await,
-                        Looking::Start | Looking::Reload => self.found(finding).await,
-                    }
+                    self.event(|table, moment| match why {
+                        Looking::Beat(depth) => table.looked(finding, depth, moment),
+                        Looking::Start | Looking::Reload => table.found(finding, moment),
+                    })
+                    .await;
                 }
                 if why == Looking::Start {
                     self.settled = true;
@@ -202,78 +193,8 @@ impl Wheel {
         }
     }
 
-    /// Arms a target by its records and its plan.
-    fn arm(&mut self, name: &Arc<str>) {
-        let Some(course) = self.courses.get(name) else { return };
-        let due = self.due(&course.target);
-        self.arm_at(name, due);
-    }
-
-    /// When the target is due, on the local clock; judged by its API server's time.
-    fn due(&self, target: &Target) -> Option<(i64, Reason)> {
-        self.judge(target, self.state.targets.get(&target.name))
-    }
-
-    /// When a token that some place is owed is too old to be worth delivering, and another is minted.
-    fn due_of(&self, target: &Target, held: &Held) -> Option<(i64, Reason)> {
-        let time = |claim: Option<i64>| claim.and_then(|s| Timestamp::from_second(s).ok());
-        let state = TargetState { issued_at: time(held.claims.iat), expires_at: time(held.claims.exp), ..TargetState::default() };
-        self.judge(target, Some(&state))
-    }
-
-    fn judge(&self, target: &Target, state: Option<&TargetState>) -> Option<(i64, Reason)> {
-        let skew = self.scene.cluster(&target.cluster).and_then(|c| c.upstream().skew());
-        let local = Timestamp::now();
-        let now = step::server_time(local, skew);
-        let due = step::due(target, state, now, skew.is_some(), &self.scene.host);
-        due.map(|(at, reason)| (at - (now.as_millisecond() - local.as_millisecond()), reason))
-    }
-
-    fn arm_at(&mut self, name: &Arc<str>, due: Option<(i64, Reason)>) {
-        if let Some(course) = self.courses.get_mut(name) {
-            course.arm(name, &mut self.timers, due);
-        }
-    }
-
-    fn run_due(&mut self) {
-        let now = now_ms();
-        while let Some((at, name, timer)) = self.timers.first().cloned() {
-            if at > now {
-                return;
-            }
-            self.timers.pop_first();
-            match timer {
-                Timer::Rotate => {
-                    let reason = self.courses.get_mut(&name).and_then(|c| c.armed.take()).map_or(Reason::Lifetime, |(_, reason)| reason);
-                    self.rotate(&name, reason, None);
-                }
-                Timer::Prove => {
-                    let Some(course) = self.courses.get_mut(&name) else { continue };
-                    let depth = course.prove_at.take().map_or(Depth::Files, |(_, depth)| depth);
-                    if course.looking || course.rotating {
-                        self.arm_look(&name, depth, SETTLED);
-                        continue;
-                    }
-                    course.looking = true;
-                    let target = Arc::clone(&course.target);
-                    self.look(vec![target], Looking::Beat(depth));
-                    // A quick look at a touched file must not put the next proof off for ever.
-                    if depth == Depth::Files {
-                        self.arm_next_proof(&name);
-                    }
-                }
-                Timer::Pay => {
-                    if let Some(course) = self.courses.get_mut(&name) {
-                        course.pay_at = None;
-                    }
-                    self.pay(&name, None);
-                }
-            }
-        }
-    }
-
     /// After a step of the wall clock, or a sleep of the host, everything is judged anew.
-    fn check_clock(&mut self) {
+    async fn check_clock(&mut self) {
         let now = offset();
         if (now - self.offset).abs() < STEP {
             return;
@@ -285,22 +206,17 @@ impl Wheel {
         for cluster in self.scene.clusters.iter() {
             cluster.upstream().note_step(seconds);
         }
-        let names: Vec<Arc<str>> = self.courses.keys().cloned().collect();
-        for name in names {
-            if self.courses.get(&name).is_some_and(|c| !c.rotating && c.failures == 0) {
-                self.arm(&name);
-            }
-        }
+        self.event(Timetable::stepped).await;
     }
 
     /// A line for `systemctl status`.
     fn summary(&self) -> String {
         let refused = if self.refused.is_some() { "; the schedule file is refused, the one accepted last is served" } else { "" };
-        format!("serving {} targets{refused}", self.courses.len())
+        format!("serving {} targets{refused}", self.table.courses.len())
     }
 
     async fn record(&mut self, line: Line) {
-        self.state.apply(&line);
+        self.table.state.apply(&line);
         self.writer.append(vec![line]).await;
     }
 }

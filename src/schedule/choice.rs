@@ -1,10 +1,11 @@
-//! What may be written in more ways than one: formats, one text or several, `prove`.
+//! What may be written in more ways than one: a sink with its format, one text or several, `prove`.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::schedule::format::FormatFile;
 use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::yaml::SPLIT;
 use crate::token::Format;
@@ -37,52 +38,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for WithFormat<T> {
             }
         }
         from.deserialize_struct(SPLIT, &["format", "spec"], Parts(std::marker::PhantomData))
-    }
-}
-
-/// `format`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum FormatFile {
-    Raw,
-    Json,
-    ExecCredential,
-    Env(EnvFile),
-}
-
-/// `env: {name: …}`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EnvFile {
-    name: EnvName,
-}
-
-/// Name of an environment variable (POSIX: letters, digits, underscores, no digit first).
-#[derive(Debug)]
-struct EnvName(String);
-
-impl<'de> Deserialize<'de> for EnvName {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(from)?;
-        let known = |(at, b): (usize, u8)| b == b'_' || b.is_ascii_alphabetic() || (at > 0 && b.is_ascii_digit());
-        if !name.is_empty() && name.bytes().enumerate().all(known) {
-            return Ok(Self(name));
-        }
-        Err(de::Error::custom(format_args!(
-            "{} is no name of a variable: write letters, digits and underscores, such as KUBE_TOKEN",
-            shown(&name)
-        )))
-    }
-}
-
-impl From<FormatFile> for Format {
-    fn from(format: FormatFile) -> Self {
-        match format {
-            FormatFile::Raw => Self::Raw,
-            FormatFile::Json => Self::Json,
-            FormatFile::ExecCredential => Self::ExecCredential,
-            FormatFile::Env(env) => Self::Env(env.name.0),
-        }
     }
 }
 
@@ -125,6 +80,16 @@ pub struct ProveFile {
     pub every: Option<Seconds>,
 }
 
+/// The one key of `prove`.
+struct Every;
+
+impl<'de> Deserialize<'de> for Every {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(from)?;
+        if key == "every" { Ok(Self) } else { Err(de::Error::custom(format_args!("{} is unknown here: known is every", shown(&key)))) }
+    }
+}
+
 impl<'de> Deserialize<'de> for ProveFile {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct Prove;
@@ -145,11 +110,7 @@ impl<'de> Deserialize<'de> for ProveFile {
 
             fn visit_map<A: MapAccess<'de>>(self, mut settings: A) -> Result<ProveFile, A::Error> {
                 let mut every = None;
-                while let Some(key) = settings.next_key::<String>()? {
-                    if key != "every" {
-                        let shown = shown(&key);
-                        return Err(de::Error::custom(format_args!("{shown} is unknown here: known is every")));
-                    }
+                while let Some(Every) = settings.next_key()? {
                     every = Some(settings.next_value()?);
                 }
                 Ok(ProveFile { prove: true, every })

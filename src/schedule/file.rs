@@ -8,13 +8,16 @@ use serde::de;
 
 use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
+use crate::schedule::format::Part;
 use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
 use crate::sink::StoreSpec;
 use crate::sink::aws::AwsSpec;
-use crate::sink::file::FileSpec;
+use crate::sink::file::{FileSpec, Mode, Reader};
 use crate::sink::kubernetes::SecretSpec;
 use crate::sink::vault::VaultSpec;
+use crate::token::Format;
+use crate::token::render::FilePart;
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -146,16 +149,56 @@ pub struct ComplianceFile {
 pub struct PlaceFile {
     /// A file.
     pub file: Option<WithFormat<FileSpec>>,
+    /// Several files, switched as one.
+    pub directory: Option<DirectoryFile>,
     /// A Vault secret.
     pub vault: Option<WithFormat<VaultSpec>>,
     /// An AWS secret.
     pub aws_secrets_manager: Option<WithFormat<AwsSpec>>,
     /// A Secret in a cluster.
     pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
+    /// A program that takes it.
+    pub command: Option<WithFormat<CommandFile>>,
     /// Whether a failure here fails the rotation.
     pub required: Option<bool>,
     /// Where it goes meanwhile.
     pub fallback: Option<Vec<PlaceFile>>,
+}
+
+/// `directory`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DirectoryFile {
+    /// The folder.
+    pub path: PathBuf,
+    /// What stands in which file.
+    #[serde(default = "as_the_kubelet_mounts")]
+    pub files: BTreeMap<String, Part>,
+    /// Octal mode of each file.
+    #[serde(default)]
+    pub mode: Mode,
+    /// User name or id.
+    pub owner: Option<String>,
+    /// Group name or id.
+    pub group: Option<String>,
+    /// Who may read beside them.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
+}
+
+fn as_the_kubelet_mounts() -> BTreeMap<String, Part> {
+    let files = [("token", FilePart::Token(Format::Raw)), ("ca.crt", FilePart::Ca), ("namespace", FilePart::Namespace)];
+    files.into_iter().map(|(name, part)| (name.to_owned(), Part(part))).collect()
+}
+
+/// `command`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommandFile {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub timeout: Option<Seconds>,
 }
 
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.
@@ -170,12 +213,9 @@ pub fn later(structure: &str, key: &str) -> bool {
         "RecordsFile" => &["signingKey"],
         "MetricsFile" => &["textfile"],
         "TargetFile" => &["revocable", "overlap", "whenRemoved", "hosts"],
-        "PlaceFile" => &["directory", "command"],
-        "FileSpec" => &["readers", "encryptTo"],
+        "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" => &["keepVersions", "adopt", "encryptTo"],
         "AwsSpec" => &["adopt", "encryptTo"],
-        "SecretSpec" => &["encryptTo"],
-        "FormatFile" => &["kubeconfig", "template", "dockerConfigJson", "argoCdCluster"],
         _ => &[],
     };
     keys.contains(&key)

@@ -6,11 +6,13 @@ pub mod check;
 pub mod choice;
 pub mod cron;
 pub mod file;
+pub mod format;
 pub mod hooks;
 pub mod measure;
 pub mod pattern;
 pub mod plan;
 pub mod problem;
+pub mod proof;
 pub mod timing;
 pub mod yaml;
 

@@ -69,7 +69,7 @@ pub struct Delivered {
 /// A token on its way: what to write in which format, and how urgent it is.
 pub struct Load<'a> {
     /// Makes the payload of a format.
-    pub render: &'a (dyn Fn(&Format) -> Payload + Sync),
+    pub render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
     /// Name of the target.
     pub target: &'a str,
     /// The token's `jti`.
@@ -100,7 +100,10 @@ async fn to_one(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
 }
 
 async fn tried(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
-    let payload = (load.render)(&place.format);
+    let payload = match (load.render)(&place.format) {
+        Ok(payload) => payload,
+        Err(failure) => return unrendered(failure),
+    };
     let begun = Instant::now();
     let patience = if place.fallback.is_empty() { WITHIN } else { BEFORE_FALLBACK };
     let mut attempts = 0;
@@ -116,7 +119,7 @@ async fn tried(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
         }
         tokio::time::sleep(pause).await;
     };
-    unserved(place, load, stores, attempts, failure).await
+    unserved(place, load, stores, &payload, attempts, failure).await
 }
 
 /// One more attempt at a place that is owed. `served` is the fallback that holds the token already.
@@ -127,7 +130,10 @@ pub async fn pay(place: &Place, load: &Load<'_>, stores: &Stores, served: Option
 }
 
 async fn one_more(place: &Place, load: &Load<'_>, stores: &Stores, served: Option<(usize, String)>) -> Delivered {
-    let payload = (load.render)(&place.format);
+    let payload = match (load.render)(&place.format) {
+        Ok(payload) => payload,
+        Err(failure) => return unrendered(failure),
+    };
     match attempt(&place.sink, &payload, load, stores, Gate::Wait).await {
         Ok(put) => done(put, &payload, 1),
         Err(failure) if served.is_some() => Delivered {
@@ -138,8 +144,13 @@ async fn one_more(place: &Place, load: &Load<'_>, stores: &Stores, served: Optio
             fallback: served,
             took: Duration::ZERO,
         },
-        Err(failure) => unserved(place, load, stores, 1, failure).await,
+        Err(failure) => unserved(place, load, stores, &payload, 1, failure).await,
     }
+}
+
+/// There is nothing to write: what the format says beside the token is not known.
+fn unrendered(failure: Failure) -> Delivered {
+    Delivered { outcome: Outcome::Owed, sha256: String::new(), attempts: 0, failure: Some(failure), fallback: None, took: Duration::ZERO }
 }
 
 fn done(put: Put, payload: &Payload, attempts: u32) -> Delivered {
@@ -151,12 +162,15 @@ fn done(put: Put, payload: &Payload, attempts: u32) -> Delivered {
 }
 
 /// The place does not have it: its fallbacks in order, where the failure is one of unavailability.
-async fn unserved(place: &Place, load: &Load<'_>, stores: &Stores, attempts: u32, failure: Failure) -> Delivered {
-    let sha256 = (load.render)(&place.format).sha256();
+async fn unserved(place: &Place, load: &Load<'_>, stores: &Stores, payload: &Payload, attempts: u32, failure: Failure) -> Delivered {
+    let sha256 = payload.sha256();
     if failure.kind.allows_fallback() {
         for (index, fallback) in place.fallback.iter().enumerate() {
-            let payload = (load.render)(&fallback.format);
-            match attempt(&fallback.sink, &payload, load, stores, Gate::FailFast).await {
+            let put = match (load.render)(&fallback.format) {
+                Ok(payload) => attempt(&fallback.sink, &payload, load, stores, Gate::FailFast).await,
+                Err(failure) => Err(failure),
+            };
+            match put {
                 Ok(_) => {
                     let fallback = Some((index, fallback.sink.place()));
                     return Delivered {
@@ -202,6 +216,7 @@ async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &S
     permit.end(match &result {
         Ok(_) => Verdict::Healthy,
         Err(failure) => match failure.kind {
+            FailureKind::Unavailable if failure.retry_after.is_some() => Verdict::Overloaded(failure.retry_after),
             FailureKind::Unavailable | FailureKind::BadAnswer => Verdict::Failed,
             FailureKind::Throttled => Verdict::Overloaded(failure.retry_after),
             _ => Verdict::Healthy,

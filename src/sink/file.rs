@@ -6,10 +6,14 @@
 //! attempt that was given up never publishes afterwards (`turn`).
 
 mod account;
+mod acl;
 mod blame;
+pub mod directory;
 mod folder;
+mod fresh;
 mod held;
 mod lane;
+mod lock;
 mod look;
 mod orphan;
 mod publish;
@@ -19,16 +23,16 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::sink::{Context, Failure, FailureKind, Put};
 use crate::token::Payload;
 
+pub use acl::Reader;
 pub use held::{Held, held};
 pub use look::look;
 pub use orphan::sweep;
 
-/// `file: {path, mode, owner, group}`.
+/// `file: {path, mode, owner, group, readers}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSpec {
@@ -41,6 +45,9 @@ pub struct FileSpec {
     pub owner: Option<String>,
     /// Group name or id; the folder's (setgid) or ours when absent.
     pub group: Option<String>,
+    /// Who may read it beside owner and group, by POSIX ACL.
+    #[serde(default)]
+    pub readers: Vec<Reader>,
 }
 
 /// Permission bits, from octal text in quotes (`"0640"`): a bare 640 would mean three different things.
@@ -77,13 +84,13 @@ pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>
     // Both die with this future: an attempt that timed out or was dropped may no longer publish.
     let turn = turn::Turn::take(&spec.path);
     let ticket = turn.ticket();
-    let bytes = Zeroizing::new(payload.expose().to_vec());
+    let payload = payload.clone();
     let work = async {
         let wish = account::wish(spec).await?;
         let at = parent.clone();
         lane::run(&at, move || {
             let folder = folder::make(&parent)?;
-            publish::publish(&folder, &name, wish, &bytes, &ticket)
+            publish::publish(&folder, &name, &wish, &payload, &ticket)
         })
         .await
     };

@@ -4,12 +4,14 @@
 //! A sink makes one attempt and classifies its own failure. It knows neither targets nor the time of day.
 
 pub mod aws;
+pub mod command;
 pub mod delivery;
 pub mod file;
 pub mod kubernetes;
 pub mod store;
 pub mod vault;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -36,12 +38,27 @@ pub struct Place {
 pub enum SinkSpec {
     /// A file on this host.
     File(file::FileSpec),
+    /// Several files on this host, switched as one.
+    Directory(file::directory::DirectorySpec),
     /// A key of a KV secret in Vault or OpenBao.
     Vault(vault::VaultSpec),
     /// A secret of AWS Secrets Manager.
     AwsSecretsManager(aws::AwsSpec),
     /// A key of a Secret in a cluster.
     KubernetesSecret(kubernetes::SecretSpec),
+    /// A program that takes it on its standard input.
+    Command(command::CommandSpec),
+}
+
+impl Place {
+    /// The file on this host that holds the token and nobody else's, where there is one.
+    pub fn file(&self) -> Option<PathBuf> {
+        match &self.sink {
+            SinkSpec::File(spec) if !self.format.merges() => Some(spec.path.clone()),
+            SinkSpec::Directory(spec) => spec.token(),
+            _ => None,
+        }
+    }
 }
 
 impl SinkSpec {
@@ -49,36 +66,37 @@ impl SinkSpec {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Directory(_) => "directory",
             Self::Vault(_) => "vault",
             Self::AwsSecretsManager(_) => "awsSecretsManager",
             Self::KubernetesSecret(_) => "kubernetesSecret",
+            Self::Command(_) => "command",
         }
     }
 
     /// The place as people and records name it: a path, `STORE/MOUNT/PATH`, `STORE/SECRET`,
-    /// `CLUSTER/NAMESPACE/NAME`. Two sinks
+    /// `CLUSTER/NAMESPACE/NAME`, a command. Two sinks
     /// with the same kind and place write the same thing.
     pub fn place(&self) -> String {
         match self {
             Self::File(spec) => spec.path.display().to_string(),
+            Self::Directory(spec) => spec.files_as.path.display().to_string(),
             Self::Vault(spec) => format!("{}/{}/{}", spec.store, spec.mount, spec.path),
             Self::AwsSecretsManager(spec) => format!("{}/{}", spec.store, spec.secret_id),
             Self::KubernetesSecret(spec) => format!("{}/{}/{}", spec.cluster, spec.namespace, spec.name),
+            Self::Command(spec) => spec.shown(),
         }
     }
 
-    /// The file on this host that it writes, where it writes one.
-    pub fn file(&self) -> Option<&std::path::Path> {
-        match self {
-            Self::File(spec) => Some(&spec.path),
-            Self::Vault(_) | Self::AwsSecretsManager(_) | Self::KubernetesSecret(_) => None,
-        }
+    /// Whether what it holds can be read back: of a program nobody knows what it did with a token.
+    pub fn is_readable(&self) -> bool {
+        !matches!(self, Self::Command(_))
     }
 
     /// The store that it needs, by name.
     pub fn store(&self) -> Option<&str> {
         match self {
-            Self::File(_) | Self::KubernetesSecret(_) => None,
+            Self::File(_) | Self::Directory(_) | Self::Command(_) | Self::KubernetesSecret(_) => None,
             Self::Vault(spec) => Some(&spec.store),
             Self::AwsSecretsManager(spec) => Some(&spec.store),
         }
@@ -187,19 +205,23 @@ impl Failure {
 pub fn put<'a>(spec: &'a SinkSpec, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
     match spec {
         SinkSpec::File(spec) => Box::pin(file::put(spec, payload, context)),
+        SinkSpec::Directory(spec) => Box::pin(file::directory::put(spec, payload, context)),
         SinkSpec::Vault(spec) => Box::pin(vault::put(spec, payload, context, stores)),
         SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::put(spec, payload, context, stores)),
         SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::put(spec, payload, context, stores)),
+        SinkSpec::Command(spec) => Box::pin(command::put(spec, payload, context)),
     }
 }
 
-/// What a place holds now; `None` where it holds nothing.
+/// What a place holds now; `None` where it holds nothing, or nobody can tell ([`SinkSpec::is_readable`]).
 ///
 /// # Errors
 /// [`Failure`], classified by the sink itself.
 pub fn held<'a>(spec: &'a SinkSpec, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
     match spec {
         SinkSpec::File(spec) => Box::pin(async move { Ok(file::held(spec, timeout).await?.map(|held| held.payload)) }),
+        SinkSpec::Directory(spec) => Box::pin(async move { Ok(file::directory::held(spec, timeout).await?.map(|held| held.payload)) }),
+        SinkSpec::Command(_) => Box::pin(std::future::ready(Ok(None))),
         SinkSpec::Vault(spec) => Box::pin(vault::held(spec, stores)),
         SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::held(spec, stores)),
         SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::held(spec, stores, timeout)),

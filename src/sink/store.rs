@@ -37,15 +37,17 @@ impl Stores {
         let mut stores = Self::default();
         for (name, spec) in specs {
             let upstream = before.and_then(|b| b.upstreams.get(name)).filter(|old| old.limits() == spec.limits).cloned();
-            stores.upstreams.insert(name.clone(), upstream.unwrap_or_else(|| Upstream::new(name, spec.limits)));
+            let upstream = upstream.unwrap_or_else(|| Upstream::new(name, spec.limits));
+            stores.upstreams.insert(name.clone(), Arc::clone(&upstream));
             if let Some(spec) = &spec.vault {
-                let kept = before.and_then(|b| b.vaults.get(name)).filter(|old| old.spec() == spec);
-                let store = kept.cloned().unwrap_or_else(|| Arc::new(vault::VaultStore::new(name, spec.clone())));
+                let kept =
+                    before.and_then(|b| b.vaults.get(name)).filter(|old| old.spec() == spec && Arc::ptr_eq(old.upstream(), &upstream));
+                let store = kept.cloned().unwrap_or_else(|| Arc::new(vault::VaultStore::new(name, spec.clone(), Arc::clone(&upstream))));
                 stores.vaults.insert(name.clone(), store);
             }
             if let Some(spec) = &spec.aws_secrets_manager {
-                let kept = before.and_then(|b| b.aws.get(name)).filter(|old| old.spec() == spec);
-                let store = kept.cloned().unwrap_or_else(|| Arc::new(aws::AwsStore::new(name, spec.clone())));
+                let kept = before.and_then(|b| b.aws.get(name)).filter(|old| old.spec() == spec && Arc::ptr_eq(old.upstream(), &upstream));
+                let store = kept.cloned().unwrap_or_else(|| Arc::new(aws::AwsStore::new(name, spec.clone(), Arc::clone(&upstream))));
                 stores.aws.insert(name.clone(), store);
             }
         }
@@ -65,6 +67,11 @@ impl Stores {
     /// The load that the store of that name gets from us.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.upstreams.get(name)
+    }
+
+    /// The load that each store gets from us.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
     }
 
     /// The Vault store of that name.

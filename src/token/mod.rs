@@ -4,16 +4,20 @@
 
 pub mod claims;
 pub mod extract;
+pub mod kubeconfig;
 pub mod mask;
+pub mod payload;
 pub mod render;
 pub mod signature;
+pub mod template;
 pub mod wipe;
 
 use zeroize::Zeroizing;
 
 pub use claims::{Claims, NotAToken};
-pub use extract::extract;
-pub use render::{Format, Payload, Surroundings, render};
+pub use extract::{candidates, extract};
+pub use payload::Payload;
+pub use render::{Format, Surroundings, render};
 
 /// A bearer token. It can be read with [`Token::expose`] and in no other way: it has no `Debug`,
 /// `Display`, `Clone` or `Serialize`, and its memory is wiped when it is dropped.

@@ -1,11 +1,15 @@
 //! The bytes that a sink writes: the token in the shape that its reader wants.
 
-use std::path::PathBuf;
+mod cluster;
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::token::{Claims, Token};
+use crate::token::{Claims, Payload, Token, template};
+
+pub use cluster::registry;
 
 /// `format`: how a token is written. Each further format is one arm here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +23,81 @@ pub enum Format {
     Env(String),
     /// `client.authentication.k8s.io/v1` ExecCredential, with `expirationTimestamp`.
     ExecCredential,
+    /// A kubeconfig, or entries merged into one.
+    Kubeconfig(KubeconfigFormat),
+    /// The login of a container registry, as kubelet and docker read it.
+    DockerConfigJson(DockerFormat),
+    /// A cluster of Argo CD: a labelled Secret of several keys.
+    ArgoCdCluster(ArgoCdFormat),
+    /// A text with places for the token and what belongs to it.
+    Template(String),
+    /// Several files by name, as the kubelet mounts them.
+    Files(BTreeMap<String, FilePart>),
+}
+
+/// `kubeconfig: {merge, namespace, user}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubeconfigFormat {
+    /// Merge into what the file holds already.
+    pub merge: bool,
+    /// Namespace of the context; the account's when absent.
+    pub namespace: Option<String>,
+    /// Name of the user and the context; the target's when absent.
+    pub user: Option<String>,
+}
+
+/// `dockerConfigJson: {registry, username}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DockerFormat {
+    /// Host of the registry; those that the token's audiences name when absent.
+    pub registry: Option<String>,
+    /// What the registry calls the bearer of a token; `serviceaccount` when absent.
+    pub username: Option<String>,
+}
+
+/// `argoCdCluster: {name, project, namespaces}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ArgoCdFormat {
+    /// How Argo CD calls the cluster; as the schedule does when absent.
+    pub name: Option<String>,
+    /// The one project that may use it.
+    pub project: Option<String>,
+    /// The namespaces that Argo CD keeps to; all when empty.
+    pub namespaces: Vec<String>,
+}
+
+/// What stands in one file of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilePart {
+    /// The token in that format.
+    Token(Format),
+    /// The cluster's CA certificates, PEM.
+    Ca,
+    /// The account's namespace.
+    Namespace,
+}
+
+impl Format {
+    /// Whether it says where the API server is.
+    pub fn needs_cluster(&self) -> bool {
+        match self {
+            Self::Kubeconfig(_) | Self::ArgoCdCluster(_) => true,
+            Self::Template(text) => template::check(text).is_ok_and(|names| names.contains("server") || names.contains("ca")),
+            Self::Files(files) => files.values().any(|part| match part {
+                FilePart::Token(format) => format.needs_cluster(),
+                part => *part == FilePart::Ca,
+            }),
+            Self::Raw | Self::Json | Self::Env(_) | Self::ExecCredential | Self::DockerConfigJson(_) => false,
+        }
+    }
+
+    /// Whether it is merged into what the place holds, so that the place holds more than what was delivered.
+    pub fn merges(&self) -> bool {
+        matches!(self, Self::Kubeconfig(kubeconfig) if kubeconfig.merge)
+    }
 }
 
 /// What a format may need beside the token.
@@ -28,33 +107,20 @@ pub struct Surroundings {
     pub target: String,
     /// Name of its cluster.
     pub cluster: String,
+    /// Namespace of the account.
+    pub namespace: String,
+    /// Name of the account.
+    pub service_account: String,
     /// URL of the API server.
     pub server: Option<String>,
     /// Its CA certificates, PEM.
     pub ca: Option<Vec<u8>>,
-    /// Where the schedule stands, for messages.
-    pub schedule: PathBuf,
 }
 
-/// Bytes to deliver: wiped when dropped, never printed.
-pub struct Payload(Zeroizing<Vec<u8>>);
-
-impl Payload {
-    /// Takes the bytes over.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
-
-    /// The bytes, for the one place that has to write them.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// SHA-256 of the bytes, in hex: names the payload in records without showing it.
-    pub fn sha256(&self) -> String {
-        hex(ring::digest::digest(&ring::digest::SHA256, self.expose()).as_ref())
-    }
-}
+/// A format that cannot be made of a token and its surroundings. Says what is missing; never quotes a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unrenderable(pub String);
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
@@ -69,8 +135,12 @@ pub fn hex(bytes: &[u8]) -> String {
 const EARLY: i64 = 60;
 
 /// The token as its reader wants it.
-pub fn render(token: &Token, claims: &Claims, format: &Format, surroundings: &Surroundings) -> Payload {
-    match format {
+///
+/// # Errors
+/// [`Unrenderable`] where the format needs what the surroundings or the token do not have.
+pub fn render(token: &Token, claims: &Claims, format: &Format, surroundings: &Surroundings) -> Result<Payload, Unrenderable> {
+    let given = cluster::Given { token, claims, surroundings };
+    Ok(match format {
         Format::Raw => Payload::new(token.expose().as_bytes().to_vec()),
         Format::Env(name) => env(name, token.expose()),
         Format::Json => json(&Document {
@@ -92,7 +162,12 @@ pub fn render(token: &Token, claims: &Claims, format: &Format, surroundings: &Su
                 token: token.expose(),
             },
         }),
-    }
+        Format::Kubeconfig(settings) => given.kubeconfig(settings)?,
+        Format::DockerConfigJson(settings) => given.docker(settings)?,
+        Format::ArgoCdCluster(settings) => given.argo_cd(settings)?,
+        Format::Template(text) => given.template(text)?,
+        Format::Files(files) => given.files(files)?,
+    })
 }
 
 #[derive(Serialize)]
@@ -176,8 +251,15 @@ mod tests {
     fn rendered(payload: &str, format: &Format) -> (Token, Payload) {
         let token = token(payload);
         let claims = token.claims().unwrap();
-        let surroundings = Surroundings { target: "ci".into(), cluster: "prod".into(), ..Default::default() };
-        let payload = render(&token, &claims, format, &surroundings);
+        let surroundings = Surroundings {
+            target: "ci".into(),
+            cluster: "prod".into(),
+            namespace: "cicd".into(),
+            service_account: "bot".into(),
+            server: Some("https://api.example.com:6443".into()),
+            ca: Some(b"-----BEGIN CERTIFICATE-----\n".to_vec()),
+        };
+        let payload = render(&token, &claims, format, &surroundings).unwrap();
         (token, payload)
     }
 
@@ -234,9 +316,70 @@ mod tests {
 
     #[test]
     fn every_format_gives_its_token_back() {
-        for format in [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential] {
+        let docker = DockerFormat { registry: Some("r.example.com".into()), username: None };
+        for format in [
+            Format::Raw,
+            Format::Json,
+            Format::Env("T".into()),
+            Format::ExecCredential,
+            Format::Kubeconfig(KubeconfigFormat::default()),
+            Format::Kubeconfig(KubeconfigFormat { merge: true, ..KubeconfigFormat::default() }),
+            Format::DockerConfigJson(docker),
+            Format::ArgoCdCluster(ArgoCdFormat::default()),
+            Format::Template("[x]\npassword = {{ token }}\n".into()),
+            Format::Files(BTreeMap::from([("ca.crt".into(), FilePart::Ca), ("token".into(), FilePart::Token(Format::Json))])),
+        ] {
             let (token, payload) = rendered(HOUR, &format);
-            assert_eq!(extract(payload.expose()).map(|found| found.expose().to_owned()).as_deref(), Some(token.expose()), "{format:?}");
+            let found = payload.parts().iter().find_map(|part| extract(part.expose()));
+            assert_eq!(found.map(|found| found.expose().to_owned()).as_deref(), Some(token.expose()), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_registrys_login_has_the_token_as_password_for_every_registry_among_the_audiences() {
+        let claims = r#"{"aud":["https://r.example.com/","other.example.com:5000","api"],"exp":1700003600}"#;
+        let (token, payload) = rendered(claims, &Format::DockerConfigJson(DockerFormat::default()));
+        let read: serde_json::Value = serde_json::from_slice(payload.expose()).unwrap();
+        let auths = read["auths"].as_object().unwrap();
+        assert_eq!(auths.keys().collect::<Vec<_>>(), ["other.example.com:5000", "r.example.com"]);
+        assert_eq!(
+            (auths["r.example.com"]["username"].as_str(), auths["r.example.com"]["password"].as_str()),
+            (Some("serviceaccount"), Some(token.expose()))
+        );
+        let auth = base64::engine::general_purpose::STANDARD.decode(auths["r.example.com"]["auth"].as_str().unwrap()).unwrap();
+        assert_eq!(String::from_utf8(auth).unwrap(), format!("serviceaccount:{}", token.expose()));
+        assert_eq!((payload.dress().kind, payload.parts()[0].name.as_str()), (Some("kubernetes.io/dockerconfigjson"), ".dockerconfigjson"));
+    }
+
+    #[test]
+    fn an_argo_cd_cluster_is_a_labelled_secret_of_several_keys() {
+        let settings = ArgoCdFormat { name: None, project: Some("web".into()), namespaces: vec!["a".into(), "b".into()] };
+        let (token, payload) = rendered(HOUR, &Format::ArgoCdCluster(settings));
+        let parts: BTreeMap<&str, &str> =
+            payload.parts().iter().map(|part| (part.name.as_str(), std::str::from_utf8(part.expose()).unwrap())).collect();
+        assert_eq!(
+            (parts["name"], parts["server"], parts["project"], parts["namespaces"]),
+            ("prod", "https://api.example.com:6443", "web", "a,b")
+        );
+        let config: serde_json::Value = serde_json::from_str(parts["config"]).unwrap();
+        assert_eq!((config["bearerToken"].as_str(), config["tlsClientConfig"]["insecure"].as_bool()), (Some(token.expose()), Some(false)));
+        assert_eq!(config["tlsClientConfig"]["caData"], "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==");
+        assert_eq!(payload.dress().labels, [("argocd.argoproj.io/secret-type", "cluster")]);
+    }
+
+    #[test]
+    fn what_the_surroundings_lack_is_said() {
+        let token = token(HOUR);
+        let claims = token.claims().unwrap();
+        let bare = Surroundings { cluster: "trial".into(), ..Surroundings::default() };
+        for format in [
+            Format::Kubeconfig(KubeconfigFormat::default()),
+            Format::ArgoCdCluster(ArgoCdFormat::default()),
+            Format::DockerConfigJson(DockerFormat::default()),
+            Format::Files(BTreeMap::from([("ca.crt".into(), FilePart::Ca)])),
+        ] {
+            let error = render(&token, &claims, &format, &bare).err().expect("something is missing").to_string();
+            assert!(error.contains("`trial`") || error.contains("registry"), "{error}");
         }
     }
 

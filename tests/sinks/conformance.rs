@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokenferry::sink::command::CommandSpec;
 use tokenferry::sink::file::FileSpec;
+use tokenferry::sink::file::directory::DirectorySpec;
 use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, Stores, put};
-use tokenferry::token::Payload;
+use tokenferry::token::payload::{Dress, Part};
+use tokenferry::token::render::FilePart;
+use tokenferry::token::{Format, Payload};
 
 use super::{aws, bao, secret};
 use crate::support::servers::servers;
@@ -23,7 +27,7 @@ pub struct Place {
 
 /// How a test looks at a place and spoils it.
 pub enum Outside {
-    File { _folder: tempfile::TempDir },
+    File { folder: tempfile::TempDir },
     Bao(bao::Root),
     Aws(Box<aws_sdk_secretsmanager::Client>),
     Kube,
@@ -34,6 +38,8 @@ impl Place {
     pub async fn look(&self) -> Option<String> {
         match (&self.outside, &self.spec) {
             (Outside::File { .. }, SinkSpec::File(spec)) => std::fs::read_to_string(&spec.path).ok(),
+            (Outside::File { .. }, SinkSpec::Directory(spec)) => std::fs::read_to_string(spec.token().unwrap()).ok(),
+            (Outside::File { folder }, SinkSpec::Command(_)) => std::fs::read_to_string(folder.path().join("taken")).ok(),
             (Outside::Bao(root), SinkSpec::Vault(spec)) => root.fields(spec).await.get(&spec.key)?.as_str().map(Into::into),
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::look(client, spec).await,
             (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::value(&secret::look(&spec.name), &spec.key),
@@ -45,6 +51,8 @@ impl Place {
     pub async fn spoil(&self, text: &str) {
         match (&self.outside, &self.spec) {
             (Outside::File { .. }, SinkSpec::File(spec)) => std::fs::write(&spec.path, text).unwrap(),
+            (Outside::File { .. }, SinkSpec::Directory(spec)) => std::fs::write(spec.token().unwrap(), text).unwrap(),
+            (Outside::File { folder }, SinkSpec::Command(_)) => std::fs::write(folder.path().join("taken"), text).unwrap(),
             (Outside::Bao(root), SinkSpec::Vault(spec)) => {
                 let mut fields = root.fields(spec).await;
                 fields.insert(spec.key.clone(), text.into());
@@ -69,7 +77,11 @@ impl Place {
 /// One put of a text under an issue.
 pub async fn attempt(spec: &SinkSpec, stores: &Stores, text: &str, issue: &str) -> Result<Put, Failure> {
     let context = Context { target: "ci", issue, issued_at: 0, generation: 1, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
-    put(spec, &Payload::new(text.into()), context, stores).await
+    let payload = match spec {
+        SinkSpec::Directory(_) => Payload::of(vec![Part::new("token", text.into())], Dress::default()),
+        _ => Payload::new(text.into()),
+    };
+    put(spec, &payload, context, stores).await
 }
 
 /// Stores of one entry, as a schedule would have it.
@@ -87,8 +99,32 @@ pub fn fresh(what: &str) -> String {
 async fn file() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
-    let spec = SinkSpec::File(FileSpec { path, mode: tokenferry::sink::file::Mode::default(), owner: None, group: None });
-    Place { spec, stores: Stores::default(), limit: None, outside: Outside::File { _folder: folder } }
+    let spec =
+        SinkSpec::File(FileSpec { path, mode: tokenferry::sink::file::Mode::default(), owner: None, group: None, readers: Vec::new() });
+    Place { spec, stores: Stores::default(), limit: None, outside: Outside::File { folder } }
+}
+
+async fn directory() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let files_as = FileSpec {
+        path: folder.path().join("mounted"),
+        mode: tokenferry::sink::file::Mode::default(),
+        owner: None,
+        group: None,
+        readers: Vec::new(),
+    };
+    let files = BTreeMap::from([("token".to_owned(), FilePart::Token(Format::Raw))]);
+    let spec = SinkSpec::Directory(DirectorySpec { files_as, files });
+    Place { spec, stores: Stores::default(), limit: None, outside: Outside::File { folder } }
+}
+
+/// A program that sets something, whole, as programs of this kind should.
+async fn command() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "cat > \"$1/taken.$$\" && mv \"$1/taken.$$\" \"$1/taken\"".to_owned();
+    let command = vec!["/bin/sh".into(), "-c".into(), script, "put".into(), folder.path().display().to_string()];
+    let spec = SinkSpec::Command(CommandSpec { command, timeout: Duration::from_secs(20) });
+    Place { spec, stores: Stores::default(), limit: None, outside: Outside::File { folder } }
 }
 
 /// One row for each sink: a new kind of sink adds its row here.
@@ -96,6 +132,8 @@ async fn places() -> Vec<(&'static str, Place)> {
     tokio::task::spawn_blocking(servers).await.unwrap();
     vec![
         ("file", file().await),
+        ("directory", directory().await),
+        ("command", command().await),
         ("vault, KV version 2", bao::place("secret").await),
         ("vault, KV version 1", bao::place("one").await),
         ("awsSecretsManager, whole secret", aws::place(None).await),
@@ -111,7 +149,8 @@ async fn what_is_put_is_read_back_the_same_and_again_is_unchanged() {
             assert_eq!(place.look().await, None, "{sink}");
             assert_eq!(place.put("ey.first.one").await, Ok(Put::Written), "{sink}");
             assert_eq!(place.look().await.as_deref(), Some("ey.first.one"), "{sink}");
-            assert_eq!(place.put("ey.first.one").await, Ok(Put::Unchanged), "{sink}");
+            let again = if place.spec.is_readable() { Put::Unchanged } else { Put::Written };
+            assert_eq!(place.put("ey.first.one").await, Ok(again), "{sink}");
             assert_eq!(place.put("ey.second.one").await, Ok(Put::Written), "{sink}");
             assert_eq!(place.look().await.as_deref(), Some("ey.second.one"), "{sink}");
         }

@@ -353,3 +353,36 @@ async fn a_missing_namespace_and_a_dead_api_server_are_told_apart() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_payload_of_several_parts_makes_the_type_the_keys_and_the_labels() {
+    use tokenferry::token::Payload;
+    use tokenferry::token::payload::{Dress, Part};
+    within(async {
+        let here = Here::new("parts").await;
+        let dress = Dress { kind: Some("example.com/cluster"), labels: &[("argocd.argoproj.io/secret-type", "cluster")] };
+        let parts = |token: &str| vec![Part::new("server", b"https://a".to_vec()), Part::new("config", token.as_bytes().to_vec())];
+        let put = async |token: &str| {
+            let context = tokenferry::sink::Context {
+                target: "ci",
+                issue: token,
+                issued_at: 0,
+                generation: 1,
+                expires_at: 0,
+                timeout: Duration::from_secs(20),
+            };
+            tokenferry::sink::put(&SinkSpec::KubernetesSecret(spec(&here.name)), &Payload::of(parts(token), dress), context, &here.stores)
+                .await
+        };
+        assert_eq!(put("ey.first").await, Ok(Put::Written));
+        assert_eq!(put("ey.second").await, Ok(Put::Written));
+        assert_eq!(put("ey.second").await, Ok(Put::Unchanged));
+        let secret = look(&here.name);
+        assert_eq!((value(&secret, "server").as_deref(), value(&secret, "config").as_deref()), (Some("https://a"), Some("ey.second")));
+        assert_eq!((&secret["type"], secret["data"].as_object().unwrap().len()), (&json!("example.com/cluster"), 2));
+        assert_eq!(secret["metadata"]["labels"]["argocd.argoproj.io/secret-type"], "cluster");
+        let read = held(&spec(&here.name), &here.stores, Duration::from_secs(20)).await.unwrap().unwrap();
+        assert_eq!(read.sha256(), Payload::of(parts("ey.second"), dress).sha256());
+    })
+    .await;
+}

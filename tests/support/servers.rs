@@ -55,6 +55,8 @@ pub struct Kube {
     pub minter2_kubeconfig: PathBuf,
     /// The real kubectl.
     pub kubectl: PathBuf,
+    /// A client of client-go that loads its settings as in a Pod.
+    pub in_cluster: PathBuf,
 }
 
 /// An API server, OpenBao and moto, started once for all tests that stop none of them.

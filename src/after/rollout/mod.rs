@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Failure, News, Said};
+use crate::cluster::rights::Right;
 use crate::cluster::{Cluster, Clusters};
 use progress::Progress;
 use workload::{Found, Workload};
@@ -73,6 +74,18 @@ impl Sort {
 }
 
 impl RolloutSpec {
+    /// What our account has to be allowed to do in the workloads' cluster.
+    pub fn rights(&self) -> Vec<Right> {
+        match &self.which {
+            Which::One(sort, name) => vec![Right::named(&self.namespace, "apps", sort.plural(), name, &["get", "patch"])],
+            // Nobody knows their names before.
+            Which::Selector(_) => Sort::ALL
+                .into_iter()
+                .map(|sort| Right { name: None, ..Right::named(&self.namespace, "apps", sort.plural(), "", &["list", "get", "patch"]) })
+                .collect(),
+        }
+    }
+
     pub(super) fn to(&self) -> String {
         match &self.which {
             Which::One(sort, name) => format!("{}/{}/{}/{name}", self.cluster, self.namespace, sort.key()),

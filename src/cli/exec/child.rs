@@ -1,8 +1,10 @@
 //! The command itself: started as if the caller had started it, its signals and its end passed on.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 
 use rustix::process::{Pid, Signal};
@@ -30,6 +32,24 @@ pub fn spawn(command: &[OsString], variables: &[(String, OsString)]) -> Result<C
     let spawned = built.spawn();
     rustix::process::umask(own);
     spawned.map_err(|error| Exit { code: code_of(&error), message: Some(format!("{}: {error}", program.display())) })
+}
+
+/// Says before a token is minted that there is no such command, as execvp(3) would find out: a name with a slash
+/// is a file, another one is looked for in PATH.
+///
+/// # Errors
+/// Exit code 127.
+pub fn find(command: &[OsString]) -> Result<(), Exit> {
+    let program = command.first().ok_or_else(|| Exit::usage("name a command after --"))?;
+    let is_path = program.as_bytes().contains(&b'/');
+    // Without PATH the system's own default counts, which is left to it.
+    let Some(folders) = std::env::var_os("PATH").filter(|_| !is_path).or_else(|| is_path.then(OsString::new)) else { return Ok(()) };
+    let found = if is_path { Path::new(program).symlink_metadata().is_ok() } else { is_in(&folders, program) };
+    if found { Ok(()) } else { Err(Exit { code: 127, message: Some(format!("{}: there is no such command", program.display())) }) }
+}
+
+fn is_in(folders: &OsStr, program: &OsStr) -> bool {
+    !program.is_empty() && std::env::split_paths(folders).any(|folder| folder.join(program).exists())
 }
 
 fn code_of(error: &io::Error) -> u8 {

@@ -13,17 +13,18 @@ impl Wheel {
     pub(super) async fn end(&mut self) {
         self.ticker.stop().await;
         self.stop.send_replace(true);
-        for course in self.courses.values_mut() {
-            if let Some(paying) = course.paying.take() {
-                paying.abort();
-            }
+        for (_, paying) in self.paying.drain() {
+            paying.abort();
         }
         let farewell = tokio::time::sleep(FAREWELL);
         tokio::pin!(farewell);
         while !self.tasks.is_empty() {
             tokio::select! {
                 done = self.tasks.join_next() => match done {
-                    Some(Ok(Done::Rotated(name, Some(finished)))) => self.rotated(&name, *finished),
+                    Some(Ok(Done::Rotated(name, Some(finished)))) => {
+                        self.counters.count(&finished);
+                        self.event(|table, moment| table.rotated(&name, *finished, moment)).await;
+                    }
                     Some(Ok(Done::Told(told))) => self.told(*told).await,
                     _ => {}
                 },

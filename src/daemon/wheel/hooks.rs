@@ -30,7 +30,7 @@ impl Wheel {
     /// Begins what may begin now; gives the time, unix ms, of the next look at those who wait.
     pub(super) fn tell_hooks(&mut self) -> Option<i64> {
         let now = now_ms();
-        if self.state.untold.is_empty() || *self.stop.borrow() {
+        if self.table.state.untold.is_empty() || *self.stop.borrow() {
             return None;
         }
         // `once` tells at its end, once for all that it rotated.
@@ -51,10 +51,10 @@ impl Wheel {
 
     fn wants(&self) -> Vec<Want> {
         let mut wants = Vec::new();
-        for name in &self.state.untold {
-            let Some(course) = self.courses.get(&**name).filter(|course| self.meant(&course.target)) else { continue };
+        for name in &self.table.state.untold {
+            let Some(course) = self.table.courses.get(&**name).filter(|course| self.meant(&course.target)) else { continue };
             for (index, hook) in course.target.after.iter().enumerate() {
-                let Some(state) = waiting(&self.state, &course.target, hook) else { continue };
+                let Some(state) = waiting(&self.table.state, &course.target, hook) else { continue };
                 let key = hook.key();
                 // `once` tries each hook once.
                 if self.options.once.is_some() && self.errands.tries(&key, hook.is_shared(), name) > 0 {
@@ -66,6 +66,7 @@ impl Wheel {
                     hook: index,
                     shared: hook.is_shared(),
                     gap: i64::try_from(hook.gap().as_millis()).unwrap_or(i64::MAX / 4),
+                    fresh: state.outcome == Heard::Pending,
                     told_at: state.told_at.map(Timestamp::as_millisecond),
                 });
             }
@@ -77,17 +78,17 @@ impl Wheel {
         let mut news = Vec::new();
         let mut spec: Option<HookSpec> = None;
         for (name, hook) in &errand.of {
-            let Some(target) = self.courses.get(name).map(|course| &course.target) else { continue };
+            let Some(target) = self.table.courses.get(name).map(|course| &course.target) else { continue };
             let Some(hook) = target.after.get(*hook) else { continue };
-            let Some(state) = waiting(&self.state, target, hook) else { continue };
-            let token = self.state.targets.get(&**name);
+            let Some(state) = waiting(&self.table.state, target, hook) else { continue };
+            let token = self.table.state.targets.get(&**name);
             news.push(News {
                 target: name.to_string(),
                 generation: state.generation,
                 round: state.round,
                 issue: token.and_then(|token| token.jti.clone()).unwrap_or_default(),
                 expires_at: token.and_then(|token| token.expires_at),
-                path: target.deliver.iter().find_map(|place| place.sink.file()).map(Into::into),
+                path: target.deliver.iter().find_map(crate::sink::Place::file),
             });
             spec.get_or_insert_with(|| hook.clone());
         }
@@ -123,7 +124,7 @@ impl Wheel {
             log(&line);
             self.record(line.clone()).await;
             if self.options.once.is_some() {
-                let standing = line.target.as_deref().map_or(Standing::New, |name| self.standing(&Arc::from(name)));
+                let standing = line.target.as_deref().map_or(Standing::New, |name| self.table.standing(name, Timestamp::now()));
                 self.outcomes.push(course::Told { line, standing });
             }
         }
@@ -131,8 +132,8 @@ impl Wheel {
 
     /// The record, where the outcome differs from what was recorded.
     fn told_line(&self, spec: &HookSpec, news: &News, outcome: &Result<Said, after::Failure>, attempts: u64) -> Option<Line> {
-        let target = &self.courses.get(&*news.target)?.target;
-        let state = waiting(&self.state, target, spec)?;
+        let target = &self.table.courses.get(&*news.target)?.target;
+        let state = waiting(&self.table.state, target, spec)?;
         let heard = if outcome.is_ok() { Heard::Done } else { Heard::Failed };
         let error = outcome.as_ref().err().map(|failure| failure.0.clone());
         let newest = (state.generation, state.round) == (news.generation, news.round);

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::{Done, Looking, Wheel};
+use super::{Done, Wheel};
 use crate::daemon::ask::{Ask, Verdict};
-use crate::daemon::course::Course;
 use crate::daemon::files;
 use crate::daemon::read::{self, Accepted};
-use crate::daemon::rotation::identify;
 use crate::daemon::scene::Scene;
 use crate::daemon::status::{Refused, View};
 use crate::daemon::systemd;
-use crate::record::{Actor, Kind, Line, Reason};
+use crate::record::{Actor, Kind, Line};
 use crate::schedule::Problem;
 use crate::schedule::change::Change;
 
@@ -23,24 +21,26 @@ impl Wheel {
         match ask {
             // A caller that went away needs no answer.
             Ask::Status(selector, reply) => drop(reply.send(self.view().status(&selector))),
-            Ask::Metrics(reply) => match self.counters.text(&self.view().status(&|_| true)) {
+            Ask::Metrics(reply) => match self.counters.text(&self.view().status(&|_| true), &self.scene) {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => tracing::error!(%error, "metrics cannot be put together"),
             },
             Ask::Rotate(selector, actor, waiter, reply) => {
-                let names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| selector(&c.target)).map(|(n, _)| Arc::clone(n)).collect();
-                let _ = reply.send(names.iter().map(ToString::to_string).collect());
-                for name in names {
-                    let Some(course) = self.courses.get_mut(&name) else { continue };
-                    course.waiters.push(waiter.clone());
-                    if course.rotating {
-                        course.wanted = Some(Some(actor.clone()));
-                    } else {
-                        self.rotate(&name, Reason::Manual, Some(actor.clone()));
-                    }
-                }
+                // A caller that went away cancels nothing.
+                let _ = reply.send(self.event(|table, _| table.ask(&selector, &actor, &waiter)).await);
             }
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
+            Ask::Places(name, reply) => drop(reply.send(self.scene.plan.target(&name).map(|target| files::of(target)))),
+            Ask::Report(mut line, reply) => {
+                if let Some(target) = line.target.as_ref().and_then(|name| self.scene.plan.target(name)) {
+                    line.labels.clone_from(&target.labels);
+                }
+                let actor = line.actor.as_ref().map(|a| a.user.clone().unwrap_or_else(|| a.uid.to_string())).unwrap_or_default();
+                tracing::info!(kind = ?line.kind, account = line.service_account, jti = line.jti, actor, "a person took a token");
+                self.record(*line).await;
+                // A caller that went away needs no answer.
+                let _ = reply.send(());
+            }
             Ask::Stop => {}
         }
     }
@@ -48,8 +48,8 @@ impl Wheel {
     fn view(&self) -> View<'_> {
         View {
             scene: &self.scene,
-            state: &self.state,
-            courses: Some(&self.courses),
+            state: &self.table.state,
+            courses: Some(&self.table.courses),
             health: Some(self.writer.health()),
             since: Some(self.since),
             refused: self.refused.as_ref(),
@@ -111,22 +111,9 @@ impl Wheel {
         }
         files::keep(&self.options.records, &plan);
         self.scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
-        for name in &change.removed {
-            self.retire(name).await;
-        }
-        let mut looked = Vec::new();
-        for target in &plan.targets {
-            let name: Arc<str> = Arc::from(target.name.as_str());
-            let is_new = !self.courses.contains_key(&name);
-            let course = self.courses.entry(Arc::clone(&name)).or_insert_with(|| Course::new(Arc::clone(target)));
-            course.target = Arc::clone(target);
-            if is_new || change.changed.contains(&target.name) {
-                looked.push(Arc::clone(target));
-            }
-        }
+        self.event(|table, moment| table.swap(&plan, &change, moment)).await;
         self.start_ticker().await;
         self.watch_places();
-        self.look(looked, Looking::Reload);
         let problems = plan.warnings.clone();
         tracing::info!(
             added = change.added.len(),
@@ -135,19 +122,5 @@ impl Wheel {
             "the schedule is in force"
         );
         Verdict { accepted: true, problems, change }
-    }
-
-    /// A target that went out of the schedule: its places stay, its course ends.
-    pub(super) async fn retire(&mut self, name: &str) {
-        let name: Arc<str> = Arc::from(name);
-        let Some(mut course) = self.courses.remove(&name) else { return };
-        course.arm(&name, &mut self.timers, None);
-        course.arm_pay(&name, &mut self.timers, None);
-        if let Some(paying) = course.paying.take() {
-            paying.abort();
-        }
-        let mut line = Line::new(Kind::Retired, Timestamp::now());
-        identify(&mut line, &course.target);
-        self.record(line).await;
     }
 }

@@ -52,10 +52,13 @@ impl Folder {
         &self.path
     }
 
-    /// Whether the path still leads to the folder that was taken.
-    pub fn stands(&self) -> bool {
-        let (Ok(taken), Ok(there)) = (rustix::fs::fstat(&self.directory), rustix::fs::stat(&self.path)) else { return false };
-        (taken.st_dev, taken.st_ino) == (there.st_dev, there.st_ino)
+    /// Whether the path still leads to the folder that was taken; an error where that cannot be told.
+    pub fn stands(&self) -> io::Result<bool> {
+        let taken = looked_at(rustix::fs::fstat(&self.directory))?;
+        match rustix::fs::stat(&self.path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            there => Ok(there.map(|there| (taken.st_dev, taken.st_ino) == (there.st_dev, there.st_ino))?),
+        }
     }
 
     /// Makes a file that was not there, mode 0600.
@@ -69,11 +72,14 @@ impl Folder {
         Ok(File::from(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?))
     }
 
-    /// Whether that name still leads to that file, with that many bytes in it.
-    pub fn holds(&self, name: &str, file: &File, length: u64) -> bool {
-        let there = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
-        let (Ok(open), Ok(there)) = (rustix::fs::fstat(file), there) else { return false };
-        (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino) && u64::try_from(there.st_size) == Ok(length)
+    /// Whether that name still leads to that file, with that many bytes in it; an error where that cannot be told.
+    pub fn holds(&self, name: &str, file: &File, length: u64) -> io::Result<bool> {
+        let open = looked_at(rustix::fs::fstat(file))?;
+        match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(false),
+            there => Ok(there
+                .map(|there| (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino) && u64::try_from(there.st_size) == Ok(length))?),
+        }
     }
 
     fn has(&self, name: &str) -> bool {
@@ -111,6 +117,11 @@ impl Drop for Folder {
             let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
         }
     }
+}
+
+/// What is open is there: whatever else a look at it says is a failure, never its absence.
+fn looked_at(stat: Result<rustix::fs::Stat, Errno>) -> io::Result<rustix::fs::Stat> {
+    stat.map_err(|errno| io::Error::other(io::Error::from(errno)))
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {

@@ -88,7 +88,8 @@ impl Scribe {
 
     /// Sees to it that there is a file to append to.
     pub fn make_ready(&mut self) -> Result<(), WriteError> {
-        if !self.folder.stands() {
+        let look = |cause| WriteError::File { action: "look at", path: self.folder.path().to_owned(), cause };
+        if !self.folder.stands().map_err(look)? {
             self.current = None;
             self.uncertain = None;
             self.folder = Folder::take(self.folder.path()).map_err(|error| WriteError::Folder { error })?;
@@ -129,8 +130,10 @@ impl Scribe {
         let Some(mut current) = self.current.take() else { return Ok(()) };
         let path = self.folder.path().join(&current.tail.name);
         // Writing beyond the end of a cut file would leave a hole, not a line.
-        if !self.folder.holds(&current.tail.name, &current.file, current.tail.length) {
-            return Err(WriteError::Removed { path });
+        match self.folder.holds(&current.tail.name, &current.file, current.tail.length) {
+            Ok(true) => {}
+            Ok(false) => return Err(WriteError::Removed { path }),
+            Err(cause) => return Err(self.doubt(current.tail, path, cause)),
         }
         if let Err(cause) = current.file.write_all(text) {
             self.uncertain = Some(Uncertain { tail: current.tail, failed_sync: false });
@@ -140,12 +143,29 @@ impl Scribe {
             self.uncertain = Some(Uncertain { tail: current.tail, failed_sync: true });
             return Err(WriteError::File { action: "sync", path, cause: cause.into() });
         }
-        current.tail.length += text.len() as u64;
-        if !(self.folder.stands() && self.folder.holds(&current.tail.name, &current.file, current.tail.length)) {
-            return Err(WriteError::Removed { path });
+        let length = current.tail.length + text.len() as u64;
+        let stands = self.folder.stands().and_then(|stands| Ok(stands && self.folder.holds(&current.tail.name, &current.file, length)?));
+        match stands {
+            Ok(true) => {}
+            Ok(false) => {
+                // Not acknowledged, so not to be found, should the name come back; somebody's cut stays as it is.
+                if current.file.metadata().is_ok_and(|there| there.len() == length) {
+                    let cut = current.file.set_len(current.tail.length).and_then(|()| current.file.sync_all());
+                    cut.map_err(|cause| WriteError::File { action: "cut", path: path.clone(), cause })?;
+                }
+                return Err(WriteError::Removed { path });
+            }
+            Err(cause) => return Err(self.doubt(current.tail, path, cause)),
         }
+        current.tail.length = length;
         self.current = Some(current);
         Ok(())
+    }
+
+    /// Nobody can say what stands there now: the file is cut back to what is acknowledged before it is used again.
+    fn doubt(&mut self, tail: Tail, path: PathBuf, cause: io::Error) -> WriteError {
+        self.uncertain = Some(Uncertain { tail, failed_sync: false });
+        WriteError::File { action: "look at", path, cause }
     }
 
     /// Cuts a file to what is acknowledged and goes on in it, unless its sync failed.
@@ -154,7 +174,7 @@ impl Scribe {
         let path = self.folder.path().join(&tail.name);
         let cut = || -> io::Result<File> {
             let mut file = self.folder.reopen(&tail.name)?;
-            match file.metadata()?.len().cmp(&tail.length) {
+            match file.metadata().map_err(io::Error::other)?.len().cmp(&tail.length) {
                 Ordering::Less => return Err(io::ErrorKind::NotFound.into()),
                 Ordering::Equal => {}
                 Ordering::Greater => {

@@ -13,7 +13,7 @@ use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
 use crate::sink::{Place, SinkSpec};
 
-const KINDS: [&str; 4] = ["file", "vault", "awsSecretsManager", "kubernetesSecret"];
+const KINDS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
 
 /// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
 const AWS_LIMIT: u64 = 65_536;
@@ -29,15 +29,18 @@ pub(super) struct Writer {
 }
 
 /// Where `deliver` stands, and whose it is.
-struct Owner<'o> {
-    subject: &'o Subject<'o>,
-    spot: Spot<'o>,
+pub(super) struct Owner<'o> {
+    pub subject: &'o Subject<'o>,
+    pub spot: Spot<'o>,
     /// Whether it is that of `defaults`.
     shared: bool,
     /// Whether the audiences are checked against stores' limits: their size.
     fixed: u64,
     /// The target's cluster.
     cluster: Option<&'o str>,
+    pub audiences: &'o [String],
+    /// Whether its cluster signs by itself; `None` where that is not known.
+    pub embedded: Option<bool>,
 }
 
 impl Planner<'_> {
@@ -51,7 +54,8 @@ impl Planner<'_> {
     ) -> Vec<Place> {
         let here = [Step::Key("deliver")];
         let (spot, shared) = subject.origin(&here);
-        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences), cluster };
+        let embedded = cluster.and_then(|cluster| self.clusters.get(cluster)?.embedded);
+        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences), cluster, audiences, embedded };
         let written = owner.spot.node.get("deliver");
         if places.is_none_or(<[PlaceFile]>::is_empty) {
             // a list of nothing but faulty places is no empty one
@@ -113,24 +117,32 @@ impl Planner<'_> {
 
     fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, crate::token::Format)> {
         let (kind, sink, format) = if let Some(file) = &file.file {
-            ("file", self.file(owner, &joined(here, "file"), &file.spec).map(SinkSpec::File), &file.format)
+            ("file", self.file(owner, &joined(here, "file"), &file.spec).map(SinkSpec::File), file.format.clone())
+        } else if let Some(directory) = &file.directory {
+            let (sink, format) = self.directory(owner, &joined(here, "directory"), directory)?;
+            ("directory", Some(sink), format)
         } else if let Some(vault) = &file.vault {
             self.vault_place(owner, &joined(here, "vault"), &vault.spec);
-            ("vault", Some(SinkSpec::Vault(vault.spec.clone())), &vault.format)
-        } else if let Some(aws) = &file.aws_secrets_manager {
-            self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
-            ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), &aws.format)
-        } else {
-            let secret = file.kubernetes_secret.as_ref()?;
+            ("vault", Some(SinkSpec::Vault(vault.spec.clone())), vault.format.clone())
+        } else if let Some(command) = &file.command {
+            ("command", self.command(owner, &joined(here, "command"), &command.spec), command.format.clone())
+        } else if let Some(secret) = &file.kubernetes_secret {
             let spec = self.secret_place(&owner.spot, &joined(here, "kubernetesSecret"), &secret.spec, owner.cluster);
-            ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(spec)), &secret.format)
+            ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(spec)), secret.format.clone())
+        } else {
+            let aws = file.aws_secrets_manager.as_ref()?;
+            self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
+            ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), aws.format.clone())
         };
+        if kind != "directory" {
+            self.format(owner, &joined(&joined(here, kind), "format"), kind, &format);
+        }
         let sink = sink?;
         self.alone(owner, &joined(here, kind), &sink);
-        Some((sink, format.clone()))
+        Some((sink, format))
     }
 
-    fn file(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &FileSpec) -> Option<FileSpec> {
+    pub(super) fn file(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &FileSpec) -> Option<FileSpec> {
         let base = self.base(owner.spot.file);
         let path = rules::written_path(base, &spec.path);
         if let Err(message) = &path {
@@ -222,6 +234,8 @@ impl Planner<'_> {
         let identity = |store: &str| self.stores.get(store).map_or(store, |store| &store.identity).to_owned();
         let place = match sink {
             SinkSpec::File(spec) => format!("file {}", spec.path.display()),
+            SinkSpec::Directory(spec) => format!("file {}", spec.files_as.path.display()),
+            SinkSpec::Command(spec) => format!("command {}", spec.shown()),
             SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
             SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
             SinkSpec::KubernetesSecret(spec) => format!("secret {} {}/{}", spec.cluster, spec.namespace, spec.name),

@@ -5,6 +5,8 @@ mod after;
 mod audiences;
 mod clusters;
 mod deliver;
+mod format;
+mod pace;
 mod report;
 mod rotate;
 mod rules;
@@ -103,6 +105,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
         planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
     }
     let planned = planner.targets(&root, targets.is_some(), defaults);
+    planner.pace(&spot, &planned, &clusters, &stores);
     if planner.report.has_errors() {
         return Err(planner.report.finish());
     }

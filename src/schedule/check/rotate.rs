@@ -149,7 +149,15 @@ impl Planner<'_> {
     }
 
     /// Whether the plan keeps the limits that the target has to keep.
-    pub(super) fn compliance(&mut self, subject: &Subject<'_>, file: ComplianceFile, rotate: &Rotate, duration: Option<u64>) -> Compliance {
+    /// A `rotate` that is not `sound` says nothing about ages.
+    pub(super) fn compliance(
+        &mut self,
+        subject: &Subject<'_>,
+        file: ComplianceFile,
+        rotate: &Rotate,
+        duration: Option<u64>,
+        sound: bool,
+    ) -> Compliance {
         let compliance = Compliance { max_age: file.max_age.map(|age| age.0), max_lifetime: file.max_lifetime.map(|life| life.0) };
         let Some(life) = duration else { return compliance };
         if let Some(most) = compliance.max_lifetime
@@ -163,6 +171,7 @@ impl Planner<'_> {
         let splay = rotate.cron.iter().map(|rule| unsigned(timing::cron_splay(rotate, rule))).max().unwrap_or(0);
         let oldest = gap.map_or(due, |gap| due.min(gap.saturating_add(splay)));
         if let Some(most) = compliance.max_age
+            && sound
             && most < oldest
         {
             let message = format!(

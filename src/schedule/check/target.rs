@@ -46,6 +46,13 @@ impl<'s> Subject<'s> {
         }
     }
 
+    /// Whether `rotate.cron` has a value, here or in `defaults`.
+    pub fn writes_cron(&self) -> bool {
+        let steps = ["rotate".into(), "cron".into()];
+        let node = self.origin(&steps).0.node;
+        node.get("rotate").and_then(|rotate| rotate.get("cron")).is_some_and(|cron| !cron.is_empty())
+    }
+
     /// Whether a key stands neither here nor in `defaults`, not even mistyped (which is said already).
     pub fn lacks(&self, key: &str) -> bool {
         let meant =
@@ -84,9 +91,12 @@ impl Planner<'_> {
         let duration = self.duration(&subject, own.duration.or(shared.duration), embedded, binding);
         let audiences = own.audiences.as_ref().or(shared.audiences.as_ref()).cloned().unwrap_or_default();
         self.audiences(&subject, &audiences);
+        let told = self.report.errors();
         let rotate = self.rotate(&subject, own.rotate.as_ref(), shared.rotate.as_ref(), duration, embedded);
         let compliance = own.compliance.or(shared.compliance).unwrap_or_default();
-        let compliance = self.compliance(&subject, compliance, &rotate, duration);
+        // Ages that come of a `rotate` that is not meant so would be told of where nothing is wrong.
+        let sound = self.report.errors() == told && rotate.cron.is_empty() != subject.writes_cron();
+        let compliance = self.compliance(&subject, compliance, &rotate, duration, sound);
         let (prove, prove_every) = self.prove(&subject, own.prove.or(shared.prove));
         let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences, cluster.as_deref());
         let hooks = own.after.as_deref().or(shared.after.as_deref()).unwrap_or_default();

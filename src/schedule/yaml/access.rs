@@ -35,8 +35,12 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         if let Some(entry) = self.entries.next() {
             self.value = Some(Some(entry));
-            let key: StrDeserializer<'_, Fault> = (&*entry.0.text).into_deserializer();
-            return seed.deserialize(key).map(Some);
+            let (key, node) = entry;
+            let read: StrDeserializer<'_, Fault> = (&*key.text).into_deserializer();
+            return seed.deserialize(read).map(Some).map_err(|fault| match fault {
+                Fault::Message(message) => self.reader.refuse(key, node, message),
+                other => other,
+            });
         }
         let Some(field) = self.made_up.pop() else { return Ok(None) };
         self.value = Some(None);
@@ -109,7 +113,9 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, '_> {
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
         let Some(node) = self.node else {
-            return Err(Fault::Message(format!("`{0}` needs settings: write {{{0}: …}}", self.word)));
+            // All of its settings may be optional; then the word alone will do.
+            let none = de::value::MapDeserializer::<_, Fault>::new(std::iter::empty::<(&str, &str)>());
+            return seed.deserialize(none).map_err(|_| Fault::Message(format!("`{0}` needs settings: write {{{0}: …}}", self.word)));
         };
         // what is wrong below was said there, and without it nothing is left of this
         below(seed, node, Path::Key(&self.reader.path, self.word), self.reader.state)

@@ -98,6 +98,16 @@ impl Node {
         self.entries().iter().find(|(known, _)| &*known.text == key).map(|(_, node)| node)
     }
 
+    /// Whether nothing stands there: no value, or a list or mapping with nothing in it.
+    pub fn is_empty(&self) -> bool {
+        match &self.value {
+            Value::Null => true,
+            Value::Scalar { .. } => false,
+            Value::List(list) => list.is_empty(),
+            Value::Map(entries) => entries.is_empty(),
+        }
+    }
+
     /// Whether a key has a value other than null.
     pub fn has(&self, key: &str) -> bool {
         self.get(key).is_some_and(|node| !matches!(node.value, Value::Null))

@@ -94,6 +94,26 @@ impl<'a> Reader<'a> {
         Ok(usable)
     }
 
+    /// Reports an entry at its key, and leaves it out.
+    pub fn refuse(&self, key: &Key, node: &Node, message: String) -> Fault {
+        self.state.say(key.at, Path::Key(&self.path, &key.text).to_string(), message);
+        self.state.leave_out(node);
+        Fault::Said
+    }
+
+    /// The entries of which one is to be chosen. Beside a known one an unknown one is told by itself.
+    fn choices(&self, name: &str, variants: &[&str]) -> Result<Vec<&'a (Key, Node)>, Fault> {
+        let mut entries = self.usable(None)?;
+        let known = |entry: &&(Key, Node)| variants.contains(&&*entry.0.text);
+        if entries.iter().any(known) {
+            for (key, node) in entries.iter().filter(|entry| !known(entry)) {
+                self.refuse(key, node, unknown(self.state.later, name, &key.text, variants));
+            }
+            entries.retain(known);
+        }
+        Ok(entries)
+    }
+
     fn made_up(&self) -> Vec<&'static str> {
         self.state.assumed.borrow().get(&address(self.node)).cloned().unwrap_or_default()
     }
@@ -199,7 +219,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let one_of = variants.join(", ");
         let (word, value) = match &self.node.value {
             Value::Scalar { text, .. } => (&**text, None),
-            Value::Map(_) => match &self.usable(None)?[..] {
+            Value::Map(_) => match &self.choices(name, variants)?[..] {
                 [(key, node)] => (&*key.text, Some((key, node))),
                 [] if self.node.entries().iter().any(|(_, node)| self.state.is_out(node)) => return Err(Fault::Assumed),
                 [] => return Err(Fault::Message(format!("one of {one_of} is expected here"))),
@@ -213,8 +233,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         if !variants.contains(&word) {
             let message = unknown(self.state.later, name, word, variants);
             let Some((key, node)) = value else { return Err(Fault::Message(message)) };
-            self.state.say(key.at, Path::Key(&self.path, word).to_string(), message);
-            self.state.leave_out(node);
+            self.refuse(key, node, message);
             return Err(Fault::Assumed);
         }
         visitor.visit_enum(Variant { reader: &self, word, node: value.map(|(_, node)| node) })

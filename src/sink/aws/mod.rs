@@ -1,6 +1,7 @@
 //! `awsSecretsManager`: a secret, or one field of a JSON secret, in AWS Secrets Manager.
 
 mod client;
+mod fence;
 mod refusal;
 mod secret;
 
@@ -12,6 +13,7 @@ use tokio::sync::Mutex;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
+use crate::cluster::Upstream;
 use crate::sink::{Context, Failure, FailureKind, Put, Stores};
 use crate::token::Payload;
 
@@ -25,6 +27,20 @@ pub struct AwsSpec {
     pub secret_id: String,
     /// Field of a JSON secret; the whole secret when absent.
     pub key: Option<String>,
+}
+
+/// What the credentials have to be allowed on a secret.
+pub const ACTIONS: &[&str] = &["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:CreateSecret"];
+
+/// What they have to be allowed on the key that encrypts it.
+pub const KEY_ACTIONS: &[&str] = &["kms:GenerateDataKey", "kms:Decrypt"];
+
+/// The ARN of a secret; AWS adds six characters of its own to a name.
+pub fn arn(spec: &AwsSpec, region: &str, account: &str) -> String {
+    if spec.secret_id.starts_with("arn:") {
+        return spec.secret_id.clone();
+    }
+    format!("arn:aws:secretsmanager:{region}:{account}:secret:{}-??????", spec.secret_id)
 }
 
 /// `awsSecretsManager` under `stores`.
@@ -56,19 +72,26 @@ pub struct AssumeRole {
 /// One AWS account and region with our credentials. Its client is shared by all places.
 pub struct AwsStore {
     name: String,
+    upstream: Arc<Upstream>,
+    doubts: fence::Doubts,
     spec: AwsStoreSpec,
     client: Mutex<Option<Arc<client::Client>>>,
 }
 
 impl AwsStore {
     /// Nothing is opened before the first put.
-    pub fn new(name: &str, spec: AwsStoreSpec) -> Self {
-        Self { name: name.into(), spec, client: Mutex::default() }
+    pub fn new(name: &str, spec: AwsStoreSpec, upstream: Arc<Upstream>) -> Self {
+        Self { name: name.into(), upstream, doubts: fence::Doubts::default(), spec, client: Mutex::default() }
     }
 
     /// The settings that it was made from.
     pub fn spec(&self) -> &AwsStoreSpec {
         &self.spec
+    }
+
+    /// The load that it gets from us.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
     }
 
     fn failure(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {

@@ -6,11 +6,9 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
+use crate::cluster::patience;
 use crate::sink::store::causes;
 use crate::sink::{Failure, FailureKind};
-
-/// The longest wish for patience that is honoured.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// Where credentials may come from.
 pub(super) const NO_CREDENTIALS: &str = "no AWS credentials found: give the daemon's user a profile (`profile`, AWS_SHARED_CREDENTIALS_FILE), \
@@ -24,11 +22,13 @@ pub(super) struct Verdict {
     pub retry_after: Option<Duration>,
     /// Our credentials were refused: others may have been put in their place.
     pub credentials: bool,
+    /// It asked for patience in a way that makes no sense.
+    pub garbled: bool,
 }
 
 impl Verdict {
     pub fn new(kind: FailureKind, why: impl Into<String>) -> Self {
-        Self { kind, why: why.into(), retry_after: None, credentials: false }
+        Self { kind, why: why.into(), retry_after: None, credentials: false, garbled: false }
     }
 
     /// With the store's name in front.
@@ -51,7 +51,8 @@ pub(super) fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, 
         other => of_credentials(other).unwrap_or_else(|| lost(other)),
     };
     if matches!(verdict.kind, FailureKind::Throttled | FailureKind::Unavailable) {
-        verdict.retry_after = error.raw_response().and_then(|answer| patience(|name| answer.headers().get(name)));
+        let wish = error.raw_response().and_then(|answer| asked(|name| answer.headers().get(name)));
+        (verdict.retry_after, verdict.garbled) = (wish.flatten(), wish == Some(None));
     }
     verdict.why = format!("{doing}: {}", verdict.why);
     verdict
@@ -138,11 +139,12 @@ fn lost(error: &(dyn Error + 'static)) -> Verdict {
     Verdict::new(FailureKind::Unavailable, format!("no whole answer: {cause}"))
 }
 
-/// `x-amz-retry-after` (milliseconds) or `Retry-After` (seconds).
-fn patience<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Duration> {
-    let number = |name| header(name)?.trim().parse::<u64>().ok();
-    let wish = number("x-amz-retry-after").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs));
-    wish.map(|wish| wish.min(LONGEST_WAIT))
+/// What `x-amz-retry-after` (milliseconds) or `Retry-After` asks for, `Some(None)` where that is garbage.
+fn asked<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Option<Duration>> {
+    if let Some(value) = header("x-amz-retry-after") {
+        return Some(value.trim().parse().ok().map(Duration::from_millis).map(|wish| wish.min(patience::LONGEST)));
+    }
+    header("retry-after").map(|value| patience::wish(value, header("date")))
 }
 
 #[cfg(test)]
@@ -211,9 +213,10 @@ mod tests {
     #[test]
     fn patience_is_asked_for_in_milliseconds_or_seconds_and_at_most_ten_minutes() {
         let only = |name: &'static str, value: &'static str| move |asked: &'static str| (asked == name).then_some(value);
-        assert_eq!(patience(only("x-amz-retry-after", "1500")), Some(Duration::from_millis(1500)));
-        assert_eq!(patience(only("retry-after", "7")), Some(Duration::from_secs(7)));
-        assert_eq!(patience(only("retry-after", "999999")), Some(LONGEST_WAIT));
-        assert_eq!(patience(only("retry-after", "soon")), None);
+        assert_eq!(asked(only("x-amz-retry-after", "1500")), Some(Some(Duration::from_millis(1500))));
+        assert_eq!(asked(only("retry-after", "7")), Some(Some(Duration::from_secs(7))));
+        assert_eq!(asked(only("retry-after", "999999")), Some(Some(patience::LONGEST)));
+        assert_eq!(asked(only("retry-after", "soon")), Some(None));
+        assert_eq!(asked(only("date", "x")), None);
     }
 }

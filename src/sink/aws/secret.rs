@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::SdkError;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use serde_json::{Map, Value};
@@ -82,7 +83,12 @@ where
         }
         outcome => outcome,
     };
-    verdict.map_err(|verdict| verdict.into_failure(&store.name))
+    verdict.map_err(|verdict| {
+        if verdict.garbled {
+            store.upstream.note_garbled();
+        }
+        verdict.into_failure(&store.name)
+    })
 }
 
 async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
@@ -95,14 +101,22 @@ async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
     if secret_string.is_none() && secret_binary.is_some() && spec.key.is_some() {
         return Err(not_an_object(spec));
     }
-    Ok(Current { text: secret_string.map(Zeroizing::new), version: version_id.unwrap_or_default() })
+    let Some(version) = version_id else { return Err(not_aws(&format!("cannot read `{}`", spec.secret_id))) };
+    Ok(Current { text: secret_string.map(Zeroizing::new), version })
 }
 
 async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<Put, Verdict> {
     let doing = format!("cannot write `{}`", spec.secret_id);
+    store.doubts.fence(client, &spec.secret_id, token).await?;
+    store.doubts.sent(&spec.secret_id, token);
     let put = client.put_secret_value().secret_id(&spec.secret_id).secret_string(text).client_request_token(token).send().await;
+    if put.as_ref().is_ok_and(|done| done.version_id() == Some(token)) || put.as_ref().is_err_and(decided) {
+        store.doubts.decided(&spec.secret_id, token);
+    }
     match put {
-        Ok(_) => return Ok(Put::Written),
+        // A version has the name that we gave it: nobody else can know it.
+        Ok(done) if done.version_id() == Some(token) => return Ok(Put::Written),
+        Ok(_) => return Err(not_aws(&doing)),
         Err(SdkError::ServiceError(refused)) if refused.err().is_resource_not_found_exception() => {}
         Err(error) => return Err(refusal::of(&error, &doing, "secretsmanager:PutSecretValue")),
     }
@@ -112,9 +126,20 @@ async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, to
     }
     let created = client.create_secret().name(&spec.secret_id).secret_string(text).client_request_token(token);
     match created.set_kms_key_id(store.spec.kms_key_id.clone()).send().await {
-        Ok(_) => Ok(Put::Written),
+        Ok(done) if done.version_id() == Some(token) => Ok(Put::Written),
+        Ok(_) => Err(not_aws(&doing)),
         Err(error) => Err(refusal::of(&error, &format!("cannot create `{}`", spec.secret_id), "secretsmanager:CreateSecret")),
     }
+}
+
+/// A 200 that says nothing of what it should.
+fn not_aws(doing: &str) -> Verdict {
+    Verdict::new(FailureKind::BadAnswer, format!("{doing}: the answer is not of AWS Secrets Manager: check `endpoint`"))
+}
+
+/// Whether AWS itself has refused a put, so that it can change nothing any more.
+fn decided<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    matches!(error, SdkError::ServiceError(refused) if refused.raw().status().is_client_error())
 }
 
 fn larger(spec: &AwsSpec, size: usize) -> Verdict {

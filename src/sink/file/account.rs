@@ -1,4 +1,4 @@
-//! Owner and group of a published file: names become ids.
+//! Owner, group and readers of a published file: names become ids.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::acl::{Acl, Reader};
 use super::blame::{local, ours};
 use super::folder::Folder;
 use super::{FileSpec, lane};
@@ -22,19 +23,21 @@ type Found = HashMap<(Database, String), (u32, Instant)>;
 
 static FOUND: LazyLock<Mutex<Found>> = LazyLock::new(Mutex::default);
 
-/// Owner, group and mode that a published file shall have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Owner, group, mode and readers that a published file shall have.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) mode: u32,
     /// Ours when `None`.
     pub(super) uid: Option<u32>,
     /// The folder's, where it gives one, else ours when `None`.
     pub(super) gid: Option<u32>,
+    /// Who reads it beside them.
+    pub(super) acl: Acl,
 }
 
 impl Wish {
     /// Whether a file in `folder` with these ids is as wished.
-    pub(super) fn owners_match(self, folder: &Folder, uid: u32, gid: u32) -> bool {
+    pub(super) fn owners_match(&self, folder: &Folder, uid: u32, gid: u32) -> bool {
         let group = self.gid.or(folder.gives_group).unwrap_or_else(|| rustix::process::getegid().as_raw());
         uid == self.uid.unwrap_or_else(ours) && gid == group
     }
@@ -44,7 +47,14 @@ impl Wish {
 pub(super) async fn wish(spec: &FileSpec) -> Result<Wish, Failure> {
     let uid = id("owner", Database::Users, spec.owner.as_deref()).await?;
     let gid = id("group", Database::Groups, spec.group.as_deref()).await?;
-    Ok(Wish { mode: spec.mode.0, uid, gid })
+    let (mut users, mut groups) = (Vec::new(), Vec::new());
+    for reader in &spec.readers {
+        match reader {
+            Reader::User(name) => users.extend(id("readers", Database::Users, Some(name)).await?),
+            Reader::Group(name) => groups.extend(id("readers", Database::Groups, Some(name)).await?),
+        }
+    }
+    Ok(Wish { mode: spec.mode.0, uid, gid, acl: Acl::new(users, groups) })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,7 +143,7 @@ mod tests {
     use super::*;
 
     fn spec(owner: &str) -> FileSpec {
-        FileSpec { path: "/run/x".into(), mode: Default::default(), owner: Some(owner.into()), group: None }
+        FileSpec { path: "/run/x".into(), mode: Default::default(), owner: Some(owner.into()), group: None, readers: Vec::new() }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
@@ -25,7 +26,7 @@ const MOST: u64 = 4 << 20;
 pub struct Held {
     /// Its bytes.
     pub payload: Payload,
-    /// Whether owner, group and mode are as wished; where not, a put of the same bytes mends it.
+    /// Whether owner, group, mode and readers are as wished; where not, a put of the same bytes mends it.
     pub right: bool,
     /// When it was written, seconds since 1970 by the file system's clock.
     pub modified: i64,
@@ -43,11 +44,8 @@ pub async fn held(spec: &FileSpec, timeout: Duration) -> Result<Option<Held>, Fa
         let at = parent.clone();
         lane::run(&at, move || {
             let Some(folder) = folder::find(&parent)? else { return Ok(None) };
-            let Some(file) = open(&folder, &name, wish)? else { return Ok(None) };
-            let mut bytes = file.read(MOST).map_err(|errno| blame("read", &folder.path.join(&name), errno))?;
-            if bytes.len() as u64 > MOST {
-                return Err(local(format!("{} is larger than 4 MiB, so it is no token", folder.path.join(&name).display())));
-            }
+            let Some(file) = open(&folder, &name, &wish)? else { return Ok(None) };
+            let mut bytes = file.whole(&folder.path.join(&name))?;
             Ok(Some(Held { payload: Payload::new(std::mem::take(&mut *bytes)), right: file.right, modified: file.modified }))
         })
         .await
@@ -61,11 +59,11 @@ pub(super) struct Open {
     pub(super) right: bool,
     pub(super) links: u64,
     size: u64,
-    modified: i64,
+    pub(super) modified: i64,
 }
 
 /// Opens what is published, if anything is.
-pub(super) fn open(folder: &Folder, name: &OsStr, wish: Wish) -> Result<Option<Open>, Failure> {
+pub(super) fn open(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<Open>, Failure> {
     if stat(folder, name, wish)?.is_none() {
         return Ok(None);
     }
@@ -78,14 +76,21 @@ pub(super) fn open(folder: &Folder, name: &OsStr, wish: Wish) -> Result<Option<O
     // Looked at again through the open file: the name may lead elsewhere by now.
     let stat = fstat(&fd).map_err(|errno| blame("look at", &path, errno))?;
     refuse(&stat, folder, name, wish)?;
-    let right = stat.st_mode & 0o7777 == wish.mode && wish.owners_match(folder, stat.st_uid, stat.st_gid);
+    let right = stat.st_mode & 0o7777 == wish.acl.shown(wish.mode)
+        && wish.owners_match(folder, stat.st_uid, stat.st_gid)
+        && wish.acl.stands(&fd, &folder.fd, wish.mode);
     let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
     #[allow(clippy::useless_conversion)] // st_nlink is as wide as the platform likes
     Ok(Some(Open { fd, right, links: stat.st_nlink.into(), size, modified: stat.st_mtime }))
 }
 
+/// The bytes of what is published, if anything is.
+pub(super) fn bytes(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    open(folder, name, wish)?.map(|file| file.whole(&folder.path.join(name))).transpose()
+}
+
 /// What stands at the published path, if anything does: a regular file of root's, ours or the wished owner's.
-pub(super) fn stat(folder: &Folder, name: &OsStr, wish: Wish) -> Result<Option<Stat>, Failure> {
+pub(super) fn stat(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<Stat>, Failure> {
     match statat(&folder.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(blame("look at", &folder.path.join(name), errno)),
@@ -93,7 +98,7 @@ pub(super) fn stat(folder: &Folder, name: &OsStr, wish: Wish) -> Result<Option<S
     }
 }
 
-fn refuse(stat: &Stat, folder: &Folder, name: &OsStr, wish: Wish) -> Result<(), Failure> {
+fn refuse(stat: &Stat, folder: &Folder, name: &OsStr, wish: &Wish) -> Result<(), Failure> {
     let path = folder.path.join(name);
     let path = path.display();
     let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -121,6 +126,15 @@ impl Open {
     /// Whether the file's bytes are these.
     pub(super) fn holds(&self, bytes: &[u8]) -> bool {
         self.size == bytes.len() as u64 && self.read(self.size).is_ok_and(|read| *read == *bytes)
+    }
+
+    /// All its bytes, where they can be those of a token's place.
+    pub(super) fn whole(&self, path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let bytes = self.read(MOST).map_err(|errno| blame("read", path, errno))?;
+        if bytes.len() as u64 > MOST {
+            return Err(local(format!("{} is larger than 4 MiB, so it is no token", path.display())));
+        }
+        Ok(bytes)
     }
 
     /// Its bytes, one more than `most` at the most.

@@ -1,40 +1,43 @@
-//! Bytes become a published file: temporary file beside it, owner, mode, sync, check, rename, sync of the folder.
+//! Bytes become a published file: temporary file beside it, owner, mode, readers, check, sync, rename, sync of the folder.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, fsync, renameat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::Wish;
 use super::blame::{blame, local};
 use super::folder::Folder;
+use super::fresh::Fresh;
 use super::held;
+use super::lock::Lock;
 use super::turn::Ticket;
 use crate::sink::{Failure, Put};
+use crate::token::Payload;
 use crate::token::render::hex;
 
-const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Published files that could not be synced with their folder: what is there may not be on the disk, so that
+/// Published places that could not be synced with their folder: what is there may not be on the disk, so that
 /// equal bytes prove nothing. A sync is never tried again: it would succeed with the data lost.
 static UNSURE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
 
-/// Publishes `bytes` under `name`, or finds them published as wished.
-pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], ticket: &Ticket) -> Result<Put, Failure> {
+/// Publishes a payload under `name`, or finds it published as wished. What is to be merged is merged under the lock
+/// that others of the file heed.
+pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payload, ticket: &Ticket) -> Result<Put, Failure> {
     let path = folder.path.join(name);
-    let unsure = UNSURE.lock().unwrap_or_else(PoisonError::into_inner).contains(&path);
     held::stat(folder, name, wish)?;
+    let _lock = if payload.merges() { Some(Lock::take(folder, name)?) } else { None };
+    let held = if payload.merges() { held::bytes(folder, name, wish)? } else { None };
+    let merged = payload.onto(held.as_deref().map(Vec::as_slice));
+    let bytes = merged.map_err(|why| local(format!("cannot merge into {}, which is left as it is: {why}", path.display())))?;
+    let unsure = is_unsure(&path);
     // One that we may not read is published anew: only its reader could say whether it is the same.
     if !unsure && let Ok(Some(file)) = held::open(folder, name, wish) {
-        if file.right && file.holds(bytes) {
+        if file.right && file.holds(&bytes) {
             // Whoever wrote it may have died before it was durable.
             return durable(path, fsync(&file.fd).and_then(|()| fsync(&folder.fd))).map(|()| Put::Unchanged);
         }
@@ -43,14 +46,11 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], t
         }
     }
     let temporary = Temporary::new(folder, name)?;
-    temporary.fill(bytes)?;
-    temporary.dress(folder, wish)?;
-    temporary.check(folder, wish, bytes.len())?;
-    fsync(&temporary.fd).map_err(|errno| blame("sync", &temporary.path(), errno))?;
+    temporary.file.finish(wish, &bytes)?;
     ticket.alone(|| {
         // Looked at again: between the first look and this one somebody may have put something else there.
         held::stat(folder, name, wish)?;
-        renameat(&folder.fd, &temporary.name, &folder.fd, name).map_err(|errno| blame("publish", &path, errno))?;
+        renameat(&folder.fd, &temporary.file.name, &folder.fd, name).map_err(|errno| blame("publish", &path, errno))?;
         Ok(())
     })?;
     temporary.published();
@@ -58,7 +58,7 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: Wish, bytes: &[u8], t
 }
 
 /// Keeps in mind whether what is published is surely on the disk.
-fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Failure> {
+pub(super) fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Failure> {
     let mut unsure = UNSURE.lock().unwrap_or_else(PoisonError::into_inner);
     match synced {
         Ok(()) => {
@@ -74,7 +74,7 @@ fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Failure> {
 }
 
 /// The name of a temporary file beside `name`: `.NAME.<16 hex>.tmp`.
-fn temporary_name(name: &OsStr, random: [u8; 8]) -> OsString {
+pub(super) fn temporary_name(name: &OsStr, random: [u8; 8]) -> OsString {
     let mut whole = OsString::from(".");
     whole.push(name);
     whole.push(format!(".{}.tmp", hex(&random)));
@@ -88,81 +88,27 @@ pub(super) fn is_temporary(candidate: &[u8], name: &OsStr) -> bool {
     random.is_some_and(|hex| hex.len() == 16 && hex.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)))
 }
 
+/// Whether what stands at a path may not be on the disk.
+pub(super) fn is_unsure(path: &Path) -> bool {
+    UNSURE.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+}
+
+/// Eight random bytes for a name.
+pub(super) fn random() -> Result<[u8; 8], Failure> {
+    let mut random = [0; 8];
+    SystemRandom::new().fill(&mut random).map_err(|_| local("the kernel gives no random bytes".into()))?;
+    Ok(random)
+}
+
 /// A temporary file, gone again when dropped unless it was published.
 struct Temporary<'a> {
-    folder: &'a Folder,
-    name: OsString,
-    fd: OwnedFd,
+    file: Fresh<'a>,
     keep: bool,
 }
 
 impl<'a> Temporary<'a> {
     fn new(folder: &'a Folder, published: &OsStr) -> Result<Self, Failure> {
-        let mut random = [0; 8];
-        SystemRandom::new().fill(&mut random).map_err(|_| local("the kernel gives no random bytes".into()))?;
-        let name = temporary_name(published, random);
-        let failed = |errno| blame("create the temporary file beside", &folder.path.join(published), errno);
-        let fd = openat(&folder.fd, &name, NEW, Mode::from_raw_mode(0o600)).map_err(failed)?;
-        Ok(Self { folder, name, fd, keep: false })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path.join(&self.name)
-    }
-
-    fn fill(&self, bytes: &[u8]) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| blame("write", &self.path(), Errno::from_io_error(&error).unwrap_or(Errno::NOSPC));
-        let duplicate = self.fd.try_clone().map_err(failed)?;
-        File::from(duplicate).write_all(bytes).map_err(failed)
-    }
-
-    /// Owner first, then the mode: it widens only for the right owner. Neither is touched where it is right
-    /// already, so that a folder with the setgid bit gives the group without any right of ours to change it.
-    fn dress(&self, folder: &Folder, wish: Wish) -> Result<(), Failure> {
-        let stat = fstat(&self.fd).map_err(|errno| blame("look at", &self.path(), errno))?;
-        let owner = wish.uid.filter(|uid| *uid != stat.st_uid);
-        let group = wish.gid.filter(|gid| *gid != stat.st_gid);
-        if owner.is_some() || group.is_some() {
-            fchown(&self.fd, owner.map(Uid::from_raw), group.map(Gid::from_raw))
-                .map_err(|errno| self.denied(folder, wish, owner, errno))?;
-        }
-        // Always: on some kernels and file systems a change of owner clears bits.
-        fchmod(&self.fd, Mode::from_raw_mode(wish.mode)).map_err(|errno| blame("set the mode of", &self.path(), errno))
-    }
-
-    fn denied(&self, folder: &Folder, wish: Wish, owner: Option<u32>, errno: Errno) -> Failure {
-        let path = folder.path.display();
-        match (errno, owner, wish.gid) {
-            (Errno::PERM, Some(owner), _) => local(format!(
-                "cannot give the file in {path} to user id {owner}: that takes CAP_CHOWN; leave `owner` out and let a group read it"
-            )),
-            (Errno::PERM, None, Some(group)) => local(format!(
-                "cannot give the file in {path} to group id {group}: let the folder give it (chgrp {group} {path} && chmod 2750 {path}), or make the daemon's user a member"
-            )),
-            _ => blame("change the owner of", &self.path(), errno),
-        }
-    }
-
-    /// What is about to be published is what was meant.
-    fn check(&self, folder: &Folder, wish: Wish, size: usize) -> Result<(), Failure> {
-        let stat = fstat(&self.fd).map_err(|errno| blame("look at", &self.path(), errno))?;
-        let wrong = if u64::try_from(stat.st_size) != Ok(size as u64) {
-            Some("size")
-        } else if stat.st_mode & 0o7777 != wish.mode {
-            Some("mode")
-        } else if !wish.owners_match(folder, stat.st_uid, stat.st_gid) {
-            Some("owner or group")
-        } else if stat.st_nlink != 1 {
-            Some("number of names")
-        } else {
-            None
-        };
-        wrong.map_or(Ok(()), |what| {
-            Err(local(format!(
-                "the file system of {} did not keep the {what} of a file just written: choose a folder on another one",
-                folder.path.display()
-            )))
-        })
+        Ok(Self { file: Fresh::new(folder, &temporary_name(published, random()?))?, keep: false })
     }
 
     fn published(mut self) {
@@ -173,9 +119,9 @@ impl<'a> Temporary<'a> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if !self.keep
-            && let Err(errno) = unlinkat(&self.folder.fd, &self.name, AtFlags::empty())
+            && let Err(errno) = unlinkat(&self.file.folder.fd, &self.file.name, AtFlags::empty())
         {
-            tracing::warn!(path = %self.path().display(), error = %errno, "a temporary file stays behind until the next start");
+            tracing::warn!(path = %self.file.path().display(), error = %errno, "a temporary file stays behind until the next start");
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cluster::rights::Right;
 use crate::cluster::{Call, Cluster, Trouble, Urgency};
 use crate::sink::{Context, Failure, FailureKind, Put, Stores};
 use crate::token::Payload;
@@ -48,6 +49,11 @@ const LARGEST: usize = 1 << 20;
 const NEVER: &str = "1";
 
 impl SecretSpec {
+    /// What our account has to be allowed to do in the Secret's cluster.
+    pub fn right(&self) -> Right {
+        Right::named(&self.namespace, "", "secrets", &self.name, &["get", "create", "patch"])
+    }
+
     fn path(&self) -> String {
         format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, self.name)
     }
@@ -71,7 +77,7 @@ pub(super) async fn put(spec: &SecretSpec, payload: &Payload, context: Context<'
     }
     let attempt = async {
         let found = read(cluster, spec, context.timeout).await?;
-        let marks = secret::marks(&context);
+        let marks = secret::marks(&context, &shape);
         if let Some(found) = &found {
             found.writable(spec, &shape)?;
             if found.has(&shape, &marks) {

@@ -10,9 +10,12 @@ use zeroize::Zeroizing;
 use super::SecretSpec;
 use crate::sink::{Context, Failure, FailureKind};
 use crate::token::Payload;
+use crate::token::payload::{Dress, Part};
 
 /// Our mark of ownership: the label that Kubernetes recommends for it. A Secret without it is somebody else's.
 const MARK: (&str, &str) = ("app.kubernetes.io/managed-by", "tokenferry");
+/// The annotation that names the keys of a payload of several parts, in their order.
+const PARTS: &str = "parts";
 /// Prefix of our annotations.
 const OURS: &str = "tokenferry";
 
@@ -22,11 +25,19 @@ pub(super) struct Shape<'a> {
     kind: &'a str,
     data: BTreeMap<&'a str, &'a [u8]>,
     labels: BTreeMap<&'a str, &'a str>,
+    /// Keys that the payload names itself, in its order.
+    named: Vec<&'a str>,
 }
 
 impl<'a> Shape<'a> {
     pub fn new(spec: &'a SecretSpec, payload: &'a Payload) -> Self {
-        Self { kind: "Opaque", data: BTreeMap::from([(&*spec.key, payload.expose())]), labels: BTreeMap::new() }
+        let key = |name: &'a str| if name.is_empty() { &*spec.key } else { name };
+        Self {
+            kind: payload.dress().kind.unwrap_or("Opaque"),
+            data: payload.parts().iter().map(|part| (key(&part.name), part.expose())).collect(),
+            labels: payload.dress().labels.iter().copied().collect(),
+            named: payload.parts().iter().map(|part| &*part.name).filter(|name| !name.is_empty()).collect(),
+        }
     }
 
     /// Bytes of all values.
@@ -115,7 +126,13 @@ impl Found {
     /// What our key holds.
     pub fn value(&self, spec: &SecretSpec) -> Result<Option<Payload>, Failure> {
         self.is_ours(spec)?;
-        Ok(self.decoded(&spec.key).map(|bytes| Payload::new(bytes.to_vec())))
+        let named = self.metadata.annotations.get(&annotation(PARTS)).map_or("", String::as_str);
+        if named.is_empty() {
+            return Ok(self.decoded(&spec.key).map(|bytes| Payload::new(bytes.to_vec())));
+        }
+        let part = |name: &str| self.decoded(name).map(|bytes| Part::new(name, bytes.to_vec()));
+        let parts: Option<Vec<Part>> = named.split(' ').map(part).collect();
+        Ok(parts.map(|parts| Payload::of(parts, Dress::default())))
     }
 }
 
@@ -124,15 +141,19 @@ fn annotation(name: &str) -> String {
 }
 
 /// What we write beside the token, for whoever looks at the Secret.
-pub(super) fn marks(context: &Context<'_>) -> BTreeMap<&'static str, String> {
+pub(super) fn marks(context: &Context<'_>, shape: &Shape<'_>) -> BTreeMap<&'static str, String> {
     let time = |seconds: i64| jiff::Timestamp::from_second(seconds).map(|t| t.to_string()).unwrap_or_default();
-    BTreeMap::from([
+    let mut marks = BTreeMap::from([
         ("expires-at", time(context.expires_at)),
         ("generation", context.generation.to_string()),
         ("issue", context.issue.to_owned()),
         ("issued-at", time(context.issued_at)),
         ("target", context.target.to_owned()),
-    ])
+    ]);
+    if !shape.named.is_empty() {
+        marks.insert(PARTS, shape.named.join(" "));
+    }
+    marks
 }
 
 #[derive(Serialize)]

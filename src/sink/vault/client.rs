@@ -11,6 +11,7 @@ use reqwest::{Method, Url};
 use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
 use zeroize::Zeroizing;
 
+use crate::cluster::patience;
 use crate::sink::vault::own::{self, Stamp};
 use crate::sink::vault::{VaultStore, refusal};
 use crate::sink::{Failure, FailureKind};
@@ -136,7 +137,11 @@ impl VaultStore {
         let mut answer = asked.send().await.map_err(|e| lost(&e))?;
         let json = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
         let header = |name: HeaderName| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let retry_after = header(RETRY_AFTER).and_then(|wish| refusal::retry_after(wish, header(DATE)));
+        let wish = header(RETRY_AFTER).map(|wish| patience::wish(wish, header(DATE)));
+        if wish == Some(None) {
+            self.upstream.note_garbled();
+        }
+        let retry_after = wish.flatten();
         let status = answer.status().as_u16();
         let mut body = Zeroizing::new(Vec::new());
         while let Some(chunk) = answer.chunk().await.map_err(|e| lost(&e))? {

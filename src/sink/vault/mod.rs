@@ -8,12 +8,14 @@ mod refusal;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
+use crate::cluster::Upstream;
 use crate::sink::{Context, Failure, FailureKind, Put, Stores};
 use crate::token::Payload;
 
@@ -39,6 +41,13 @@ fn mount() -> String {
 
 fn key() -> String {
     "token".into()
+}
+
+/// What the store's login has to be allowed: paths with capabilities, for KV engines of that version (1 or 2). Its
+/// other fields are read and kept, so `read` is needed beside the writing.
+pub fn rights(spec: &VaultSpec, engine: u8) -> Vec<(String, &'static [&'static str])> {
+    let path = if engine == 1 { format!("{}/{}", spec.mount, spec.path) } else { format!("{}/data/{}", spec.mount, spec.path) };
+    vec![(path, &["create", "read", "update"])]
 }
 
 /// `vault` under `stores`.
@@ -104,6 +113,7 @@ pub struct JwtAuth {
 /// One Vault server with our login. Its client, login lease and knowledge of mounts are shared by all places.
 pub struct VaultStore {
     name: String,
+    upstream: Arc<Upstream>,
     spec: VaultStoreSpec,
     wire: Mutex<Option<client::Wire>>,
     login: Mutex<login::State>,
@@ -112,13 +122,18 @@ pub struct VaultStore {
 
 impl VaultStore {
     /// Nothing is opened before the first put.
-    pub fn new(name: &str, spec: VaultStoreSpec) -> Self {
-        Self { name: name.into(), spec, wire: Mutex::default(), login: Mutex::default(), engines: Mutex::default() }
+    pub fn new(name: &str, spec: VaultStoreSpec, upstream: Arc<Upstream>) -> Self {
+        Self { name: name.into(), upstream, spec, wire: Mutex::default(), login: Mutex::default(), engines: Mutex::default() }
     }
 
     /// The settings that it was made from.
     pub fn spec(&self) -> &VaultStoreSpec {
         &self.spec
+    }
+
+    /// The load that it gets from us.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
     }
 
     fn failure(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {

@@ -3,16 +3,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 use vaultrs::error::ClientError;
 
 use crate::sink::store::causes;
 use crate::sink::vault::client::Answer;
 use crate::sink::{Failure, FailureKind};
-
-/// The longest wish for patience that is honoured.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// What went wrong, before it is known of which store and place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,18 +129,6 @@ fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     error.downcast_ref::<rustls::Error>()
 }
 
-/// `Retry-After` as seconds or as a date (RFC 9110 §10.2.3); a date counts from the server's own `Date`.
-/// At most 600 s; `None` for anything else.
-pub(super) fn retry_after(wish: &str, date: Option<&str>) -> Option<Duration> {
-    let wish = wish.trim();
-    if !wish.is_empty() && wish.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(wish.parse().map_or(LONGEST_WAIT, Duration::from_secs).min(LONGEST_WAIT));
-    }
-    let instant = |text: &str| DateTimeParser::new().parse_timestamp(text.trim()).ok();
-    let seconds = instant(wish)?.as_second().checked_sub(instant(date?)?.as_second())?;
-    Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(LONGEST_WAIT))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -207,30 +191,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn retry_after_is_understood_as_seconds_and_as_a_date_and_garbage_is_ignored() {
-        let date = Some("Wed, 21 Oct 2026 07:28:00 GMT");
-        for (wish, wait) in [
-            ("0", Some(0)),
-            (" 120 ", Some(120)),
-            ("86400", Some(600)),
-            ("99999999999999999999999", Some(600)),
-            ("Wed, 21 Oct 2026 07:28:30 GMT", Some(30)),
-            ("Wed, 21 Oct 2026 07:27:00 GMT", Some(0)),
-            ("-5", None),
-            ("1.5", None),
-            ("soon", None),
-            ("", None),
-        ] {
-            assert_eq!(retry_after(wish, date), wait.map(Duration::from_secs), "{wish}");
-        }
-        assert_eq!(retry_after("Wed, 21 Oct 2026 07:28:30 GMT", None), None);
-    }
-
     proptest! {
         #[test]
-        fn no_retry_after_and_no_body_makes_us_panic_or_wait_longer_than_ten_minutes(wish in ".{0,60}", date in ".{0,60}", status in 300u16..600, body in ".{0,80}") {
-            prop_assert!(retry_after(&wish, Some(&date)).is_none_or(|wait| wait <= LONGEST_WAIT));
+        fn no_body_makes_us_panic(status in 300u16..600, body in ".{0,80}") {
             let _ = verdict(status, &body);
         }
     }

@@ -1,86 +1,91 @@
-//! Looks of the loop: at the places of a new plan, at files that were touched, on the beat of the proof.
+//! Looks: at the places of a new plan, at files that were touched, on the beat of the proof.
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
-use super::{Done, Looking, SETTLED, Wheel};
+use super::{Looking, Moment, Order, SETTLED, Timetable};
 use crate::cluster::Proven;
-use crate::daemon::clock::{now_ms, share};
-use crate::daemon::rotation::{identify, tell};
-use crate::daemon::start::{self, Depth, Finding};
-use crate::daemon::touched::Touched;
+use crate::daemon::rotation::identify;
+use crate::daemon::start::{Depth, Finding};
 use crate::record::{Kind, Line, Reason};
 use crate::schedule::Target;
 
-impl Wheel {
+impl Timetable {
     /// Has the places of these targets looked at, orphaned temporary files removed on the way.
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
-        let scene = Arc::clone(&self.scene);
-        let wanted = targets
-            .into_iter()
-            .map(|t| {
-                let state = self.state.targets.get(&t.name).cloned();
-                (t, state)
-            })
-            .collect();
-        let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
-        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted, depth).await, why) });
+        let wanted = targets.into_iter().map(|t| {
+            let state = self.state.targets.get(&t.name).cloned();
+            (t, state)
+        });
+        let order = Order::Look(wanted.collect(), why);
+        self.orders.push(order);
     }
 
-    /// Takes what a look at a target's places has shown.
-    pub(super) async fn found(&mut self, finding: Finding) {
+    /// The time of a look has come.
+    pub(super) fn beat(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
+        let Some(course) = self.courses.get_mut(name) else { return };
+        let depth = course.prove_at.take().map_or(Depth::Files, |(_, depth)| depth);
+        if course.looking || course.rotating {
+            self.arm_look(name, depth, SETTLED, moment);
+            return;
+        }
+        course.looking = true;
+        let target = Arc::clone(&course.target);
+        self.look(vec![target], Looking::Beat(depth));
+        // A quick look at a touched file must not put the next proof off for ever.
+        if depth == Depth::Files {
+            self.arm_next_proof(name, moment);
+        }
+    }
+
+    /// Takes what a look at a target's places has shown, at the start and after a reload.
+    pub fn found(&mut self, finding: Finding, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(finding.target.name.as_str());
         for note in &finding.notes {
             tracing::warn!(target_name = &*name, "{note}");
         }
         if let Some(line) = finding.adopted {
-            tell(&line);
-            self.record(line).await;
+            self.record(line);
         }
         let Some(course) = self.courses.get_mut(&name) else { return };
         course.notes = finding.notes;
         if let Some((held, places)) = finding.copy {
             course.held = Some(held);
-            let paying = places.clone();
-            self.pay(&name, Some(paying));
+            self.pay(&name, Some(places));
         }
-        let forced = self.options.once.as_ref().is_some_and(|once| once.force);
+        let forced = self.manner.force;
         let mint = finding.mint.or(forced.then_some(Reason::Manual));
         let suspended = self.courses.get(&name).is_some_and(|c| c.target.suspend);
         match mint {
-            Some(reason) if !suspended || forced => self.arm_at(&name, Some((now_ms(), reason))),
-            _ => self.arm(&name),
+            Some(reason) if !suspended || forced => self.arm_at(&name, Some((moment.ms(), reason))),
+            _ => self.arm(&name, moment),
         }
-        self.arm_next_proof(&name);
+        self.arm_next_proof(&name, moment);
     }
 
     /// Takes what a look in between has shown: what is wrong is mended at once, but never in a loop.
-    pub(super) async fn looked(&mut self, finding: Finding, depth: Depth) {
+    pub fn looked(&mut self, finding: Finding, depth: Depth, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(finding.target.name.as_str());
         let Some(course) = self.courses.get_mut(&name) else { return };
         course.looking = false;
         // What was seen while tokens changed says nothing.
-        if course.rotating || course.paying.is_some() {
-            self.arm_look(&name, depth, SETTLED);
+        if course.rotating || course.paying {
+            self.arm_look(&name, depth, SETTLED, moment);
             return;
         }
         if course.held.is_some() {
-            self.arm_next_proof(&name);
+            self.arm_next_proof(&name, moment);
             return;
         }
-        let now = now_ms();
         if depth == Depth::Everything {
-            self.arm_next_proof(&name);
+            self.arm_next_proof(&name, moment);
         }
         if let Some(Proven::Refused(why)) = &finding.proven {
-            let mut line = Line::new(Kind::Rejected, Timestamp::now());
+            let mut line = Line::new(Kind::Rejected, moment.now);
             identify(&mut line, &finding.target);
             line.jti = self.state.targets.get(&*name).and_then(|s| s.jti.clone());
             line.error = Some(format!("the delivered token is refused: {why}"));
-            tell(&line);
-            self.record(line).await;
-            self.mend(&name, Reason::Rejected, now);
+            self.record(line);
+            self.mend(&name, Reason::Rejected, moment);
             return;
         }
         if let Some(course) = self.courses.get_mut(&name)
@@ -88,12 +93,11 @@ impl Wheel {
             && finding.copy.is_none()
             && finding.mint.is_none()
         {
-            course.proven_at = Some(Timestamp::now());
+            course.proven_at = Some(moment.now);
         }
         if let Some(line) = finding.adopted {
-            tell(&line);
-            self.record(line).await;
-            self.arm(&name);
+            self.record(line);
+            self.arm(&name, moment);
         }
         if let Some((held, places)) = finding.copy {
             tracing::warn!(target_name = &*name, "places do not have what was delivered; they are written again");
@@ -104,22 +108,22 @@ impl Wheel {
         }
         if let Some(reason) = finding.mint {
             tracing::warn!(target_name = &*name, "a place lost its token, and no other has it; it is minted anew");
-            self.mend(&name, reason, now);
+            self.mend(&name, reason, moment);
         }
     }
 
-    pub(super) fn mend(&mut self, name: &Arc<str>, reason: Reason, now: i64) {
+    fn mend(&mut self, name: &Arc<str>, reason: Reason, moment: &Moment<'_>) {
         let Some(course) = self.courses.get_mut(name).filter(|c| !c.target.suspend) else { return };
-        let at = course.mend_at(now);
+        let at = course.mend_at(moment.ms());
         self.arm_at(name, Some((at, reason)));
     }
 
-    pub(super) fn arm_look(&mut self, name: &Arc<str>, depth: Depth, after: i64) {
-        if self.options.once.is_some() {
+    fn arm_look(&mut self, name: &Arc<str>, depth: Depth, after: i64, moment: &Moment<'_>) {
+        if self.manner.once {
             return;
         }
         if let Some(course) = self.courses.get_mut(name) {
-            let next = now_ms() + after;
+            let next = moment.ms() + after;
             let sooner = course.prove_at.is_none_or(|(at, _)| next < at);
             if sooner {
                 course.arm_look(name, &mut self.timers, Some((next, depth)));
@@ -127,25 +131,19 @@ impl Wheel {
         }
     }
 
-    /// The beat of the proof, spread by a stable share so that not all are tried at once.
-    pub(super) fn arm_next_proof(&mut self, name: &Arc<str>) {
+    /// The beat of the proof, spread by chance so that not all are tried at once.
+    fn arm_next_proof(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
         let Some(course) = self.courses.get(name).filter(|c| c.target.prove && c.target.prove_every > 0) else { return };
         let every = i64::try_from(course.target.prove_every.saturating_mul(1000)).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
-        let after = (every as f64 * (0.75 + share() / 4.0)) as i64;
-        self.arm_look(name, Depth::Everything, after);
+        let after = (every as f64 * (0.75 + moment.world.share() / 4.0)) as i64;
+        self.arm_look(name, Depth::Everything, after, moment);
     }
 
     /// A file of a place, or its folder, was touched: its target is looked at once the dust has settled.
-    pub(super) fn touched(&mut self, names: &[Arc<str>]) {
+    pub fn touched(&mut self, names: &[Arc<str>], moment: &Moment<'_>) {
         for name in names {
-            self.arm_look(name, Depth::Files, SETTLED);
-        }
-    }
-
-    pub(super) fn watch_places(&mut self) {
-        if self.options.once.is_none() {
-            self.watched = Touched::watch(&self.scene.plan);
+            self.arm_look(name, Depth::Files, SETTLED, moment);
         }
     }
 }

@@ -1,0 +1,172 @@
+//! `rbac`: the least rights that a schedule needs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::print::{self, Cell, Colour, Output};
+use super::{Context, Exit};
+use crate::audit::rbac::diff::{self, Difference};
+use crate::audit::rbac::{Needs, Subject, stores};
+use crate::daemon::read;
+use crate::daemon::scene::Scene;
+use crate::schedule::Plan;
+
+/// Show the least rights that a schedule needs
+///
+/// For Kubernetes: a Role and RoleBinding for each namespace, with the name of each account, as `kubectl apply -f -`
+/// takes them. Whom they are for is asked from the API server with the schedule's own kubeconfig, or said by
+/// --subject. For Vault: a policy for the store's login. For AWS: an IAM policy.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tokenferry rbac schedule.yaml --subject tokenferry/tokenferry | kubectl apply -f -\n  tokenferry rbac --cluster prod --diff     what the account lacks, and what it could do without\n  tokenferry rbac --for vault | vault policy write tokenferry -\n  tokenferry rbac --for aws"
+)]
+pub struct Rbac {
+    /// The schedule
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Whose rights
+    #[arg(long = "for", value_enum, value_name = "SYSTEM", default_value = "kubernetes")]
+    system: System,
+    /// Only this cluster of the schedule
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// Only this store of the schedule
+    #[arg(long, value_name = "NAME")]
+    store: Option<String>,
+    /// Who gets them: NAMESPACE/NAME of a ServiceAccount, user:NAME or group:NAME
+    #[arg(long, value_name = "SUBJECT")]
+    subject: Option<String>,
+    /// Name of the Roles and bindings
+    #[arg(long, value_name = "NAME", default_value = "tokenferry")]
+    name: String,
+    /// Version of the KV engine of Vault's mounts
+    #[arg(long, value_name = "1|2", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2))]
+    kv: u8,
+    /// The AWS account, to narrow the policy to it
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// Compare with what the account really has: exits 1 where it lacks something or has too much
+    #[arg(long)]
+    diff: bool,
+    /// How to show the differences
+    #[arg(short, long, value_enum, default_value = "table", requires = "diff")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum System {
+    Kubernetes,
+    Vault,
+    Aws,
+}
+
+#[derive(Serialize)]
+struct Row {
+    cluster: String,
+    #[serde(flatten)]
+    difference: Difference,
+}
+
+impl Rbac {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Exit code 2 where the schedule is refused or names no such cluster or store, 1 where the API server cannot be
+    /// asked and where `--diff` finds something.
+    pub async fn run(self, context: &Context) -> Result<(), Exit> {
+        let accepted = read::read(&context.schedule(self.file.as_ref())).map_err(|problems| Exit::refused(&problems))?;
+        let plan = Arc::new(accepted.plan);
+        match self.system {
+            System::Kubernetes if self.diff => self.compare(&plan, context).await,
+            System::Kubernetes => self.manifests(&plan, context).await,
+            _ if self.diff => Err(Exit::usage("--diff compares rights in Kubernetes; leave --for out")),
+            System::Vault => self.policies(&plan, true),
+            System::Aws => self.policies(&plan, false),
+        }
+    }
+
+    fn clusters<'a>(&self, plan: &'a Plan) -> Result<Vec<&'a String>, Exit> {
+        let names: Vec<&String> = plan.clusters.keys().filter(|name| self.cluster.as_ref().is_none_or(|wanted| wanted == *name)).collect();
+        match &self.cluster {
+            Some(wanted) if names.is_empty() => Err(Exit::usage(format!("the schedule has no cluster `{wanted}`"))),
+            _ => Ok(names),
+        }
+    }
+
+    async fn manifests(&self, plan: &Arc<Plan>, context: &Context) -> Result<(), Exit> {
+        let said = match &self.subject {
+            Some(text) => {
+                let subject = Subject::parse(text);
+                Some(subject.ok_or_else(|| Exit::usage(format!("--subject `{text}` is none of NAMESPACE/NAME, user:NAME, group:NAME")))?)
+            }
+            None => None,
+        };
+        let scene = Scene::new(Arc::clone(plan), &context.places.records, None);
+        let names = self.clusters(plan)?;
+        let mut text = String::new();
+        for name in &names {
+            let needs = Needs::of(plan, name);
+            let Some(cluster) = scene.cluster(name).filter(|c| !c.is_embedded() && !needs.is_empty()) else {
+                print::talk(&format!("cluster {name} needs no rights"));
+                continue;
+            };
+            let subject = match &said {
+                Some(subject) => subject.clone(),
+                None => Subject::of_user(&cluster.own_name().await.map_err(|why| {
+                    Exit::own(format!("cluster {name} does not say whom the rights are for ({why}); say it with --subject NAMESPACE/NAME"))
+                })?),
+            };
+            text.push_str(&format!(
+                "{}# cluster {name}\n{}",
+                if text.is_empty() { "" } else { "---\n" },
+                needs.manifests(&self.name, &subject)
+            ));
+        }
+        if names.len() > 1 {
+            print::talk("several clusters: take one at a time with --cluster NAME to apply them");
+        }
+        print::data(&text)
+    }
+
+    async fn compare(&self, plan: &Arc<Plan>, context: &Context) -> Result<(), Exit> {
+        let scene = Scene::new(Arc::clone(plan), &context.places.records, None);
+        let mut rows = Vec::new();
+        for name in self.clusters(plan)? {
+            if let Some(cluster) = scene.cluster(name).filter(|c| !c.is_embedded()) {
+                let found = diff::compare(cluster, &Needs::of(plan, name)).await;
+                rows.extend(found.into_iter().map(|difference| Row { cluster: name.clone(), difference }));
+            }
+        }
+        match self.output {
+            Output::Json => print::json(&rows)?,
+            Output::Table if rows.is_empty() => print::talk("the account has what the schedule needs, and no more"),
+            Output::Table => {
+                let cells = |row: &Row| {
+                    let colour = if row.difference.verdict == "missing" { Colour::Bad } else { Colour::Warn };
+                    let Difference { verdict, namespace, what } = &row.difference;
+                    vec![row.cluster.as_str().into(), Cell::new(*verdict, colour), namespace.as_str().into(), what.as_str().into()]
+                };
+                print::data(&print::table(&["CLUSTER", "VERDICT", "NAMESPACE", "WHAT"], &rows.iter().map(cells).collect::<Vec<_>>()))?;
+            }
+        }
+        if rows.is_empty() { Ok(()) } else { Err(Exit::failed()) }
+    }
+
+    fn policies(&self, plan: &Plan, vault: bool) -> Result<(), Exit> {
+        let fits = |name: &String| self.store.as_ref().is_none_or(|wanted| wanted == name);
+        let of_kind = plan.stores.iter().filter(|(_, spec)| if vault { spec.vault.is_some() } else { spec.aws_secrets_manager.is_some() });
+        let names: Vec<&String> = of_kind.map(|(name, _)| name).filter(|name| fits(name)).collect();
+        match names.as_slice() {
+            [] => Err(Exit::usage(format!("the schedule has no {} store of that name", if vault { "Vault" } else { "AWS" }))),
+            [_, _, ..] => {
+                let names: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
+                Err(Exit::usage(format!("several stores: choose one with --store ({})", names.join(", "))))
+            }
+            [name] if vault => print::data(&stores::vault_policy(plan, name, self.kv)),
+            [name] => print::json(&stores::iam_policy(plan, name, self.account.as_deref())),
+        }
+    }
+}

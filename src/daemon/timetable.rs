@@ -1,0 +1,282 @@
+//! What happens next to which target? Pure: every event comes with its moment, and leaves [`Order`]s behind that
+//! somebody else carries out. Mutable state of the daemon's targets is here and nowhere else.
+
+mod looks;
+mod payments;
+mod rotations;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::course::{Course, Timer, Timers, Told, Waiter};
+use super::rotation::Held;
+use super::start::Depth;
+use super::step;
+use crate::record::fold::{State, TargetState};
+use crate::record::{Actor, Kind, Line, Outcome, Reason};
+use crate::schedule::change::Change;
+use crate::schedule::cron::CronRule;
+use crate::schedule::{Plan, Target};
+
+/// A place that was touched is looked at after that long, ms: our own writes touch places too.
+pub const SETTLED: i64 = 1_000;
+
+/// What decisions depend on beside targets, records and the time.
+pub trait World {
+    /// Server time less local time of a cluster, seconds, where its answers have shown it.
+    fn skew(&self, cluster: &str) -> Option<f64>;
+    /// Chance: a share in [0, 1).
+    fn share(&self) -> f64;
+}
+
+/// The world at one moment.
+pub struct Moment<'a> {
+    /// This host's wall clock.
+    pub now: Timestamp,
+    /// All else.
+    pub world: &'a dyn World,
+}
+
+impl Moment<'_> {
+    fn ms(&self) -> i64 {
+        self.now.as_millisecond()
+    }
+}
+
+/// What is to be done now. Orders are carried out in their order; those that take long report back.
+pub enum Order {
+    /// Write a record of what was decided; the state has it already.
+    Record(Box<Line>),
+    /// Begin a rotation; it ends in [`Timetable::rotated`] or [`Timetable::gave_up`].
+    Rotate(Turn),
+    /// Try owed places; it ends in [`Timetable::paid`], if it is not stopped before.
+    Pay(Payment),
+    /// Stop the payment of a target: a newer token is on its way to every place.
+    StopPaying(Arc<str>),
+    /// Look at the places of targets; it ends in [`Timetable::found`] or [`Timetable::looked`] for each.
+    Look(Vec<Wanted>, Looking),
+    /// A rotation of a target is over; these people wait for it.
+    Tell(Vec<Waiter>, Told),
+}
+
+/// A target to be looked at, with what is recorded of it.
+pub type Wanted = (Arc<Target>, Option<TargetState>);
+
+/// Why places are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looking {
+    /// The daemon starts.
+    Start,
+    /// A reload brought or changed their targets.
+    Reload,
+    /// In between, that closely.
+    Beat(Depth),
+}
+
+/// A rotation to begin.
+pub struct Turn {
+    /// Name of the target.
+    pub name: Arc<str>,
+    /// The target.
+    pub target: Arc<Target>,
+    /// Why.
+    pub reason: Reason,
+    /// Who asked, where a person did.
+    pub actor: Option<Actor>,
+    /// The number of the token to be.
+    pub generation: u64,
+    /// `iat` and `exp` of the token in use.
+    pub in_use: Option<(i64, i64)>,
+    /// Rotations of this target that failed since the last success.
+    pub failures: u32,
+}
+
+/// Owed places to be tried.
+pub struct Payment {
+    /// Name of the target.
+    pub name: Arc<str>,
+    /// The target.
+    pub target: Arc<Target>,
+    /// The token that they are owed.
+    pub held: Arc<Held>,
+    /// The places.
+    pub places: Vec<Owed>,
+}
+
+/// A place that waits for its token.
+#[derive(Debug, Clone)]
+pub struct Owed {
+    /// Its index in the target.
+    pub index: usize,
+    /// The fallback that holds the token meanwhile, by index and place.
+    pub served: Option<(usize, String)>,
+    /// What was recorded of it last.
+    pub before: Option<Outcome>,
+}
+
+/// How a daemon and `once` differ.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Rotate what is due, then end: nothing is tried again.
+    pub once: bool,
+    /// Rotate what is not due, too.
+    pub force: bool,
+}
+
+/// The targets on their way.
+pub struct Timetable {
+    plan: Arc<Plan>,
+    host: String,
+    manner: Manner,
+    /// The fold of the records.
+    pub state: State,
+    /// Every target of the plan.
+    pub courses: HashMap<Arc<str>, Course>,
+    timers: Timers,
+    orders: Vec<Order>,
+}
+
+impl Timetable {
+    /// Targets at rest; `host` is the stable name for the offsets of `splay`.
+    pub fn new(plan: Arc<Plan>, host: String, manner: Manner, state: State) -> Self {
+        let courses = plan.targets.iter().map(|t| (Arc::from(t.name.as_str()), Course::new(Arc::clone(t)))).collect();
+        Self { plan, host, manner, state, courses, timers: Timers::new(), orders: Vec::new() }
+    }
+
+    /// What is to be done since this was last asked.
+    pub fn orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// When something is due next, unix ms of the local clock.
+    pub fn next(&self) -> Option<i64> {
+        self.timers.first().map(|(at, ..)| *at)
+    }
+
+    /// The daemon starts: the places of these targets are looked at before anything is minted.
+    pub fn begin(&mut self, meant: Vec<Arc<Target>>) {
+        self.look(meant, Looking::Start);
+    }
+
+    /// Another plan is in force: targets that went are retired, those that came or changed looked at.
+    pub fn swap(&mut self, plan: &Arc<Plan>, change: &Change, moment: &Moment<'_>) {
+        self.plan = Arc::clone(plan);
+        for name in &change.removed {
+            self.retire(name, moment);
+        }
+        let mut looked = Vec::new();
+        for target in &plan.targets {
+            let name: Arc<str> = Arc::from(target.name.as_str());
+            let is_new = !self.courses.contains_key(&name);
+            let course = self.courses.entry(name).or_insert_with(|| Course::new(Arc::clone(target)));
+            course.target = Arc::clone(target);
+            if is_new || change.changed.contains(&target.name) {
+                looked.push(Arc::clone(target));
+            }
+        }
+        self.look(looked, Looking::Reload);
+    }
+
+    /// A target that went out of the schedule: its places stay, its course ends.
+    fn retire(&mut self, name: &str, moment: &Moment<'_>) {
+        let name: Arc<str> = Arc::from(name);
+        let Some(mut course) = self.courses.remove(&name) else { return };
+        course.rest(&name, &mut self.timers);
+        if std::mem::take(&mut course.paying) {
+            self.orders.push(Order::StopPaying(Arc::clone(&name)));
+        }
+        let mut line = Line::new(Kind::Retired, moment.now);
+        super::rotation::identify(&mut line, &course.target);
+        self.record(line);
+    }
+
+    /// Everything whose time has come begins.
+    pub fn run_due(&mut self, moment: &Moment<'_>) {
+        while let Some((at, name, timer)) = self.timers.first().cloned() {
+            if at > moment.ms() {
+                return;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Rotate => {
+                    let reason = self.courses.get_mut(&name).and_then(|c| c.armed.take()).map_or(Reason::Lifetime, |(_, reason)| reason);
+                    self.rotate(&name, reason, None);
+                }
+                Timer::Prove => self.beat(&name, moment),
+                Timer::Pay => {
+                    if let Some(course) = self.courses.get_mut(&name) {
+                        course.pay_at = None;
+                    }
+                    self.pay(&name, None);
+                }
+            }
+        }
+    }
+
+    /// The wall clock stepped, or the host slept: everything is judged anew.
+    pub fn stepped(&mut self, moment: &Moment<'_>) {
+        let names: Vec<Arc<str>> = self.courses.keys().cloned().collect();
+        self.rejudge(names, moment);
+    }
+
+    /// A cron time has come: its targets are judged anew.
+    pub fn tick(&mut self, rule: &CronRule, moment: &Moment<'_>) {
+        let theirs = |course: &&Course| course.target.rotate.cron.contains(rule);
+        let names = self.courses.values().filter(theirs).map(|c| Arc::from(c.target.name.as_str())).collect();
+        self.rejudge(names, moment);
+    }
+
+    fn rejudge(&mut self, names: Vec<Arc<str>>, moment: &Moment<'_>) {
+        for name in names {
+            if self.courses.get(&name).is_some_and(|c| !c.rotating && c.failures == 0) {
+                self.arm(&name, moment);
+            }
+        }
+    }
+
+    /// How a target stands.
+    pub fn standing(&self, name: &str, now: Timestamp) -> step::Standing {
+        let Some(course) = self.courses.get(name) else { return step::Standing::New };
+        let state = self.state.targets.get(name);
+        step::standing(&course.target, state, course.rotating, course.failures, now, &self.host)
+    }
+
+    /// Arms a target by its records and its plan.
+    fn arm(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
+        let Some(course) = self.courses.get(name) else { return };
+        let due = self.due(&course.target, moment);
+        self.arm_at(name, due);
+    }
+
+    fn arm_at(&mut self, name: &Arc<str>, due: Option<(i64, Reason)>) {
+        if let Some(course) = self.courses.get_mut(name) {
+            course.arm(name, &mut self.timers, due);
+        }
+    }
+
+    /// When the target is due, on the local clock; judged by its API server's time.
+    fn due(&self, target: &Target, moment: &Moment<'_>) -> Option<(i64, Reason)> {
+        self.judge(target, self.state.targets.get(&target.name), moment)
+    }
+
+    /// When a token that some place is owed is too old to be worth delivering, and another is minted.
+    fn due_of(&self, target: &Target, held: &Held, moment: &Moment<'_>) -> Option<(i64, Reason)> {
+        let time = |claim: Option<i64>| claim.and_then(|s| Timestamp::from_second(s).ok());
+        let state = TargetState { issued_at: time(held.claims.iat), expires_at: time(held.claims.exp), ..TargetState::default() };
+        self.judge(target, Some(&state), moment)
+    }
+
+    fn judge(&self, target: &Target, state: Option<&TargetState>, moment: &Moment<'_>) -> Option<(i64, Reason)> {
+        let skew = moment.world.skew(&target.cluster);
+        let now = step::server_time(moment.now, skew);
+        let due = step::due(target, state, now, skew.is_some(), &self.host);
+        due.map(|(at, reason)| (at - (now.as_millisecond() - moment.ms()), reason))
+    }
+
+    fn record(&mut self, line: Line) {
+        self.state.apply(&line);
+        self.orders.push(Order::Record(Box::new(line)));
+    }
+}

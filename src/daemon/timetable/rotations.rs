@@ -1,0 +1,118 @@
+//! Rotations: begun, finished, told.
+
+use std::sync::Arc;
+
+use super::{Moment, Order, Timetable, Turn};
+use crate::daemon::course::{Told, Waiter};
+use crate::daemon::rotation::{Fault, Finished};
+use crate::daemon::step;
+use crate::record::{Actor, Kind, Line, Reason};
+use crate::schedule::Target;
+
+impl Timetable {
+    /// A person asks for rotations now; the answer names what was taken on, each outcome is told.
+    pub fn ask(&mut self, meant: &dyn Fn(&Target) -> bool, actor: &Actor, waiter: &Waiter) -> Vec<String> {
+        let names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| meant(&c.target)).map(|(n, _)| Arc::clone(n)).collect();
+        for name in &names {
+            let Some(course) = self.courses.get_mut(name) else { continue };
+            course.waiters.push(waiter.clone());
+            if course.rotating {
+                course.wanted = Some(Some(actor.clone()));
+            } else {
+                self.rotate(name, Reason::Manual, Some(actor.clone()));
+            }
+        }
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    pub(super) fn rotate(&mut self, name: &Arc<str>, reason: Reason, actor: Option<Actor>) {
+        let Some(course) = self.courses.get_mut(name) else { return };
+        if course.rotating {
+            return;
+        }
+        course.rotating = true;
+        course.arm(name, &mut self.timers, None);
+        course.arm_pay(name, &mut self.timers, None);
+        // The new token is brought to every place anyway.
+        if std::mem::take(&mut course.paying) {
+            self.orders.push(Order::StopPaying(Arc::clone(name)));
+        }
+        let state = self.state.targets.get(&**name);
+        self.orders.push(Order::Rotate(Turn {
+            name: Arc::clone(name),
+            target: Arc::clone(&course.target),
+            reason,
+            actor,
+            generation: state.map_or(0, |s| s.generation) + 1,
+            in_use: state.and_then(step::life).map(|l| (l.issued_at, l.expires_at)),
+            failures: course.failures,
+        }));
+    }
+
+    /// A rotation ended before its turn came, for the daemon stops.
+    pub fn gave_up(&mut self, name: &str) {
+        if let Some(course) = self.courses.get_mut(name) {
+            course.rotating = false;
+        }
+    }
+
+    /// Takes what came of a rotation.
+    pub fn rotated(&mut self, name: &Arc<str>, finished: Finished, moment: &Moment<'_>) {
+        let Finished { line, held, fault, .. } = finished;
+        let failed = line.kind == Kind::Failed;
+        self.state.apply(&line);
+        let now = moment.ms();
+        let Some(course) = self.courses.get_mut(name) else {
+            // It went out of the schedule meanwhile.
+            self.state.targets.remove(&**name);
+            return;
+        };
+        course.rotating = false;
+        if !failed {
+            course.notes.clear();
+        }
+        let minted = line.issued_at.is_some();
+        if minted || held.is_some() {
+            course.held = held;
+        }
+        course.tries = 0;
+        course.failures = if failed { course.failures + 1 } else { 0 };
+        let failures = course.failures;
+        if course.held.is_some() {
+            let at = step::retry(now, 1, fault.unwrap_or(Fault { passing: true, retry_after: None }), None, moment.world.share());
+            course.arm_pay(name, &mut self.timers, (!self.manner.once).then_some(at));
+        }
+        let state = self.state.targets.get(&**name);
+        let life = state.and_then(step::life);
+        let again = match fault {
+            // A token that some place waits for is delivered again, not minted again.
+            Some(_) if course.held.is_some() => None,
+            Some(fault) => Some((step::retry(now, failures, fault, life, moment.world.share()), line.reason.unwrap_or(Reason::Lifetime))),
+            None => None,
+        };
+        let target = Arc::clone(&course.target);
+        let held = course.held.clone();
+        let due = again.or_else(|| match &held {
+            // Its own life counts, not that of the older token which some place still has.
+            Some(held) => self.due_of(&target, held, moment),
+            None => self.due(&target, moment).filter(|_| life.is_some()),
+        });
+        let due = if self.manner.once { None } else { due };
+        self.arm_at(name, due);
+        self.report(name, line, moment);
+    }
+
+    /// Tells who waits, and begins the rotation that was asked for meanwhile.
+    fn report(&mut self, name: &Arc<str>, line: Line, moment: &Moment<'_>) {
+        let told = Told { line, standing: self.standing(name, moment.now) };
+        let Some(course) = self.courses.get_mut(name) else { return };
+        let wanted = course.wanted.take();
+        let waiters = if wanted.is_some() { Vec::new() } else { std::mem::take(&mut course.waiters) };
+        if self.manner.once || !waiters.is_empty() {
+            self.orders.push(Order::Tell(waiters, told));
+        }
+        if let Some(actor) = wanted {
+            self.rotate(name, Reason::Manual, actor);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `command`: a program takes the payload on its standard input. The way to CI systems and stores that have no sink.
+//!
+//! The payload never stands in an argument or in the environment. A program that ends with 0 has taken it; what it
+//! wrote may be written again after a restart, so it has to be one that sets, not one that adds.
+
+mod child;
+
+use std::time::Duration;
+
+use crate::sink::{Context, Failure, Put};
+use crate::token::Payload;
+
+/// Life of a program where `timeout` is absent.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `command: {command, timeout}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// The program, by path or as `PATH` finds it, and its arguments. No shell stands in between.
+    pub command: Vec<String>,
+    /// How long it may take; then it and everything that it started is killed.
+    pub timeout: Duration,
+}
+
+impl CommandSpec {
+    /// As one would type it, for records and messages.
+    pub fn shown(&self) -> String {
+        let plain = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&b));
+        let quoted = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) };
+        self.command.iter().map(quoted).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// One attempt: runs the program, hands it the payload, waits for its end.
+///
+/// # Errors
+/// `Local` where it cannot be run; `Refused` where it says that the request is wrong (sysexits(3): 64, 65, 77, 78);
+/// else `Unavailable`: it failed or took too long. The message has the end of what it said, without secrets.
+pub(super) async fn put(spec: &CommandSpec, payload: &Payload, context: Context<'_>) -> Result<Put, Failure> {
+    child::run(spec, payload, context.target).await.map(|()| Put::Written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_it_would_be_typed() {
+        let spec = CommandSpec { command: ["gh", "secret", "set", "A B", "it's", ""].map(String::from).to_vec(), timeout: TIMEOUT };
+        assert_eq!(spec.shown(), "gh secret set 'A B' 'it'\\''s' ''");
+    }
+}
