@@ -1,6 +1,6 @@
 //! tokenferry carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need
 //! them: it mints each token through the TokenRequest API by a schedule file, and writes it whole or not at all to
-//! files, Vault or OpenBao, and AWS Secrets Manager, with retry and fallback. This page is the map of the code.
+//! files, Vault or OpenBao, AWS Secrets Manager and Kubernetes Secrets, with retry and fallback. This page is the map of the code.
 //!
 //! # The seven words
 //! schedule (the file) · plan (the file, checked) · target (one ServiceAccount's token kept fresh) · token · payload
@@ -18,11 +18,10 @@
 //! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `timetable` (what happens next to which target, pure), `step` (what is next, pure), `rotation` (the story of one), `proof` (is its token good?), `failback` (the way back from a fallback, pure), `start` (what stands there already), `read` (opens files for planning), `files` and `named` (what consumers ask without planning), `control` (the socket) |
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`, `proof` (no token can expire): all pure |
+//! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when |
 //! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), then one file or folder for each sink |
 //! | [`cluster`] | who issues it? | `client`, `mint`, `embedded`, `prove`, `keys`, `rights`, `upstream` (the load that one server gets) |
 //! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe` |
-//!
-//! A place is kept for later: `after` (who is told?) between schedule and sink.
 //!
 //! One rotation goes `wheel → rotation → delivery → sink`: four functions in four files, with no channel between
 //! them. A reload swaps an `Arc` of the plan whole; a rotation ends with the plan that it began with.
@@ -43,12 +42,14 @@
 //!
 //! # How to change it
 //! - A new sink: one file in `sink`, one variant of `SinkSpec`, one row in `tests/sinks`, one example.
+//! - A new hook: one file in `after`, one variant of `HookSpec`, its keys in `schedule/hooks.rs`.
 //! - A new format: one arm in `token/render.rs`, and its way back in `extract`.
 //! - A new timing rule: `schedule/timing.rs`.
 //! - A new key: the spec that uses it, and a schedule under `tests/schedules/bad` that gets it wrong.
 //! - A new command: one file in `cli`.
 //! - A new kind of record: one variant of [`record::Kind`], and what [`record::fold`] makes of it.
 
+pub mod after;
 pub mod audit;
 pub mod cli;
 pub mod cluster;

@@ -124,6 +124,12 @@ fn a_schedule_with_every_key_means_what_it_says() {
     assert_eq!((window.from, window.to, window.days), (1320, 360, [true, true, true, true, true, false, true]));
     assert_eq!(first.deliver[0].sink.place(), here.join("out/token").display().to_string());
     assert!(!first.deliver[0].required && first.deliver[1].required && !first.deliver[3].fallback[0].required);
+    let hooks: Vec<String> = first.after.iter().map(tokenferry::after::HookSpec::key).collect();
+    assert_eq!((hooks.len(), &*hooks[0], &*hooks[3]), (11, "exec /usr/local/bin/reload now", "signal USR2 haproxy.service"));
+    assert_eq!((&*hooks[7], &*hooks[8]), ("rolloutRestart pod/apps/deployment/web", "rolloutRestart prod/data/statefulSet/db"));
+    assert_eq!((first.after[7].gap().as_secs(), first.after[9].gap().as_secs()), (7200, 300));
+    let places: Vec<String> = first.deliver.iter().filter(|p| p.sink.kind() == "kubernetesSecret").map(|p| p.sink.place()).collect();
+    assert_eq!(places, ["pod/apps/ci-token", "prod/apps/ci-token"]);
     assert_eq!((first.compliance.max_age, first.compliance.max_lifetime), (Some(26 * 3600), Some(48 * 3600)));
     let (two, five) = (plan.target("two").unwrap(), plan.target("five").unwrap());
     assert_eq!((two.cluster.as_str(), two.ask.duration, two.rotate.at, two.prove), ("prod", 3600, 0.667, false));

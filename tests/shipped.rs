@@ -188,6 +188,18 @@ fn the_unit_is_right_and_well_shut() {
 }
 
 #[test]
+fn the_units_of_the_example_without_hooks_are_what_systemd_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["path", "service"] {
+        std::fs::copy(root().join("examples/hooks").with_extension(part), folder.path().join("ci-token").with_extension(part)).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).arg(folder.path().join("ci-token.path")).arg(folder.path().join("ci-token.service"));
+    let done = finish(verify, Duration::from_secs(60));
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
+}
+
+#[test]
 fn the_installer_puts_all_files_in_place_for_a_package() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("release")).unwrap();

@@ -111,7 +111,10 @@ impl Once {
 
 /// Nothing required failed or is owed; what fell back is served.
 fn good(told: &Told) -> bool {
-    told.line.kind != Kind::Failed && (told.line.kind != Kind::Paid || told.line.sinks.iter().all(|s| s.outcome.is_served()))
+    let told_in_vain = told.line.kind == Kind::Told && told.line.error.is_some();
+    told.line.kind != Kind::Failed
+        && !told_in_vain
+        && (told.line.kind != Kind::Paid || told.line.sinks.iter().all(|s| s.outcome.is_served()))
 }
 
 fn row(told: &Told) -> Vec<Cell> {
@@ -124,11 +127,12 @@ fn row(told: &Told) -> Vec<Cell> {
         };
         format!("{} {outcome}", s.place)
     });
+    let hooks = line.hooks.iter().filter(|_| line.kind == Kind::Told).map(|hook| format!("{} {}", hook.hook, hook.to));
     let error = line.error.iter().cloned().chain(line.sinks.iter().filter_map(|s| s.error.clone()));
     vec![
         line.target.as_deref().unwrap_or("-").into(),
         Cell::new(word(line.kind), if good(told) { Colour::Good } else { Colour::Bad }),
         line.expires_at.map_or_else(|| "-".into(), |t| t.to_string()).into(),
-        places.chain(error).collect::<Vec<_>>().join("; ").into(),
+        places.chain(hooks).chain(error).collect::<Vec<_>>().join("; ").into(),
     ]
 }

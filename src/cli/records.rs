@@ -200,7 +200,8 @@ fn row(line: &Line) -> Vec<Cell> {
     let word = |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_else(|| "-".into());
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
-        Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted => Colour::Good,
+        Kind::Told if line.error.is_some() => Colour::Warn,
+        Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted | Kind::Told => Colour::Good,
         Kind::Failed | Kind::Rejected | Kind::Gap | Kind::ReloadRefused => Colour::Bad,
         _ => Colour::Plain,
     };
@@ -223,6 +224,10 @@ fn what(line: &Line) -> String {
         let instead = sink.fallback.as_ref().map(|place| format!("{word} {place}")).unwrap_or_default();
         let why = sink.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{instead}{why}", sink.place));
+    }
+    for hook in line.hooks.iter().filter(|_| line.kind == Kind::Told) {
+        let outcome = serde_json::to_value(hook.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        parts.push(format!("{} {}={outcome}", hook.hook, hook.to));
     }
     parts.extend(line.error.clone());
     for (names, sign) in [(&line.added, '+'), (&line.removed, '-'), (&line.changed, '~')] {

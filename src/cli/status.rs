@@ -146,13 +146,24 @@ fn shown(status: &Value) -> String {
         let errors = target["lastError"].as_str().into_iter().map(str::to_owned);
         let owed = sinks.filter_map(|s| Some(format!("{}: {}", s["place"].as_str()?, s["error"].as_str()?)));
         let notes = target["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned));
-        let mut said: Vec<String> = errors.chain(owed).chain(notes).collect();
+        let hooks = target["hooks"].as_array().into_iter().flatten().filter_map(untold);
+        let mut said: Vec<String> = errors.chain(owed).chain(hooks).chain(notes).collect();
         said.dedup();
         for line in said {
             text.push_str(&format!("{name}: {line}\n"));
         }
     }
     text
+}
+
+/// A hook that waits for its turn, or failed.
+fn untold(hook: &Value) -> Option<String> {
+    let name = format!("{} {}", hook["hook"].as_str()?, hook["to"].as_str()?);
+    match (hook["outcome"].as_str()?, hook["error"].as_str()) {
+        ("done", _) => None,
+        (_, Some(error)) => Some(format!("{name}: {error}")),
+        _ => Some(format!("{name}: not told yet")),
+    }
 }
 
 fn row(target: &Value, now: Timestamp) -> Vec<Cell> {

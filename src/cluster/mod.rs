@@ -1,6 +1,7 @@
 //! Who issues it? One API server (or the embedded signer) each: clients, minting, proof, load limits.
 
 pub mod access;
+pub mod call;
 pub mod client;
 pub mod embedded;
 mod keys;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 use crate::token::Token;
 
+pub use call::{Call, Refusal, Trouble};
 pub use mint::{MintFailure, MintFailureKind, Minted};
 pub use prove::Proven;
 pub use upstream::{Permit, Upstream, Urgency, Verdict};
@@ -294,7 +296,7 @@ impl Cluster {
 }
 
 /// Live clusters by name, made once from a plan.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Clusters(BTreeMap<String, Arc<Cluster>>);
 
 impl Clusters {

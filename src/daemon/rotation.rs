@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::errands::announce;
 use super::proof;
 use super::scene::Scene;
 use super::timetable::Turn;
@@ -86,6 +87,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now())).await;
     let (mut line, fault) = conclude(turn, &held, proof, &delivered, Timestamp::now());
     line.audit_id = minted.audit_id;
+    announce(&mut line, &turn.target);
     let places_took = turn.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     let durable = record(&job.writer, &line).await;
@@ -112,7 +114,7 @@ pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
-    let load = Load { render: &render, target: &target.name, issue: &issue, expires_at: held.claims.exp.unwrap_or(0), urgency };
+    let load = load(target, held, &issue, &render, urgency);
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
 
@@ -121,10 +123,20 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
-    let expires_at = held.claims.exp.unwrap_or(0);
-    let urgency = Urgency { deadline: expires_at, retry: true };
-    let load = Load { render: &render, target: &target.name, issue: &issue, expires_at, urgency };
+    let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
+    let load = load(target, held, &issue, &render, urgency);
     delivery::pay(place, &load, &scene.stores, served).await
+}
+
+fn load<'a>(
+    target: &'a Target,
+    held: &Held,
+    issue: &'a str,
+    render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
+    urgency: Urgency,
+) -> Load<'a> {
+    let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
+    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency }
 }
 
 fn payload(held: &Held, format: &Format, surroundings: &Surroundings) -> Result<Payload, Failure> {

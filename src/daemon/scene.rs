@@ -27,7 +27,7 @@ impl Scene {
     /// A scene for the plan. Clusters and stores whose settings did not change keep their clients and logins.
     pub fn new(plan: Arc<Plan>, records: &Path, before: Option<&Scene>) -> Self {
         let clusters = Clusters::new(&plan.clusters, &embedded_beside(records), before.map(|b| &b.clusters));
-        let stores = Stores::new(&plan.stores, before.map(|b| &b.stores));
+        let stores = Stores::new(&plan.stores, before.map(|b| &b.stores)).with_clusters(&clusters);
         let host = before.map_or_else(host, |b| b.host.clone());
         Self { plan, clusters, stores, host }
     }

@@ -1,7 +1,6 @@
 //! What stands at the places? When a plan begins, when a file is touched, and on every beat of the proof, records
 //! are held against the places, so that nothing fresh is minted anew: what differs is adopted, copied, or minted.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::files;
+use super::errands::announce;
 use super::proof;
 use super::rotation::{Held, ask_hash, identify, issue};
 use super::scene::Scene;
@@ -25,8 +24,6 @@ use crate::token::{Claims, Payload, Token, candidates};
 const ABREAST: usize = 128;
 /// A place that does not show itself within that is judged by its record.
 const LOOK: Duration = Duration::from_secs(5);
-/// A folder that does not list itself within that is not swept.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// What a target needs when its plan begins.
 pub struct Finding {
@@ -58,30 +55,6 @@ pub enum Depth {
     Files,
     /// Stores are read back too, and the token is tried on the API server.
     Everything,
-}
-
-/// Parts targets so that those of one part stand on the same file systems and stores: what hangs there holds up the
-/// look at its own part alone.
-pub fn parts(targets: Vec<Arc<Target>>) -> Vec<Vec<Arc<Target>>> {
-    let mut parts: BTreeMap<BTreeSet<String>, Vec<Arc<Target>>> = BTreeMap::new();
-    for target in targets {
-        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
-        let on = places.map(|place| match (&place.sink, place.sink.store()) {
-            (SinkSpec::File(spec), _) => file::file_system(&spec.path),
-            (SinkSpec::Directory(spec), _) => file::file_system(&spec.files_as.path),
-            (sink, store) => format!("{} {}", sink.kind(), store.unwrap_or_default()),
-        });
-        parts.entry(on.collect()).or_default().push(target);
-    }
-    parts.into_values().collect()
-}
-
-/// Removes the temporary files that an earlier run left beside the places of these targets.
-pub async fn sweep(targets: &[Arc<Target>]) {
-    let swept = files::sweep(targets, SWEEP).await;
-    if swept > 0 {
-        tracing::info!(files = swept, "temporary files of an earlier run were removed");
-    }
 }
 
 /// Looks at the places of these targets.
@@ -305,6 +278,7 @@ fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetSt
     line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
     line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
     line.jti = Some(held.issue());
+    announce(&mut line, target);
     let current = held.issue();
     line.sinks = target
         .deliver

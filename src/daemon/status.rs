@@ -128,6 +128,9 @@ pub struct TargetStatus {
     pub last_error: Option<String>,
     /// Its places.
     pub sinks: Vec<SinkStatus>,
+    /// Its hooks, as far as they had something to be told of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookStatus>,
     /// What a person should mend at its places.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -155,6 +158,26 @@ pub struct SinkStatus {
     /// The places that stand in for it, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<FallbackStatus>,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookStatus {
+    /// The hook's key in the schedule.
+    pub hook: String,
+    /// Who is told.
+    pub to: String,
+    /// Whether it was told of the newest token; absent where it had nothing to be told of yet.
+    pub outcome: Option<crate::record::Heard>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// The generation that it is, or was, to be told of.
+    pub generation: Option<u64>,
+    /// When it was last told with success.
+    pub told_at: Option<Timestamp>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
 }
 
 /// A place that stands in for another one.
@@ -242,6 +265,7 @@ impl View<'_> {
             last_rotation: state.and_then(|s| s.last_rotation),
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),
             sinks: target.deliver.iter().map(|place| sink(place, state)).collect(),
+            hooks: target.after.iter().map(|hook| heard(hook, state)).collect(),
             notes: course.map(|c| c.notes.clone()).unwrap_or_default(),
         }
     }
@@ -263,6 +287,20 @@ fn sink(place: &crate::sink::Place, state: Option<&TargetState>) -> SinkStatus {
             .iter()
             .map(|f| FallbackStatus { sink: f.sink.kind().into(), place: f.sink.place(), file: f.file() })
             .collect(),
+    }
+}
+
+fn heard(hook: &crate::after::HookSpec, state: Option<&TargetState>) -> HookStatus {
+    let (kind, to) = (hook.kind(), hook.to());
+    let recorded = state.and_then(|s| s.hook(kind, &to));
+    HookStatus {
+        outcome: recorded.map(|h| h.outcome),
+        since: recorded.map(|h| h.since),
+        generation: recorded.map(|h| h.generation),
+        told_at: recorded.and_then(|h| h.told_at),
+        error: recorded.and_then(|h| h.error.clone()),
+        hook: kind.into(),
+        to,
     }
 }
 

@@ -2,7 +2,9 @@
 //! in tasks that report back; at most one rotation of a target is under way.
 
 mod clearings;
+mod end;
 mod heads;
+mod hooks;
 mod orders;
 mod reloads;
 
@@ -18,6 +20,7 @@ use super::ask::Verdict;
 use super::clock::{Clocks, Steps, now_ms};
 use super::course::Told;
 use super::cron::Ticker;
+use super::errands::Errands;
 use super::metrics::Counters;
 use super::read::Accepted;
 use super::rotation::{Finished, Held};
@@ -38,8 +41,6 @@ use crate::sink::delivery::Delivered;
 const LONGEST_SLEEP: i64 = 60_000;
 /// The same where the kernel tells of none.
 const BLIND_SLEEP: i64 = 15_000;
-/// What is in flight at the end may take that long.
-const FAREWELL: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What a task reports.
 enum Done {
@@ -48,6 +49,7 @@ enum Done {
     Cleared(Arc<str>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
+    Told(Box<hooks::Told>),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
 }
 
@@ -59,6 +61,9 @@ pub struct Wheel {
     /// What happens next to which target.
     table: Timetable,
     tasks: JoinSet<Done>,
+    errands: Errands,
+    /// When those who wait were looked up last, unix ms.
+    hooks_looked: i64,
     /// Payments under way.
     paying: HashMap<Arc<str>, AbortHandle>,
     ticker: Ticker,
@@ -92,6 +97,8 @@ impl Wheel {
             writer,
             table,
             tasks: JoinSet::new(),
+            errands: Errands::default(),
+            hooks_looked: 0,
             paying: HashMap::new(),
             ticker: Ticker::default(),
             ticks: mpsc::unbounded_channel(),
@@ -131,12 +138,14 @@ impl Wheel {
         loop {
             self.check_clock().await;
             self.event(Timetable::run_due).await;
+            let hooks = self.tell_hooks();
             if self.is_done() {
                 break;
             }
             systemd::alive();
             self.tell_head(false);
-            let wake = self.table.next().map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
+            let next = self.table.next().into_iter().chain(hooks).chain(self.head_due()).min();
+            let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
@@ -163,34 +172,6 @@ impl Wheel {
 
     fn meant(&self, target: &Target) -> bool {
         self.options.once.as_ref().is_none_or(|once| (once.selector)(target))
-    }
-
-    /// Lets what is in flight finish and records it; what waits for its turn never begins.
-    async fn end(&mut self) {
-        self.ticker.stop().await;
-        self.stop.send_replace(true);
-        for (_, paying) in self.paying.drain() {
-            paying.abort();
-        }
-        let farewell = tokio::time::sleep(FAREWELL);
-        tokio::pin!(farewell);
-        while !self.tasks.is_empty() {
-            tokio::select! {
-                done = self.tasks.join_next() => if let Some(Ok(Done::Rotated(name, Some(finished)))) = done {
-                    self.counters.count(&finished);
-                    self.event(|table, moment| table.rotated(&name, *finished, moment)).await;
-                },
-                () = &mut farewell => {
-                    tracing::error!(tasks = self.tasks.len(), "some work did not end in time and is given up; the next start picks it up");
-                    break;
-                }
-            }
-        }
-        self.tasks.abort_all();
-        if self.options.once.is_none() {
-            self.record(Line::new(Kind::Stopped, Timestamp::now())).await;
-            self.tell_head(true);
-        }
     }
 
     async fn start_ticker(&mut self) {
@@ -238,6 +219,7 @@ impl Wheel {
                 }
             }
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)).await,
+            Done::Told(told) => self.told(*told).await,
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
         }
     }

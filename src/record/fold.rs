@@ -2,9 +2,10 @@
 
 mod checkpoint;
 mod file;
+mod hooks;
 mod target;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use super::files;
 use super::line::{Kind, Line};
 
 pub(super) use file::fold_file;
+pub use hooks::HookState;
 pub use target::{PlaceState, TargetState, Trouble};
 
 /// What all lines so far amount to.
@@ -22,6 +24,8 @@ pub use target::{PlaceState, TargetState, Trouble};
 pub struct State {
     /// Every target that was recorded and not retired, by name.
     pub targets: BTreeMap<String, TargetState>,
+    /// Those of them with a hook that has still to be told.
+    pub untold: BTreeSet<String>,
     /// SHA-256 of the schedule last in force.
     pub schedule: Option<String>,
     /// `seq` of the last line; 0 when there is none.
@@ -34,7 +38,7 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { targets: BTreeMap::new(), schedule: None, seq: 0, head: GENESIS.to_owned(), time: None }
+        Self { targets: BTreeMap::new(), untold: BTreeSet::new(), schedule: None, seq: 0, head: GENESIS.to_owned(), time: None }
     }
 }
 
@@ -56,12 +60,18 @@ impl State {
             Kind::Cleared => self.target(name).cleared(line),
             Kind::Adopted => self.target(name).adopted(line),
             Kind::Rejected => self.target(name).rejected(line),
+            Kind::Told => self.target(name).told(line),
             Kind::Retired => {
                 self.targets.remove(name);
             }
             // What a person took for himself, and what became of the daemon, changes no target.
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
             Kind::Minted | Kind::Executed | Kind::Gap => {}
+        }
+        if self.targets.get(name).is_some_and(TargetState::is_untold) {
+            self.untold.insert(name.clone());
+        } else {
+            self.untold.remove(name);
         }
     }
 

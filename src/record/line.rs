@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::hook::HookLine;
+
 pub use crate::sink::delivery::Outcome;
 
 /// Format of the lines that this program writes; newer ones are refused, older ones read.
@@ -73,6 +75,9 @@ pub struct Line {
     /// One entry for each place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<SinkLine>,
+    /// One entry for each hook that has to be told of a token, or was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -127,6 +132,7 @@ impl Line {
             proof: None,
             attempts: None,
             sinks: Vec::new(),
+            hooks: Vec::new(),
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -178,6 +184,7 @@ pub enum Kind {
     Cleared,
     Adopted,
     Rejected,
+    Told,
     Retired,
     Minted,
     Executed,

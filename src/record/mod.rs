@@ -8,9 +8,11 @@ pub mod append;
 pub mod chain;
 mod files;
 pub mod fold;
+pub mod hook;
 pub mod line;
 pub mod query;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
-pub use fold::{PlaceState, ReadError, State, TargetState, Trouble, read};
+pub use fold::{HookState, PlaceState, ReadError, State, TargetState, Trouble, read};
+pub use hook::{Heard, HookLine};
 pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing};

@@ -49,7 +49,7 @@ impl Change {
 
 /// Whether two targets mean the same, wherever they stand in their files.
 fn same(a: &Target, b: &Target) -> bool {
-    let Target { name, labels, cluster, ask, rotate, suspend, prove, prove_every, compliance, deliver, line: _ } = a;
+    let Target { name, labels, cluster, ask, rotate, suspend, prove, prove_every, compliance, deliver, after, line: _ } = a;
     *name == b.name
         && *labels == b.labels
         && *cluster == b.cluster
@@ -60,6 +60,7 @@ fn same(a: &Target, b: &Target) -> bool {
         && *prove_every == b.prove_every
         && *compliance == b.compliance
         && *deliver == b.deliver
+        && *after == b.after
 }
 
 fn differing<T: PartialEq>(before: &BTreeMap<String, Arc<T>>, after: &BTreeMap<String, Arc<T>>) -> Vec<String> {

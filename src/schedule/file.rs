@@ -9,9 +9,11 @@ use serde::de;
 use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::format::Part;
+use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::{FileSpec, Mode, Reader};
+use crate::sink::kubernetes::SecretSpec;
 use crate::sink::vault::VaultSpec;
 use crate::sink::{StoreSpec, WhenPaid};
 use crate::token::Format;
@@ -109,6 +111,8 @@ pub struct TargetFile {
     pub compliance: Option<ComplianceFile>,
     /// Where it goes.
     pub deliver: Option<Vec<PlaceFile>>,
+    /// Who is told.
+    pub after: Option<Vec<HookFile>>,
 }
 
 /// `rotate`.
@@ -161,6 +165,8 @@ pub struct PlaceFile {
     pub vault: Option<WithFormat<VaultSpec>>,
     /// An AWS secret.
     pub aws_secrets_manager: Option<WithFormat<AwsSpec>>,
+    /// A Secret in a cluster.
+    pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
     /// A program that takes it.
     pub command: Option<WithFormat<CommandFile>>,
     /// Whether a failure here fails the rotation.
@@ -217,9 +223,8 @@ pub fn later(structure: &str, key: &str) -> bool {
         "JwtAuth" => &["target"],
         "AwsStoreSpec" => &["webIdentity"],
         "MetricsFile" => &["textfile"],
-        "TargetFile" => &["revocable", "overlap", "whenRemoved", "after", "hosts"],
-        "PlaceFile" => &["kubernetesSecret"],
-        "FileSpec" | "DirectoryFile" => &["encryptTo"],
+        "TargetFile" => &["revocable", "overlap", "whenRemoved", "hosts"],
+        "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" => &["keepVersions", "adopt", "encryptTo"],
         "AwsSpec" => &["adopt", "encryptTo"],
         _ => &[],

@@ -7,6 +7,7 @@ pub mod choice;
 pub mod cron;
 pub mod file;
 pub mod format;
+pub mod hooks;
 pub mod measure;
 pub mod pattern;
 pub mod plan;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::after::HookSpec;
 use crate::cluster::{Ask, ClusterSpec};
 use crate::schedule::cron::CronRule;
 use crate::schedule::problem::Problem;
@@ -79,6 +80,8 @@ pub struct Target {
     pub compliance: Compliance,
     /// Where it goes.
     pub deliver: Vec<Place>,
+    /// Who is told when it stands there.
+    pub after: Vec<HookSpec>,
     /// Line of its first key in its file, for messages.
     pub line: usize,
 }

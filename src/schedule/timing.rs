@@ -194,6 +194,7 @@ mod tests {
             prove_every: 3600,
             compliance: Compliance::default(),
             deliver: Vec::new(),
+            after: Vec::new(),
             line: 1,
         }
     }

@@ -70,8 +70,12 @@ pub struct Load<'a> {
     pub target: &'a str,
     /// The token's `jti`.
     pub issue: &'a str,
+    /// The token's `iat`, unix seconds.
+    pub issued_at: i64,
     /// The token's `exp`, unix seconds.
     pub expires_at: i64,
+    /// Which of its target's tokens it is.
+    pub generation: u64,
     /// Its turn at the stores.
     pub urgency: Urgency,
 }
@@ -144,17 +148,17 @@ enum Gate {
 }
 
 async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &Stores, gate: Gate) -> Result<Put, Failure> {
-    let context = Context { target: load.target, issue: load.issue, expires_at: load.expires_at, timeout: ATTEMPT };
-    let Some(name) = sink.store() else { return put(sink, payload, context, stores).await };
-    let Some(upstream) = stores.upstream(name) else {
-        return Err(Failure::new(FailureKind::Refused, format!("the schedule has no store `{name}`")));
-    };
+    let Load { target, issue, issued_at, expires_at, generation, .. } = *load;
+    let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT };
+    let Some(upstream) = sink.upstream(stores) else { return put(sink, payload, context, stores).await };
+    let upstream = upstream?;
+    let name = format!("{} {}", if sink.store().is_some() { "store" } else { "cluster" }, upstream.name());
     if gate == Gate::FailFast && upstream.is_open() {
-        return Err(Failure::new(FailureKind::Unavailable, format!("store {name} does not answer; it is being tried again")));
+        return Err(Failure::new(FailureKind::Unavailable, format!("{name} does not answer; it is being tried again")));
     }
     let turn = tokio::time::timeout(WITHIN, upstream.enter(load.urgency)).await;
     let Ok(permit) = turn else {
-        return Err(Failure::new(FailureKind::Unavailable, format!("store {name} gave no turn within {} s", WITHIN.as_secs())));
+        return Err(Failure::new(FailureKind::Unavailable, format!("{name} gave no turn within {} s", WITHIN.as_secs())));
     };
     let result = put(sink, payload, context, stores).await;
     permit.end(verdict(&result));

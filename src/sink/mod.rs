@@ -7,6 +7,7 @@ pub mod aws;
 pub mod command;
 pub mod delivery;
 pub mod file;
+pub mod kubernetes;
 pub mod store;
 pub mod vault;
 
@@ -57,6 +58,8 @@ pub enum SinkSpec {
     Vault(vault::VaultSpec),
     /// A secret of AWS Secrets Manager.
     AwsSecretsManager(aws::AwsSpec),
+    /// A key of a Secret in a cluster.
+    KubernetesSecret(kubernetes::SecretSpec),
     /// A program that takes it on its standard input.
     Command(command::CommandSpec),
 }
@@ -80,11 +83,13 @@ impl SinkSpec {
             Self::Directory(_) => "directory",
             Self::Vault(_) => "vault",
             Self::AwsSecretsManager(_) => "awsSecretsManager",
+            Self::KubernetesSecret(_) => "kubernetesSecret",
             Self::Command(_) => "command",
         }
     }
 
-    /// The place as people and records name it: a path, `STORE/MOUNT/PATH`, `STORE/SECRET`, a command. Two sinks
+    /// The place as people and records name it: a path, `STORE/MOUNT/PATH`, `STORE/SECRET`,
+    /// `CLUSTER/NAMESPACE/NAME`, a command. Two sinks
     /// with the same kind and place write the same thing.
     pub fn place(&self) -> String {
         match self {
@@ -92,6 +97,7 @@ impl SinkSpec {
             Self::Directory(spec) => spec.files_as.path.display().to_string(),
             Self::Vault(spec) => format!("{}/{}/{}", spec.store, spec.mount, spec.path),
             Self::AwsSecretsManager(spec) => format!("{}/{}", spec.store, spec.secret_id),
+            Self::KubernetesSecret(spec) => format!("{}/{}/{}", spec.cluster, spec.namespace, spec.name),
             Self::Command(spec) => spec.shown(),
         }
     }
@@ -104,10 +110,28 @@ impl SinkSpec {
     /// The store that it needs, by name.
     pub fn store(&self) -> Option<&str> {
         match self {
-            Self::File(_) | Self::Directory(_) | Self::Command(_) => None,
+            Self::File(_) | Self::Directory(_) | Self::Command(_) | Self::KubernetesSecret(_) => None,
             Self::Vault(spec) => Some(&spec.store),
             Self::AwsSecretsManager(spec) => Some(&spec.store),
         }
+    }
+
+    /// The cluster that it writes to, by name.
+    pub fn cluster(&self) -> Option<&str> {
+        if let Self::KubernetesSecret(spec) = self { Some(&spec.cluster) } else { None }
+    }
+
+    /// The load on the API server or store that it writes to; `None` where it writes to this host.
+    ///
+    /// # Errors
+    /// `Refused` where the schedule has no store or cluster of that name.
+    pub fn upstream<'a>(&self, stores: &'a Stores) -> Option<Result<&'a std::sync::Arc<crate::cluster::Upstream>, Failure>> {
+        let (what, name, found) = match (self.store(), self.cluster()) {
+            (Some(name), _) => ("store", name, stores.upstream(name)),
+            (None, Some(name)) => ("cluster", name, stores.cluster(name).map(|cluster| cluster.upstream())),
+            (None, None) => return None,
+        };
+        Some(found.ok_or_else(|| Failure::new(FailureKind::Refused, format!("the schedule has no {what} `{name}`"))))
     }
 }
 
@@ -118,8 +142,12 @@ pub struct Context<'a> {
     pub target: &'a str,
     /// The token's `jti` (or a hash of it): makes a repeated put the same put.
     pub issue: &'a str,
+    /// The token's `iat`, seconds since 1970, for metadata.
+    pub issued_at: i64,
     /// The token's `exp`, seconds since 1970, for metadata.
     pub expires_at: i64,
+    /// Which of its target's tokens it is, for metadata.
+    pub generation: u64,
     /// How long this one attempt may take.
     pub timeout: Duration,
 }
@@ -194,6 +222,7 @@ pub fn put<'a>(spec: &'a SinkSpec, payload: &'a Payload, context: Context<'a>, s
         SinkSpec::Directory(spec) => Box::pin(file::directory::put(spec, payload, context)),
         SinkSpec::Vault(spec) => Box::pin(vault::put(spec, payload, context, stores)),
         SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::put(spec, payload, context, stores)),
+        SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::put(spec, payload, context, stores)),
         SinkSpec::Command(spec) => Box::pin(command::put(spec, payload, context)),
     }
 }
@@ -209,5 +238,6 @@ pub fn held<'a>(spec: &'a SinkSpec, stores: &'a Stores, timeout: Duration) -> Bo
         SinkSpec::Command(_) => Box::pin(std::future::ready(Ok(None))),
         SinkSpec::Vault(spec) => Box::pin(vault::held(spec, stores)),
         SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::held(spec, stores)),
+        SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::held(spec, stores, timeout)),
     }
 }

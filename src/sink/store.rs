@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::cluster::{Limits, Upstream};
+use crate::cluster::{Cluster, Clusters, Limits, Upstream};
 use crate::sink::{aws, vault};
 
 /// One entry of `stores`: exactly one kind of store, with limits beside it.
@@ -28,6 +28,7 @@ pub struct Stores {
     vaults: BTreeMap<String, Arc<vault::VaultStore>>,
     aws: BTreeMap<String, Arc<aws::AwsStore>>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
+    clusters: Clusters,
 }
 
 impl Stores {
@@ -51,6 +52,16 @@ impl Stores {
             }
         }
         stores
+    }
+
+    /// The same with the clusters that sinks may write to.
+    pub fn with_clusters(self, clusters: &Clusters) -> Self {
+        Self { clusters: clusters.clone(), ..self }
+    }
+
+    /// The cluster of that name.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(name)
     }
 
     /// The load that the store of that name gets from us.

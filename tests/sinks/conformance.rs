@@ -12,7 +12,7 @@ use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
 
-use super::{aws, bao};
+use super::{aws, bao, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -30,6 +30,7 @@ pub enum Outside {
     File { folder: tempfile::TempDir },
     Bao(bao::Root),
     Aws(Box<aws_sdk_secretsmanager::Client>),
+    Kube,
 }
 
 impl Place {
@@ -41,6 +42,7 @@ impl Place {
             (Outside::File { folder }, SinkSpec::Command(_)) => std::fs::read_to_string(folder.path().join("taken")).ok(),
             (Outside::Bao(root), SinkSpec::Vault(spec)) => root.fields(spec).await.get(&spec.key)?.as_str().map(Into::into),
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::look(client, spec).await,
+            (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::value(&secret::look(&spec.name), &spec.key),
             _ => panic!("the place is of another kind"),
         }
     }
@@ -57,8 +59,14 @@ impl Place {
                 root.set_fields(spec, fields).await;
             }
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::spoil(client, spec, text).await,
+            (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::spoil(&spec.name, &spec.key, text),
             _ => panic!("the place is of another kind"),
         }
+    }
+
+    /// Whether the place knows who wrote what, so that nobody's write is taken from him.
+    fn is_guarded(&self) -> bool {
+        matches!(self.outside, Outside::Kube)
     }
 
     pub async fn put(&self, text: &str) -> Result<Put, Failure> {
@@ -68,7 +76,7 @@ impl Place {
 
 /// One put of a text under an issue.
 pub async fn attempt(spec: &SinkSpec, stores: &Stores, text: &str, issue: &str) -> Result<Put, Failure> {
-    let context = Context { target: "ci", issue, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
+    let context = Context { target: "ci", issue, issued_at: 0, generation: 1, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
     let payload = match spec {
         SinkSpec::Directory(_) => Payload::of(vec![Part::new("token", text.into())], Dress::default()),
         _ => Payload::new(text.into()),
@@ -130,6 +138,7 @@ async fn places() -> Vec<(&'static str, Place)> {
         ("vault, KV version 1", bao::place("one").await),
         ("awsSecretsManager, whole secret", aws::place(None).await),
         ("awsSecretsManager, one key", aws::place(Some("token")).await),
+        ("kubernetesSecret", secret::place().await),
     ]
 }
 
@@ -150,12 +159,17 @@ async fn what_is_put_is_read_back_the_same_and_again_is_unchanged() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood_there() {
+async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood_there_or_refused_by_a_guarded_place() {
     within(async {
         for (sink, place) in places().await {
             place.put("ey.ours").await.unwrap();
             for _ in 0..2 {
                 place.spoil("theirs").await;
+                if place.is_guarded() {
+                    assert!(place.put("ey.ours").await.is_err_and(|e| e.kind == FailureKind::Refused), "{sink}");
+                    assert_eq!(place.look().await.as_deref(), Some("theirs"), "{sink}");
+                    continue;
+                }
                 assert_eq!(place.put("ey.ours").await, Ok(Put::Written), "{sink}");
                 assert_eq!(place.look().await.as_deref(), Some("ey.ours"), "{sink}");
             }

@@ -3,4 +3,5 @@
 pub mod aws;
 pub mod bao;
 pub mod conformance;
+pub mod secret;
 pub mod wire;

@@ -130,7 +130,7 @@ async fn a_store_that_never_answers_costs_the_attempts_own_time_and_no_more() {
     within(async {
         let Vault { spec, stores, _folder } = vault(Vec::new(), false).await;
         let began = Instant::now();
-        let context = Context { target: "ci", issue: "1", expires_at: 0, timeout: Duration::from_millis(300) };
+        let context = Context { target: "ci", issue: "1", issued_at: 0, generation: 1, expires_at: 0, timeout: Duration::from_millis(300) };
         let failure = put(&spec, &Payload::new(b"ey.one".to_vec()), context, &stores).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Unavailable);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());

@@ -7,9 +7,11 @@ pub mod stores;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
+use crate::after::HookSpec;
 use crate::cluster::rights::Right;
 use crate::cluster::{mint, prove};
 use crate::schedule::{Plan, Target};
+use crate::sink::SinkSpec;
 
 /// Who gets the rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,9 @@ impl Needs {
     /// Of the plan's targets on that cluster.
     pub fn of(plan: &Plan, cluster: &str) -> Self {
         let mut needs = Self::default();
+        for target in &plan.targets {
+            needs.add_all(elsewhere(target, cluster));
+        }
         for target in plan.targets.iter().filter(|t| t.cluster == cluster) {
             for right in rights(target) {
                 needs.add(&right);
@@ -85,6 +90,10 @@ impl Needs {
             }
         }
         needs
+    }
+
+    fn add_all(&mut self, rights: Vec<Right>) {
+        rights.iter().for_each(|right| self.add(right));
     }
 
     /// Adds one right.
@@ -167,6 +176,25 @@ fn rule(group: &str, resource: &str, verbs: &[String], names: &Names) -> String 
 /// As YAML, whatever a plain word would mean there (`no`, `1e3`). A JSON string is a YAML string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+/// What a target's Secrets and restarts need on that cluster, whichever issues its token.
+fn elsewhere(target: &Target, cluster: &str) -> Vec<Right> {
+    let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+    let mut rights: Vec<Right> = places
+        .filter_map(|place| match &place.sink {
+            SinkSpec::KubernetesSecret(spec) if spec.cluster == cluster => Some(spec.right()),
+            _ => None,
+        })
+        .collect();
+    for hook in &target.after {
+        if let HookSpec::RolloutRestart(spec) = hook
+            && spec.cluster == cluster
+        {
+            rights.extend(spec.rights());
+        }
+    }
+    rights
 }
 
 #[cfg(test)]

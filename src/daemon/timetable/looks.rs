@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::{Looking, Moment, Order, SETTLED, Timetable, Wanted};
 use crate::cluster::Proven;
+use crate::daemon::parts;
 use crate::daemon::rotation::identify;
-use crate::daemon::start::{self, Depth, Finding};
+use crate::daemon::start::{Depth, Finding};
 use crate::record::fold::TargetState;
 use crate::record::{Kind, Line, Reason};
 use crate::schedule::Target;
@@ -28,7 +29,7 @@ impl Timetable {
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
         let ends = |target: &Arc<Target>| self.state.targets.get(&target.name).and_then(|s| s.expires_at);
         let mut looks: Vec<Vec<Wanted>> = Vec::new();
-        for mut part in start::parts(targets) {
+        for mut part in parts::parts(targets) {
             // What ends first is found first, and need not wait for all others.
             part.sort_by_cached_key(|target| ends(target).map_or(i64::MAX, Timestamp::as_second));
             let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(&t.name).cloned());

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Moment, Order, Owed, Payment, Timetable};
 use crate::daemon::course::Told;
+use crate::daemon::errands::announce;
 use crate::daemon::rotation::{self, Fault, Held, identify, sink_line};
 use crate::daemon::step;
 use crate::record::{Kind, Line, Outcome};
@@ -97,5 +98,6 @@ pub fn receipt(payment: &Payment, delivered: &[Delivered], now: Timestamp) -> Op
     line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
     line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
     line.sinks = sinks;
+    announce(&mut line, target);
     Some(line)
 }

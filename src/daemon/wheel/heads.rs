@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Wheel;
+use crate::daemon::clock::now_ms;
 
 /// While lines come, the log is told that often at most.
 const EVERY: Duration = Duration::from_secs(60);
@@ -15,6 +16,13 @@ pub(super) struct Told {
 }
 
 impl Wheel {
+    /// When a head that the log has not been told yet may be told, unix ms.
+    pub(super) fn head_due(&self) -> Option<i64> {
+        let at = self.head_told.at.filter(|_| self.options.once.is_none() && self.writer.health().seq != self.head_told.seq)?;
+        let left = EVERY.saturating_sub(at.elapsed());
+        Some(now_ms() + i64::try_from(left.as_millis()).unwrap_or(0))
+    }
+
     /// Tells the log the newest durable head, where it has not been told; `now`: however short the time since the last.
     pub(super) fn tell_head(&mut self, now: bool) {
         let early = self.head_told.at.is_some_and(|at| at.elapsed() < EVERY);

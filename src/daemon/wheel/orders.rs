@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Done, Wheel};
+use crate::daemon::parts;
 use crate::daemon::rotation::{self, Job, tell};
 use crate::daemon::start::{self, Depth};
 use crate::daemon::timetable::payments::receipt;
@@ -86,7 +87,7 @@ impl Wheel {
         self.tasks.spawn(async move {
             if why == Looking::Start {
                 let targets: Vec<_> = wanted.iter().map(|(target, _)| Arc::clone(target)).collect();
-                start::sweep(&targets).await;
+                parts::sweep(&targets).await;
             }
             Done::Looked(start::look(&scene, wanted, depth).await, why)
         });

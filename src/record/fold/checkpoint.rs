@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{PlaceState, State, TargetState, Trouble};
+use super::{HookState, PlaceState, State, TargetState, Trouble};
 use crate::record::line::{Kind, Line, SinkLine, Standing};
 
 impl State {
@@ -38,6 +38,7 @@ impl TargetState {
             jti: self.jti.clone(),
             proof: self.proof,
             sinks: self.places.iter().map(PlaceState::to_line).collect(),
+            hooks: self.hooks.iter().map(HookState::to_line).collect(),
             error: self.last_error.as_ref().map(|trouble| trouble.error.clone()),
             standing: Some(Standing {
                 last_rotation: self.last_rotation,
@@ -71,6 +72,7 @@ impl TargetState {
             last_error: standing.failed_at.map(|at| Trouble { at, error: line.error.clone().unwrap_or_default() }),
             failures: standing.failures,
             places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
+            hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use super::HookState;
 use crate::record::line::{Line, Outcome, Proof, Reason, SinkLine};
 
 /// What the records say of one target.
@@ -45,6 +46,8 @@ pub struct TargetState {
     pub failures: u64,
     /// Its places, in the schedule's order.
     pub places: Vec<PlaceState>,
+    /// Its hooks, as far as they had something to be told of.
+    pub hooks: Vec<HookState>,
 }
 
 /// A failure and its time.
@@ -153,6 +156,7 @@ impl TargetState {
         self.take_token(line);
         self.places.retain(|place| line.sinks.iter().any(|sink| place.is_that_of(sink)));
         self.take_places(line);
+        self.hooks_due(line, true);
         self.reason = line.reason.or(self.reason);
         self.succeeded(line.time);
     }
@@ -165,6 +169,7 @@ impl TargetState {
             self.take_token(line);
         }
         self.take_places(line);
+        self.hooks_due(line, false);
         self.failures += 1;
         self.trouble(line);
     }
@@ -175,6 +180,7 @@ impl TargetState {
             self.take_token(line);
         }
         self.take_places(line);
+        self.hooks_due(line, false);
         if self.places.iter().all(|place| arrived(place.outcome)) {
             self.failures = 0;
             self.last_error = None;
@@ -195,6 +201,7 @@ impl TargetState {
         self.describe(line);
         self.take_token(line);
         self.take_places(line);
+        self.hooks_due(line, false);
         self.reason = line.reason.or(self.reason);
         self.succeeded(line.time);
     }

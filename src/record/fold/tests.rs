@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::record::hook::{Heard, HookLine};
 use crate::record::line::{Outcome, Proof, Reason, SinkLine};
 
 fn at(second: i64) -> Timestamp {
@@ -182,4 +183,53 @@ proptest! {
         prop_assert_eq!((end.kind, end.count), (Kind::CheckpointEnd, Some(state.targets.len() as u64)));
         prop_assert!(checkpoint.iter().map(|line| line.target.as_ref().unwrap()).eq(state.targets.keys()));
     }
+}
+
+fn hook(outcome: Heard, round: u64) -> HookLine {
+    let error = (outcome == Heard::Failed).then(|| "no".to_owned());
+    HookLine { outcome, round, error, ..HookLine::pending("exec", "/bin/x".into()) }
+}
+
+fn delivered(kind: Kind, second: i64, generation: u64) -> Line {
+    Line {
+        generation: Some(generation),
+        hooks: vec![hook(Heard::Pending, 0)],
+        ..event(kind, second, Some("a"), vec![sink("/x", Outcome::Written)])
+    }
+}
+
+fn told(second: i64, generation: u64, outcome: Heard, round: u64) -> Line {
+    Line { generation: Some(generation), hooks: vec![hook(outcome, round)], ..event(Kind::Told, second, None, Vec::new()) }
+}
+
+#[test]
+fn a_hook_waits_from_the_delivery_until_it_is_told_of_the_newest_token() {
+    let mut state = fold(&[delivered(Kind::Rotated, 1, 1)]);
+    assert!(state.untold.contains("ci"));
+    state.apply(&told(2, 1, Heard::Failed, 0));
+    let failed = state.targets["ci"].hook("exec", "/bin/x").unwrap().clone();
+    assert_eq!((failed.outcome, failed.error.as_deref(), state.untold.len()), (Heard::Failed, Some("no"), 1));
+    state.apply(&told(3, 1, Heard::Done, 0));
+    let done = state.targets["ci"].hook("exec", "/bin/x").unwrap().clone();
+    assert_eq!((done.outcome, done.error, done.told_at, state.untold.len()), (Heard::Done, None, Some(at(3)), 0));
+    state.apply(&delivered(Kind::Rotated, 4, 2));
+    state.apply(&told(5, 1, Heard::Done, 0));
+    assert!(state.untold.contains("ci"), "what is said of an older token is nothing for the newest");
+}
+
+#[test]
+fn a_payment_has_the_hook_told_again_and_a_run_from_before_it_does_not_count() {
+    let mut state = fold(&[delivered(Kind::Failed, 1, 1), delivered(Kind::Paid, 2, 1), told(3, 1, Heard::Done, 0)]);
+    assert!(state.untold.contains("ci"));
+    state.apply(&told(4, 1, Heard::Done, 1));
+    assert!(state.untold.is_empty());
+}
+
+#[test]
+fn hooks_outlive_a_checkpoint_and_a_hook_that_the_target_lost_is_forgotten_with_the_next_token() {
+    let state = fold(&[delivered(Kind::Rotated, 1, 1), delivered(Kind::Paid, 2, 1), told(3, 1, Heard::Failed, 1)]);
+    let mut again = fold(&state.checkpoint(at(9)));
+    assert_eq!((&again.targets, &again.untold), (&state.targets, &state.untold));
+    again.apply(&Line { hooks: Vec::new(), ..delivered(Kind::Rotated, 10, 2) });
+    assert!(again.targets["ci"].hooks.is_empty() && again.untold.is_empty());
 }

@@ -13,7 +13,7 @@ use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
 use crate::sink::{Place, SinkSpec};
 
-const KINDS: [&str; 5] = ["file", "directory", "vault", "awsSecretsManager", "command"];
+const KINDS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
 
 /// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
 const AWS_LIMIT: u64 = 65_536;
@@ -36,6 +36,8 @@ pub(super) struct Owner<'o> {
     shared: bool,
     /// Whether the audiences are checked against stores' limits: their size.
     fixed: u64,
+    /// The target's cluster.
+    cluster: Option<&'o str>,
     pub audiences: &'o [String],
     /// Whether its cluster signs by itself; `None` where that is not known.
     pub embedded: Option<bool>,
@@ -48,11 +50,12 @@ impl Planner<'_> {
         subject: &Subject<'_>,
         places: Option<&[PlaceFile]>,
         audiences: &[String],
-        embedded: Option<bool>,
+        cluster: Option<&str>,
     ) -> Vec<Place> {
         let here = [Step::Key("deliver")];
         let (spot, shared) = subject.origin(&here);
-        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences), audiences, embedded };
+        let embedded = cluster.and_then(|cluster| self.clusters.get(cluster)?.embedded);
+        let owner = Owner { subject, spot, shared, fixed: token_bytes(audiences), cluster, audiences, embedded };
         let written = owner.spot.node.get("deliver");
         if places.is_none_or(<[PlaceFile]>::is_empty) {
             // a list of nothing but faulty places is no empty one
@@ -133,6 +136,9 @@ impl Planner<'_> {
             ("vault", Some(SinkSpec::Vault(vault.spec.clone())), vault.format.clone())
         } else if let Some(command) = &file.command {
             ("command", self.command(owner, &joined(here, "command"), &command.spec), command.format.clone())
+        } else if let Some(secret) = &file.kubernetes_secret {
+            let spec = self.secret_place(&owner.spot, &joined(here, "kubernetesSecret"), &secret.spec, owner.cluster);
+            ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(spec)), secret.format.clone())
         } else {
             let aws = file.aws_secrets_manager.as_ref()?;
             self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
@@ -242,6 +248,7 @@ impl Planner<'_> {
             SinkSpec::Command(spec) => format!("command {}", spec.shown()),
             SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
             SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
+            SinkSpec::KubernetesSecret(spec) => format!("secret {} {}/{}", spec.cluster, spec.namespace, spec.name),
         };
         let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
         let subject = owner.subject;

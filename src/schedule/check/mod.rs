@@ -1,6 +1,7 @@
 //! Schedule → plan: defaults, cross-checks, and all problems with their place, in one run. Nothing is opened:
 //! what needs a look at the host is not asked here.
 
+mod after;
 mod audiences;
 mod clusters;
 mod deliver;
@@ -9,6 +10,7 @@ mod pace;
 mod report;
 mod rotate;
 mod rules;
+mod secret;
 mod stores;
 mod target;
 

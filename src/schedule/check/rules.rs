@@ -41,6 +41,14 @@ pub fn service_account(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A namespace (RFC 1123: a label).
+pub fn namespace(name: &str) -> Result<(), String> {
+    if subdomain(name) && name.len() <= 63 && !name.contains('.') {
+        return Ok(());
+    }
+    Err(format!("{} is no namespace: write at most 63 of a-z, 0-9 and -", shown(name)))
+}
+
 /// A DNS subdomain: what Kubernetes calls most things.
 pub fn subdomain(name: &str) -> bool {
     let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());

@@ -98,7 +98,9 @@ impl Planner<'_> {
         let sound = self.report.errors() == told && rotate.cron.is_empty() != subject.writes_cron();
         let compliance = self.compliance(&subject, compliance, &rotate, duration, sound);
         let (prove, prove_every) = self.prove(&subject, own.prove.or(shared.prove));
-        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences, embedded);
+        let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences, cluster.as_deref());
+        let hooks = own.after.as_deref().or(shared.after.as_deref()).unwrap_or_default();
+        let after = self.after(&subject, hooks, cluster.as_deref(), &deliver, (duration, &rotate));
         if self.report.errors() > before {
             return None;
         }
@@ -114,6 +116,7 @@ impl Planner<'_> {
             prove_every,
             compliance,
             deliver,
+            after,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
         })
     }

@@ -1,0 +1,140 @@
+//! `kubernetesSecret`: a key of a Secret, in the token's own cluster or another one, by server-side apply.
+//!
+//! Only a Secret that carries our mark, or none at all, is written; never is one taken by force, and never is it
+//! absent for a moment. What others add beside our fields stays as it is.
+//!
+//! Rights: `get`, `create` and `patch` on `secrets`, all three with `resourceNames: [NAME]`. `create` can be limited
+//! by name here because an apply has the name in its URL, which a POST has not.
+
+mod refused;
+mod secret;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::cluster::rights::Right;
+use crate::cluster::{Call, Cluster, Trouble, Urgency};
+use crate::sink::{Context, Failure, FailureKind, Put, Stores};
+use crate::token::Payload;
+
+use refused::failure;
+use secret::{Found, Shape};
+
+/// `kubernetesSecret: {cluster, namespace, name, key}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretSpec {
+    /// Name of the cluster; the target's own where the schedule leaves it out.
+    #[serde(default)]
+    pub cluster: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The key of its data that holds the payload.
+    #[serde(default = "key")]
+    pub key: String,
+}
+
+fn key() -> String {
+    "token".into()
+}
+
+/// Who we are in `managedFields`.
+const MANAGER: &str = "tokenferry";
+/// All values of a Secret together (`MaxSecretSize` of its validation).
+const LARGEST: usize = 1 << 20;
+/// No object of etcd was ever written at revision 1: an apply with it makes a Secret and changes none.
+const NEVER: &str = "1";
+
+impl SecretSpec {
+    /// What our account has to be allowed to do in the Secret's cluster.
+    pub fn right(&self) -> Right {
+        Right::named(&self.namespace, "", "secrets", &self.name, &["get", "create", "patch"])
+    }
+
+    fn path(&self) -> String {
+        format!("/api/v1/namespaces/{}/secrets/{}", self.namespace, self.name)
+    }
+
+    fn refuse(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {
+        Failure::new(kind, format!("Secret {}/{} of cluster {}: {what}", self.namespace, self.name, self.cluster))
+    }
+}
+
+/// Makes one attempt to put our fields into the Secret, as of the state that was read before.
+///
+/// # Errors
+/// [`Failure`]: `Unavailable`, `Throttled`, `Conflict` (somebody wrote meanwhile: read again), `TooLarge`, `Refused`
+/// (it is not ours, somebody else owns our key, a right or the namespace is missing, it is immutable or of another
+/// type), `BadAnswer`.
+pub(super) async fn put(spec: &SecretSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<Put, Failure> {
+    let cluster = of(spec, stores)?;
+    let shape = Shape::new(spec, payload);
+    if shape.size() > LARGEST {
+        return Err(spec.refuse(FailureKind::TooLarge, format!("{} bytes are more than the 1 MiB that a Secret holds", shape.size())));
+    }
+    let attempt = async {
+        let found = read(cluster, spec, context.timeout).await?;
+        let marks = secret::marks(&context, &shape);
+        if let Some(found) = &found {
+            found.writable(spec, &shape)?;
+            if found.has(&shape, &marks) {
+                return Ok(Put::Unchanged);
+            }
+        }
+        let version = found.as_ref().map_or(NEVER, Found::version);
+        let body = secret::body(spec, &shape, &marks, version);
+        let path = format!("{}?fieldManager={MANAGER}&force=false", spec.path());
+        // JSON is YAML too.
+        let call = Call::patch(&path, "application/apply-patch+yaml", &body, context.timeout);
+        cluster.call(call).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
+        Ok(Put::Written)
+    };
+    match tokio::time::timeout(context.timeout, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(spec.refuse(FailureKind::Unavailable, format!("no answer within {} s", context.timeout.as_secs_f32()))),
+    }
+}
+
+/// What our key holds now; `None` where there is no such Secret or key. It waits for its turn at the API server.
+///
+/// # Errors
+/// [`Failure`], as for a put; a Secret that is not ours is `Refused`.
+pub async fn held(spec: &SecretSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
+    let cluster = of(spec, stores)?;
+    let late = || spec.refuse(FailureKind::Unavailable, format!("no answer within {} s", timeout.as_secs_f32()));
+    let read = async {
+        // Reading back can wait for what is more urgent.
+        let permit = cluster.turn(Urgency { deadline: i64::MAX, retry: false }).await;
+        let found = cluster.call(Call::get(&spec.path(), timeout)).await;
+        permit.end(found.as_ref().map_or_else(|refusal| refusal.verdict(), |_| crate::cluster::Verdict::Healthy));
+        understood(spec, found)
+    };
+    let found = tokio::time::timeout(timeout, read).await.map_err(|_| late())??;
+    match found {
+        None => Ok(None),
+        Some(found) => found.value(spec),
+    }
+}
+
+fn of<'a>(spec: &SecretSpec, stores: &'a Stores) -> Result<&'a Cluster, Failure> {
+    let unknown = || spec.refuse(FailureKind::Refused, "the schedule has no cluster of that name");
+    stores.cluster(&spec.cluster).map(AsRef::as_ref).ok_or_else(unknown)
+}
+
+async fn read(cluster: &Cluster, spec: &SecretSpec, timeout: Duration) -> Result<Option<Found>, Failure> {
+    understood(spec, cluster.call(Call::get(&spec.path(), timeout)).await)
+}
+
+type Answer = Result<zeroize::Zeroizing<Vec<u8>>, crate::cluster::Refusal>;
+
+fn understood(spec: &SecretSpec, answer: Answer) -> Result<Option<Found>, Failure> {
+    match answer {
+        Ok(body) => Found::read(&body).map(Some).ok_or_else(|| spec.refuse(FailureKind::BadAnswer, "the answer is no Secret")),
+        // A missing namespace is found out by the apply, which says so; reads do not tell the two apart.
+        Err(refusal) if refusal.trouble == Trouble::NotFound => Ok(None),
+        Err(refusal) => Err(failure(spec, &refusal, "get")),
+    }
+}
