@@ -160,6 +160,16 @@ impl Course {
         }
     }
 
+    /// Moves all its times by that many ms: the clock that they were counted on was set.
+    pub fn shift(&mut self, name: &Arc<str>, timers: &mut Timers, by: i64) {
+        let later = |at: i64| at.saturating_add(by);
+        self.arm(name, timers, self.armed.map(|(at, reason)| (later(at), reason)));
+        self.arm_pay(name, timers, self.pay_at.map(later));
+        self.arm_clear(name, timers, self.clear_at.map(later));
+        self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
+        self.mended = self.mended.map(|(at, times)| (later(at), times));
+    }
+
     /// Forgets all its times: its course ends.
     pub fn rest(&mut self, name: &Arc<str>, timers: &mut Timers) {
         self.arm(name, timers, None);
@@ -192,14 +202,5 @@ mod tests {
             assert_eq!(course.mend_at(now), second);
         }
         assert!(course.mend_at(second + 1) > second + 1, "each one that does not last makes the next one wait for longer");
-    }
-
-    /// Moves all its times by that many ms: the clock that they were counted on was set.
-    pub fn shift(&mut self, name: &Arc<str>, timers: &mut Timers, by: i64) {
-        let later = |at: i64| at.saturating_add(by);
-        self.arm(name, timers, self.armed.map(|(at, reason)| (later(at), reason)));
-        self.arm_pay(name, timers, self.pay_at.map(later));
-        self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
-        self.mended = self.mended.map(|(at, times)| (later(at), times));
     }
 }

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use tokenferry::cluster::{MintFailure, MintFailureKind, Proven, Upstream, Urgency, Verdict};
 use tokenferry::daemon::clock::Clocks;
 use tokenferry::daemon::proof;
-use tokenferry::daemon::rotation::{Fault, Finished, Held, conclude, conclude_without};
+use tokenferry::daemon::rotation::{Fault, Finished, Held, conclude, conclude_without, identify};
 use tokenferry::daemon::start::{Depth, Finding, Look, Seen, judge, newest};
 use tokenferry::daemon::timetable::payments::receipt;
-use tokenferry::daemon::timetable::{self, Looking, Manner, Moment, Order, Payment, Timetable, Turn, Wanted};
+use tokenferry::daemon::timetable::{self, Clearing, Looking, Manner, Moment, Order, Payment, Timetable, Turn, Wanted};
 use tokenferry::record::fold::TargetState;
-use tokenferry::record::{Actor, Line, Outcome, Proof};
+use tokenferry::record::{Actor, Kind, Line, Outcome, Proof, SinkLine};
 use tokenferry::schedule::change::Change;
 use tokenferry::schedule::cron::CronRule;
 use tokenferry::schedule::{Plan, Target};
@@ -92,6 +92,7 @@ enum Done {
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Line>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
+    Cleared(Arc<str>, Box<Line>),
 }
 
 struct Life {
@@ -339,6 +340,13 @@ impl Life {
                         paying.abort();
                     }
                 }
+                Order::Clear(clearing) => {
+                    let line = clear(&world, &clearing);
+                    self.tasks.spawn_local(async move {
+                        record(&world, &line).await;
+                        Done::Cleared(clearing.name, Box::new(line))
+                    });
+                }
                 Order::Look(wanted, why) => {
                     let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
                     self.tasks.spawn_local(async move {
@@ -371,6 +379,7 @@ impl Life {
                 self.paying.remove(&name);
                 self.event(|table, moment| table.paid(&name, &held, &delivered, line, moment));
             }
+            Done::Cleared(name, line) => self.event(|table, moment| table.cleared(&name, &line, moment)),
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)),
             Done::Looked(findings, why) => {
                 for finding in findings {
@@ -407,6 +416,40 @@ async fn record(world: &World, line: &Line) {
     for line in &lines {
         disk.write(line, world.seed);
     }
+}
+
+/// Removes copies in fallbacks: never before the place itself has a token as new.
+fn clear(world: &World, clearing: &Clearing) -> Line {
+    let mut line = Line::new(Kind::Cleared, world.local());
+    identify(&mut line, &clearing.target);
+    line.jti.clone_from(&clearing.state.jti);
+    for (index, copy) in &clearing.copies {
+        let place = &clearing.target.deliver[*index];
+        let Some(fallback) = place.fallback.iter().find(|f| f.sink.place() == *copy) else { continue };
+        let (Some(here), Some(there)) = (world.at(&place.sink), world.at(&fallback.sink)) else { continue };
+        assert!(
+            here.claims.iat >= there.claims.iat,
+            "{}: the copy at {copy} would go before the place has a token as new; {}",
+            clearing.name,
+            alone(world.seed)
+        );
+        world.destroy(&fallback.sink);
+        line.sinks.push(SinkLine {
+            sink: place.sink.kind().into(),
+            place: place.sink.place(),
+            outcome: Outcome::Unchanged,
+            sha256: None,
+            attempts: 0,
+            kind: None,
+            error: None,
+            fallback: Some(copy.clone()),
+            jti: None,
+            since: None,
+            returned_at: None,
+            copies: Vec::new(),
+        });
+    }
+    line
 }
 
 async fn rotate(world: &World, loads: &Loads, turn: Turn) -> Finished {
@@ -460,7 +503,8 @@ async fn prove_fresh(
         permit.end(if matches!(proven, Proven::Unknown(_)) { Verdict::Failed } else { Verdict::Healthy });
         match proven {
             Proven::Online => return Ok(Proof::Online),
-            Proven::NotOffered(_) => return Ok(Proof::Claims),
+            Proven::Signed => return Ok(Proof::Signature),
+            Proven::NotOffered(_) | Proven::Unserved(_) => return Ok(Proof::Claims),
             Proven::Refused(message) => {
                 return Err(MintFailure { kind: MintFailureKind::BadAnswer, message, retry_after: None, audit_id: None });
             }
