@@ -23,7 +23,6 @@ mod consumers;
 mod directory;
 mod endpoints;
 mod exec;
-mod exec;
 mod failback;
 mod faults;
 mod file;

@@ -13,7 +13,7 @@
 
 use crate::record::fold::{PlaceState, TargetState};
 use crate::schedule::timing::Life;
-use crate::sink::{Place, WhenPaid};
+use crate::sink::{Place, SinkSpec, WhenPaid};
 
 /// How long a place that came back has to hold, seconds; less for a short life.
 const QUIET: i64 = 600;
@@ -88,6 +88,11 @@ fn quiet_at(place: &PlaceState, life: Option<Life>) -> i64 {
     place.returned_at.unwrap_or(place.since).as_second().saturating_add(quiet)
 }
 
+/// A file of the token's own: one that a token was merged into holds what belongs to others.
+fn is_removable(fallback: &Place) -> bool {
+    matches!(fallback.sink, SinkSpec::File(_)) && !fallback.format.merges()
+}
+
 /// The places of a target whose copies may go now, by index and fallback place, and when to look again (unix seconds).
 ///
 /// Never a copy while the place lacks the newest token, nor where the schedule keeps copies or knows the fallback no
@@ -100,7 +105,7 @@ pub fn clearable(places: &[Place], state: &TargetState, life: Option<Life>, now:
         if place.when_paid == WhenPaid::Keep || recorded.jti != state.jti {
             continue;
         }
-        let removable = |copy: &&String| place.fallback.iter().any(|f| f.sink.file().is_some() && f.sink.place() == **copy);
+        let removable = |copy: &&String| place.fallback.iter().any(|f| is_removable(f) && f.sink.place() == **copy);
         let copies: Vec<String> = recorded.copies.iter().filter(removable).cloned().collect();
         if copies.is_empty() {
             continue;
@@ -126,7 +131,6 @@ mod tests {
     use super::*;
     use crate::record::fold::State;
     use crate::record::{Kind, Line, Outcome, SinkLine};
-    use crate::sink::SinkSpec;
     use crate::sink::file::{FileSpec, Mode};
     use crate::sink::vault::VaultSpec;
     use crate::token::Format;

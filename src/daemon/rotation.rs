@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::proof;
 use super::scene::Scene;
 use super::timetable::Turn;
-use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted};
+use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Kind, Line, Outcome, Proof, SinkLine};
 use crate::schedule::Target;

@@ -21,7 +21,7 @@ pub async fn remove(spec: &FileSpec, timeout: Duration) -> Result<(), Failure> {
         let at = parent.clone();
         lane::run(&at, move || {
             let Some(folder) = folder::find(&parent)? else { return Ok(()) };
-            if held::stat(&folder, &name, wish)?.is_none() {
+            if held::stat(&folder, &name, &wish)?.is_none() {
                 return Ok(());
             }
             let path = folder.path.join(&name);
