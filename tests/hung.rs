@@ -120,9 +120,10 @@ fn slowest(host: &Host) -> f64 {
     for _ in 0..7 {
         let machine = Machine::watch();
         let asked = now();
-        let done = host.run(&["rotate", "neighbour"]);
-        assert_eq!(done.code, Some(0), "{done:?}");
-        let took = seconds(&host.records_of("rotated", "neighbour").pop().unwrap()["time"]) - asked;
+        // Past the command, which reads the whole schedule first.
+        let record = host.rotate("neighbour").expect("the daemon answers");
+        assert_eq!(record["kind"], "rotated", "{record}");
+        let took = now() - asked;
         let stood: f64 = machine.stalls().iter().map(|(_, over)| over).sum();
         slowest = slowest.max(took - stood);
     }
@@ -249,9 +250,12 @@ fn t15_g6_five_hundred_broken_targets_delay_no_other_target() {
     // One on the same API server as the unknown accounts.
     let beside = slowest(&host);
     assert!(beside - alone < LATE, "a rotation takes {beside:.2} s beside the broken ones, {alone:.2} s without");
-    let status = host.json(&["status"]);
-    let failing = status["targets"].as_array().unwrap().iter().filter(|t| t["state"] != "fresh" && t["lastError"].is_string()).count();
-    assert!(failing >= 500, "{failing} broken targets are shown as such");
+    until("all broken targets are shown as such", 60, || {
+        let status = host.json(&["status"]);
+        // Where a cluster is taken for dead most of its targets wait for the probe; their notes say why.
+        let told = |t: &&serde_json::Value| t["lastError"].is_string() || t["notes"].as_array().is_some_and(|notes| !notes.is_empty());
+        status["targets"].as_array().unwrap().iter().filter(|t| t["state"] != "fresh").filter(told).count() >= 500
+    });
     assert_eq!(host.stop(), Some(0));
     println!(
         "figures: T15: 500 broken targets: {GOOD} others served {first:.2} s after the start, at most {late:.2} s late ({before:.2} s without them); on their API server a rotation takes {beside:.2} s, {alone:.2} s without them; {} s",

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use tokenferry::cluster::patience::LONGEST;
+use tokenferry::cluster::patience::{self, LONGEST};
 use tokenferry::daemon::{ask::Ask, control};
 use tokenferry::record::query::{self, Query};
 use tokenferry::record::{Appended, Kind, Line, Options, chain, line::Actor, open, read};
@@ -80,7 +80,7 @@ pub fn jwt(bytes: &[u8]) {
 pub fn retry_after(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let (wish, date) = text.split_once('\n').map_or((text, None), |(wish, date)| (wish, Some(date)));
-    assert!(tokenferry::cluster::patience::wish(wish, date).is_none_or(|wait| wait <= LONGEST));
+    assert!(patience::wish(wish, date).is_none_or(|wait| wait <= LONGEST));
 }
 
 /// A records file is read, verified, or refused; what is opened for writing takes a line and holds it afterwards.

@@ -139,7 +139,7 @@ mod tests {
     const LIFE: Life = Life { issued_at: 0, expires_at: 86_400 };
 
     fn places(when_paid: WhenPaid) -> Vec<Place> {
-        let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None };
+        let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None, readers: Vec::new() };
         let vault = VaultSpec { store: "v".into(), mount: "secret".into(), path: "a".into(), key: "token".into() };
         let place = |sink, fallback| Place { sink, format: Format::Raw, required: true, fallback, when_paid };
         vec![place(SinkSpec::Vault(vault), vec![place(SinkSpec::File(file), Vec::new())])]

@@ -99,6 +99,11 @@ impl Host {
         assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());
     }
 
+    /// One rotation of a target, asked for over the socket, without a command.
+    pub fn rotate(&self, target: &str) -> Option<Value> {
+        rotate(&self.path("control.sock"), target)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("a daemon was started").id()
@@ -175,6 +180,17 @@ impl Drop for Host {
             eprintln!("--- the daemon's log:\n{}", self.log());
         }
     }
+}
+
+/// Asks the daemon behind that socket for a rotation; its terminal record, once it is durable.
+pub fn rotate(socket: &Path, target: &str) -> Option<Value> {
+    use std::io::Write;
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+    write!(stream, "POST /rotate?target={target} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    answer["outcomes"][0].get("record").cloned()
 }
 
 /// What became of a command.

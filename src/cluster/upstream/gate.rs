@@ -71,7 +71,7 @@ pub struct Gate {
     probe_at: Option<Instant>,
     paused_until: Option<Instant>,
     next_slot: Option<Instant>,
-    budget: f64,
+    pub(super) budget: f64,
 }
 
 /// What stands between the next request and its turn.

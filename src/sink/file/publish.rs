@@ -179,7 +179,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         let folder = super::super::folder::find(&place.path().canonicalize().unwrap()).unwrap().unwrap();
-        let (name, wish, path) = (OsStr::new("token"), Wish { mode: 0o600, uid: None, gid: None }, place.path().join("token"));
+        let (name, wish, path) =
+            (OsStr::new("token"), Wish { mode: 0o600, uid: None, gid: None, acl: Default::default() }, place.path().join("token"));
         let publish = || {
             let mut temporary = Temporary::new(&folder, name).unwrap();
             temporary.file.finish(&wish, b"new").unwrap();
