@@ -112,7 +112,13 @@ fn a_merged_kubeconfig_is_kept_fresh_and_a_restart_finds_its_token_there() {
     let theirs = host.read("out/theirs");
     host.start();
     until("the records say started", 30, || host.records().iter().filter(|l| l["kind"] == "started").count() == 2);
+    until("the place was looked at", 30, || host.run(&["status", "-o", "json"]).stdout.contains("\"pid\""));
     assert_eq!((host.read("out/theirs"), host.records_of("rotated", "ci").len()), (theirs, 2));
+    assert!(
+        ["paid", "adopted"].iter().all(|kind| host.records_of(kind, "ci").is_empty()),
+        "the restart wrote nothing: {:?}",
+        host.records()
+    );
     assert_eq!(whoami(kube, &host.path("out/theirs"), "ci"), DEPLOYER);
     // Who takes our entry out gets it back: nothing else holds the token, so another is minted.
     kubectl(kube, &host.path("out/theirs"), &["config", "delete-user", "ci"]);

@@ -88,6 +88,11 @@ fn quiet_at(place: &PlaceState, life: Option<Life>) -> i64 {
     place.returned_at.unwrap_or(place.since).as_second().saturating_add(quiet)
 }
 
+/// A file of the token's own: one that a token was merged into holds what belongs to others.
+fn is_removable(fallback: &Place) -> bool {
+    matches!(fallback.sink, SinkSpec::File(_)) && !fallback.format.merges()
+}
+
 /// The places of a target whose copies may go now, by index and fallback place, and when to look again (unix seconds).
 ///
 /// Never a copy while the place lacks the newest token, nor where the schedule keeps copies or knows the fallback no
@@ -100,7 +105,7 @@ pub fn clearable(places: &[Place], state: &TargetState, life: Option<Life>, now:
         if place.when_paid == WhenPaid::Keep || recorded.jti != state.jti {
             continue;
         }
-        let removable = |copy: &&String| place.fallback.iter().any(|f| matches!(f.sink, SinkSpec::File(_)) && f.sink.place() == **copy);
+        let removable = |copy: &&String| place.fallback.iter().any(|f| is_removable(f) && f.sink.place() == **copy);
         let copies: Vec<String> = recorded.copies.iter().filter(removable).cloned().collect();
         if copies.is_empty() {
             continue;

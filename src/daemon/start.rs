@@ -1,6 +1,8 @@
 //! What stands at the places? When a plan begins, when a file is touched, and on every beat of the proof, records
 //! are held against the places, so that nothing fresh is minted anew: what differs is adopted, copied, or minted.
 
+mod adoption;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +10,13 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::errands::announce;
 use super::proof;
-use super::rotation::{Held, ask_hash, identify, issue};
+use super::rotation::{Held, ask_hash, issue};
 use super::scene::Scene;
 use crate::cluster::Proven;
 use crate::cluster::mint::check;
 use crate::record::fold::{PlaceState, TargetState};
-use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
+use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
 use crate::sink::{self, FailureKind, Place, SinkSpec, file};
 use crate::token::{Claims, Payload, Token, candidates};
@@ -158,7 +159,7 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
     let generation = state.map_or(0, |s| s.generation) + u64::from(unrecorded);
     let held = Held { token, claims, generation };
     if unrecorded {
-        finding.adopted = Some(adoption(&target, &held, seen, state, now));
+        finding.adopted = Some(adoption::line(&target, &held, seen, state, now));
     } else if state.is_some_and(|s| s.jti.as_deref() != Some(held.issue().as_str())) && !wrong.is_empty() {
         // Only an older token is left: it is no cure for a place that lost the newest.
         finding.mint = Some(Reason::Repair);
@@ -267,41 +268,4 @@ fn wrong_places(
 /// Whether the file holds the newest token.
 fn holds(seen: &Seen, current: Option<&str>) -> bool {
     current.is_some() && seen.issue.as_deref() == current
-}
-
-fn adoption(target: &Target, held: &Held, seen: &[Look], state: Option<&TargetState>, now: Timestamp) -> Line {
-    let mut line = Line::new(Kind::Adopted, now);
-    identify(&mut line, target);
-    line.generation = Some(held.generation);
-    line.requested = Some(target.ask.duration);
-    line.granted = held.claims.lifetime().and_then(|s| u64::try_from(s).ok());
-    line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
-    line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
-    line.jti = Some(held.issue());
-    announce(&mut line, target);
-    let current = held.issue();
-    line.sinks = target
-        .deliver
-        .iter()
-        .zip(seen)
-        .map(|(place, seen)| {
-            let there = if let Look::Seen(seen) = seen { Some(seen).filter(|s| holds(s, Some(&current))) } else { None };
-            let before = state.and_then(|s| recorded_at(s, place));
-            SinkLine {
-                sink: place.sink.kind().into(),
-                place: place.sink.place(),
-                outcome: if there.is_some() { Outcome::Unchanged } else { Outcome::Owed },
-                sha256: there.map(|s| s.sha256.clone()),
-                attempts: 0,
-                kind: None,
-                error: None,
-                fallback: before.and_then(|p| p.fallback.clone()),
-                jti: None,
-                since: None,
-                returned_at: None,
-                copies: Vec::new(),
-            }
-        })
-        .collect();
-    line
 }
