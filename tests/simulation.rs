@@ -41,6 +41,7 @@ const HEAD: &str = "version: 1
 clusters:
   near: {kubeconfig: /near, limits: {inFlight: 64, perSecond: 200}}
   far: {kubeconfig: /far, limits: {inFlight: 24}}
+  slow: {kubeconfig: /slow, limits: {inFlight: 4, perSecond: 1}}
 stores:
   vault: {vault: {address: 'https://vault:8200', auth: {token: {file: /t}}}, limits: {inFlight: 32}}
 targets:
@@ -103,7 +104,8 @@ fn servers(chance: &Chance, until: i64, gap: i64) -> (BTreeMap<String, Server>, 
     let near = server(Limits { in_flight: 64, per_second: 200 }, (2, 40), chance.between(-2_000, 2_000), 86_400 * 2, true);
     let far = server(Limits { in_flight: 24, per_second: 0 }, (20, 300), chance.between(-90_000, 90_000), i64::MAX, true);
     let vault = server(Limits { in_flight: 32, per_second: 0 }, (2, 60), 0, i64::MAX, true);
-    ([("near".into(), near), ("far".into(), far)].into(), [("vault".into(), vault)].into())
+    let slow = Server::new(Limits { in_flight: 4, per_second: 1 }, (1, 2));
+    ([("near".into(), near), ("far".into(), far), ("slow".into(), slow)].into(), [("vault".into(), vault)].into())
 }
 
 /// What befalls the daemon, `gap` ms apart in the mean.
@@ -214,7 +216,8 @@ fn t7_g6_a_hung_cluster_and_a_dead_store_make_no_other_target_wait() {
         far.days = Days::one(HOUR, 9 * HOUR, Fault::Hung);
         let mut vault = Server::new(Limits { in_flight: 32, per_second: 0 }, (2, 60));
         vault.days = Days::one(2 * HOUR, 8 * HOUR, Fault::Hung);
-        let servers = [("near".into(), near), ("far".into(), far)].into();
+        let slow = Server::new(Limits { in_flight: 4, per_second: 1 }, (1, 2));
+        let servers = [("near".into(), near), ("far".into(), far), ("slow".into(), slow)].into();
         let world = World::new(5, mixed(5, 80, 0), servers, [("vault".into(), vault)].into());
         // The first hour gives everybody a token.
         let world = Rc::new(world);
@@ -227,6 +230,29 @@ fn t7_g6_a_hung_cluster_and_a_dead_store_make_no_other_target_wait() {
     let waited = world.servers["near"].longest_wait.get();
     assert!(waited <= SECOND, "a target of a healthy cluster waited for {waited} ms");
     assert!(world.figures.mints.get() > 80, "nothing was rotated");
+}
+
+#[test]
+fn t7_g2_under_overload_the_token_that_ends_first_is_served_first() {
+    let world = simulate(async {
+        let mut text = String::new();
+        for n in 0..200 {
+            let wants = if n < 12 { "duration: 10m" } else { "duration: 48h, rotate: {cron: '0 2 * * *', timeZone: UTC, splay: 0s}" };
+            writeln!(
+                text,
+                "  - {{name: t{n}, cluster: slow, serviceAccount: a/b, {wants}, prove: false, deliver: [{{file: {{path: /r/{n}}}}}]}}"
+            )
+            .expect("text");
+        }
+        // At two o'clock more than three minutes of work: longer than a token of ten minutes can wait for.
+        let limits = Limits { in_flight: 4, per_second: 1 };
+        let servers = ["near", "far", "slow"].map(|name| (name.to_owned(), Server::new(limits, (5, 50))));
+        let world = Rc::new(World::new(6, planned(&text), servers.into(), [("vault".into(), Server::new(limits, (1, 2)))].into()));
+        live(&world, &mut Events::new(), 5 * HOUR).await;
+        world
+    });
+    assert!(world.figures.mints.get() >= 2 * 188 + 12 * 30, "not everybody had a turn");
+    assert_eq!(world.figures.expired.get(), 0);
 }
 
 /// All at two in the morning, UTC.
@@ -257,7 +283,8 @@ fn t8_g7_a_herd_starts_rotates_returns_and_reloads_within_the_limits_and_none_is
         near.days = Days::one(2 * DAY + HOUR, 2 * DAY + 3 * HOUR, Fault::Down);
         let idle = Server::new(limits, (1, 2));
         let far = Server::new(limits, (1, 2));
-        let servers = [("near".into(), near), ("far".into(), far)].into();
+        let slow = Server::new(Limits { in_flight: 4, per_second: 1 }, (1, 2));
+        let servers = [("near".into(), near), ("far".into(), far), ("slow".into(), slow)].into();
         let world = World::new(1, herd(targets, None, ", splay: 0s"), servers, [("vault".into(), idle)].into());
         let world = Rc::new(world);
         let minted = || world.figures.mints.get();

@@ -298,6 +298,10 @@ impl Timetable {
     }
 
     fn rejudge(&mut self, mut names: Vec<Arc<str>>, moment: &Moment<'_>) {
+        // `once` has chosen its targets, and what they need.
+        if self.manner.once {
+            return;
+        }
         names.sort_unstable();
         for name in names {
             // A retry and a mint that mends have times of their own.

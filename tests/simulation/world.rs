@@ -218,7 +218,7 @@ impl Disk {
 }
 
 pub fn alone(seed: u64) -> String {
-    format!("run it alone: TOKENFERRY_SEED={seed} cargo test --test all simulation::t7_g2_g5_g7 -- --nocapture")
+    format!("run it alone: TOKENFERRY_SEED={seed} cargo test --test all simulation:: -- --nocapture")
 }
 
 /// A request under way; dropped when it is over, or its caller killed.
