@@ -239,13 +239,13 @@ async fn a_vault_that_acknowledges_and_keeps_something_else_has_not_written() {
 #[tokio::test]
 async fn an_aws_whose_current_stage_does_not_have_what_it_acknowledged_has_not_written() {
     within(async {
-        let posted = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let json = "content-type: application/x-amz-json-1.1\r\n";
         let address = answering(move |request| {
             let lower = request.to_lowercase();
             if lower.contains("secretsmanager.putsecretvalue") {
-                posted.store(true, std::sync::atomic::Ordering::SeqCst);
-                return http("200 OK", json, r#"{"Name":"ci","VersionId":"new","VersionStages":["AWSCURRENT"]}"#);
+                // The version has the name that the request gave it.
+                let token = request.split_once("\"ClientRequestToken\":\"").and_then(|(_, rest)| rest.split_once('"')).expect("a token").0;
+                return http("200 OK", json, &format!(r#"{{"Name":"ci","VersionId":"{token}","VersionStages":["AWSCURRENT"]}}"#));
             }
             http("200 OK", json, r#"{"Name":"ci","VersionId":"old","SecretString":"older","VersionStages":["AWSCURRENT"]}"#)
         })
