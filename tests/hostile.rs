@@ -92,7 +92,7 @@ fn temporary(folder: &Path) -> Vec<PathBuf> {
 fn stranger(arena: &Path, turn: u64) {
     let name = format!("new{}", turn % 2);
     let at = arena.join("sticky").join(&name);
-    plant(&at, turn, arena, if turn % 3 == 0 { "loot" } else { "victim" });
+    plant(&at, turn, arena, if turn.is_multiple_of(3) { "loot" } else { "victim" });
     let decoy = arena.join("sticky").join(format!(".{name}.{turn:016x}.tmp"));
     plant(&decoy, turn + 3, arena, "victim");
     for found in temporary(&arena.join("sticky")) {
@@ -146,7 +146,7 @@ fn root(arena: &Path, turn: u64) {
             _ => drop(fs::hard_link(&found, open.join(format!("t{}", (turn + 1) % 4)))),
         }
     }
-    if turn % 4 == 0 {
+    if turn.is_multiple_of(4) {
         clear(&at);
     }
 }
@@ -155,7 +155,7 @@ fn root(arena: &Path, turn: u64) {
 fn mover(arena: &Path, turn: u64) {
     let (folder, away) = (arena.join("moved"), arena.join("moved.away"));
     drop(fs::rename(&folder, &away));
-    let link = symlink(arena.join(if turn % 2 == 0 { "victim" } else { "loot" }), &folder);
+    let link = symlink(arena.join(if turn.is_multiple_of(2) { "victim" } else { "loot" }), &folder);
     // The link belongs to the stranger: root's own links at the top of a path are trusted.
     if link.is_ok() {
         drop(std::os::unix::fs::lchown(&folder, Some(STRANGER), Some(STRANGER)));

@@ -34,6 +34,6 @@ impl Chance {
     }
 
     pub fn one_in(&self, n: u64) -> bool {
-        self.next() % n == 0
+        self.next().is_multiple_of(n)
     }
 }

@@ -89,7 +89,7 @@ impl timetable::World for Outside<'_> {
 
 enum Done {
     Rotated(Arc<str>, Box<Finished>),
-    Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Line>),
+    Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
     Cleared(Arc<str>, Box<Line>),
@@ -328,7 +328,7 @@ impl Life {
                 Order::Rotate(turn) => {
                     let name = Arc::clone(&turn.name);
                     assert!(self.rotating.insert(Arc::clone(&name)), "two rotations of {name} at once; {}", alone(world.seed));
-                    self.tasks.spawn_local(async move { Done::Rotated(name, Box::new(rotate(&world, &loads, turn).await)) });
+                    self.tasks.spawn_local(async move { Done::Rotated(name, Box::new(rotate(&world, &loads, *turn).await)) });
                 }
                 Order::Pay(payment) => {
                     let name = Arc::clone(&payment.name);
@@ -377,7 +377,7 @@ impl Life {
             }
             Done::Paid(name, held, delivered, line) => {
                 self.paying.remove(&name);
-                self.event(|table, moment| table.paid(&name, &held, &delivered, line, moment));
+                self.event(|table, moment| table.paid(&name, &held, &delivered, line.map(|line| *line), moment));
             }
             Done::Cleared(name, line) => self.event(|table, moment| table.cleared(&name, &line, moment)),
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)),
@@ -531,7 +531,7 @@ async fn pay(world: &World, loads: &Loads, payment: Payment) -> Done {
         record(world, line).await;
     }
     let delivered = payment.places.iter().map(|owed| owed.index).zip(delivered).collect();
-    Done::Paid(payment.name, payment.held, delivered, line)
+    Done::Paid(payment.name, payment.held, delivered, line.map(Box::new))
 }
 
 async fn deliver(

@@ -152,6 +152,9 @@ struct Account {
     requests: VecDeque<i64>,
 }
 
+/// True time at which a token ends, where it stands, its name, its target.
+type End = (i64, String, String, String);
+
 pub struct World {
     begun: Instant,
     asleep: Cell<i64>,
@@ -162,8 +165,8 @@ pub struct World {
     pub stores: BTreeMap<String, Server>,
     places: RefCell<HashMap<String, Placed>>,
     accounts: RefCell<HashMap<String, Account>>,
-    /// True time at which a token ends, where it stands, its name, its target.
-    ends: RefCell<BinaryHeap<Reverse<(i64, String, String, String)>>>,
+    /// The ends to come, the next one first.
+    ends: RefCell<BinaryHeap<Reverse<End>>>,
     /// When the daemon did not run, or could not know the time.
     pub absent: RefCell<Days>,
     pub plan: RefCell<Rc<Plan>>,
@@ -523,7 +526,7 @@ impl World {
         loop {
             let Reverse((ends, place, jti, name)) = {
                 let mut all = self.ends.borrow_mut();
-                if !all.peek().is_some_and(|Reverse((ends, ..))| *ends <= now) {
+                if all.peek().is_none_or(|Reverse((ends, ..))| *ends > now) {
                     return;
                 }
                 all.pop().expect("it was peeked at")

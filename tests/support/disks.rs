@@ -138,7 +138,7 @@ impl Replay {
                     }
                     let piece = if way >= 5 { PAGE } else { bytes.len() };
                     for (n, part) in bytes.chunks(piece).enumerate() {
-                        if way == 1 || (way > 1 && random.next() % 2 == 0) {
+                        if way == 1 || (way > 1 && random.next().is_multiple_of(2)) {
                             image.write(*offset + (n * piece) as u64, part);
                         }
                     }

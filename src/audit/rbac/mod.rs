@@ -64,11 +64,14 @@ impl Subject {
 /// Names of one rule's objects; `None` among them: any.
 type Names = BTreeSet<Option<String>>;
 
+/// Group, resource and verbs of a rule.
+type Kind = (String, String, Vec<String>);
+
 /// What one cluster has to grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
     /// By namespace, the rules: group, resource and verbs with the names of the objects.
-    rules: BTreeMap<String, BTreeMap<(String, String, Vec<String>), Names>>,
+    rules: BTreeMap<String, BTreeMap<Kind, Names>>,
     /// ClusterRoles that come with Kubernetes, to be bound.
     cluster_roles: BTreeSet<&'static str>,
 }

@@ -19,7 +19,7 @@ pub enum Order {
     /// Write a record of what was decided; the state has it already.
     Record(Box<Line>),
     /// Begin a rotation; it ends in [`Timetable::rotated`] or [`Timetable::gave_up`].
-    Rotate(Turn),
+    Rotate(Box<Turn>),
     /// Try owed places; it ends in [`Timetable::paid`], if it is not stopped before.
     Pay(Payment),
     /// Stop the payment of a target: a newer token is on its way to every place.
@@ -32,7 +32,7 @@ pub enum Order {
     /// It ends in [`Timetable::told_time`].
     AskTime(String),
     /// A rotation of a target is over; these people wait for it.
-    Tell(Vec<Waiter>, Told),
+    Tell(Vec<Waiter>, Box<Told>),
 }
 
 /// A target to be looked at, with what is recorded of it.

@@ -78,7 +78,7 @@ impl Timetable {
             && self.manner.once
         {
             let standing = self.standing(name, moment.now);
-            self.orders.push(Order::Tell(Vec::new(), Told { line, standing }));
+            self.orders.push(Order::Tell(Vec::new(), Box::new(Told { line, standing })));
         }
     }
 }

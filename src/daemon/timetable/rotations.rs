@@ -39,7 +39,7 @@ impl Timetable {
             self.orders.push(Order::StopPaying(Arc::clone(name)));
         }
         let state = self.state.targets.get(&**name);
-        self.orders.push(Order::Rotate(Turn {
+        self.orders.push(Order::Rotate(Box::new(Turn {
             name: Arc::clone(name),
             target: Arc::clone(&course.target),
             reason,
@@ -47,7 +47,7 @@ impl Timetable {
             generation: state.map_or(0, |s| s.generation) + 1,
             in_use: state.and_then(step::life).map(|l| (l.issued_at, l.expires_at)),
             failures: course.failures,
-        }));
+        })));
     }
 
     /// A rotation ended before its turn came, for the daemon stops.
@@ -112,7 +112,7 @@ impl Timetable {
         let wanted = course.wanted.take();
         let waiters = if wanted.is_some() { Vec::new() } else { std::mem::take(&mut course.waiters) };
         if self.manner.once || !waiters.is_empty() {
-            self.orders.push(Order::Tell(waiters, told));
+            self.orders.push(Order::Tell(waiters, Box::new(told)));
         }
         if let Some(actor) = wanted {
             self.rotate(name, Reason::Manual, actor);

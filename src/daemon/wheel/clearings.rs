@@ -63,7 +63,7 @@ async fn remove(scene: &Scene, target: &Target, state: &TargetState, index: usiz
     let Some(SinkSpec::File(spec)) = stands.map(|f| &f.sink) else { return Err("it is no file".into()) };
     if let Some(held) = file::held(spec, WITHIN).await.map_err(|failure| failure.message)? {
         let issued = state.issued_at.map(Timestamp::as_second);
-        if !readable(&held.payload, target).is_some_and(|(_, claims)| claims.iat <= issued) {
+        if readable(&held.payload, target).is_none_or(|(_, claims)| claims.iat > issued) {
             return Err("it holds something else than an older token of this target".into());
         }
         file::remove(spec, WITHIN).await.map_err(|failure| failure.message)?;

@@ -29,7 +29,7 @@ impl Wheel {
                     rotation::tell(&line);
                     self.writer.append(vec![*line]).await;
                 }
-                Order::Rotate(turn) => self.rotate(turn),
+                Order::Rotate(turn) => self.rotate(*turn),
                 Order::Pay(payment) => self.pay(payment),
                 Order::StopPaying(name) => {
                     if let Some(paying) = self.paying.remove(&name) {
@@ -42,10 +42,10 @@ impl Wheel {
                 Order::Tell(waiters, told) => {
                     for waiter in waiters {
                         // A caller that went away cancels nothing.
-                        let _ = waiter.send(told.clone());
+                        let _ = waiter.send((*told).clone());
                     }
                     if self.options.once.is_some() {
-                        self.outcomes.push(told);
+                        self.outcomes.push(*told);
                     }
                 }
             }

@@ -152,7 +152,8 @@ fn end_of(text: &str, start: usize, next: Option<usize>) -> usize {
         }
         at += line.len();
         let shown = line.trim();
-        if !shown.is_empty() && !(shown.starts_with('#') && column_of_text(line) <= column(text, start)) {
+        let outside = shown.starts_with('#') && column_of_text(line) <= column(text, start);
+        if !shown.is_empty() && !outside {
             end = at;
         }
     }
