@@ -274,8 +274,8 @@ fn t8_g7_a_herd_starts_rotates_returns_and_reloads_within_the_limits_and_none_is
     let begun = std::time::Instant::now();
     let targets = if long() { 10_000 } else { 300 };
     let mints = targets as u64;
-    // 200 a second, and some seconds in which the window grows.
-    let enough = targets as i64 * 1000 / 200 + 15 * SECOND;
+    // A mint and its proof each, 200 a second, and some seconds in which the window grows.
+    let enough = 2 * targets as i64 * 1000 / 200 + 15 * SECOND;
     let world = simulate(async {
         let limits = Limits { in_flight: 64, per_second: 200 };
         let mut near = Server::new(limits, (3, 40));

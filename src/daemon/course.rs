@@ -49,6 +49,10 @@ pub struct Course {
     pub proven_at: Option<Timestamp>,
     /// Whether its places are being looked at.
     pub looking: bool,
+    /// Whether its places were looked at since its plan began; nothing is judged by records alone before.
+    pub found: bool,
+    /// How many tokens it had had when its places were last looked at: what was seen is nothing once there is another.
+    pub seen_from: u64,
     /// When it was last minted to mend something, unix ms, and how often in a row: mending never becomes a mint loop.
     pub mended: Option<(i64, u32)>,
     /// Whether a rotation is under way.
@@ -92,6 +96,8 @@ impl Course {
             prove_at: None,
             proven_at: None,
             looking: false,
+            found: false,
+            seen_from: 0,
             mended: None,
             rotating: false,
             failures: 0,

@@ -32,7 +32,7 @@ pub(super) async fn of_fresh(job: &Job, cluster: &Cluster, minted: &Minted) -> R
     let failure = |kind, message| MintFailure { kind, message, retry_after: None, audit_id: minted.audit_id.clone() };
     let mut unknown = String::new();
     for attempt in 0..TRIES {
-        match ask(&job.turn.target, cluster, &minted.token, &minted.claims, job.turn.urgency(Timestamp::now()), KEYS_SERVE).await {
+        match ask(&job.turn.target, cluster, &minted.token, &minted.claims, Turn::urgency_of_proof(attempt), KEYS_SERVE).await {
             Proven::Online => return Ok(Proof::Online),
             Proven::Signed => return Ok(Proof::Signature),
             // Nobody can say more of it than its claims and the connection that it came over.

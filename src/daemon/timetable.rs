@@ -130,6 +130,7 @@ impl Timetable {
             let course = self.courses.entry(name).or_insert_with(|| Course::new(Arc::clone(target)));
             course.target = Arc::clone(target);
             if is_new || change.changed.contains(&target.name) {
+                course.found = false;
                 looked.push(Arc::clone(target));
             }
         }
@@ -205,7 +206,7 @@ impl Timetable {
             // A retry and a mint that mends have times of their own.
             let mends =
                 |c: &Course| c.armed.is_some_and(|(_, reason)| matches!(reason, Reason::Repair | Reason::Rejected | Reason::Changed));
-            if self.courses.get(&name).is_some_and(|c| !c.rotating && c.failures == 0 && !mends(c)) {
+            if self.courses.get(&name).is_some_and(|c| c.found && !c.rotating && c.failures == 0 && !mends(c)) {
                 self.arm(&name, moment);
             }
         }

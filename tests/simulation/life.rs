@@ -498,7 +498,7 @@ async fn prove_fresh(
         return Ok(Proof::Claims);
     }
     for attempt in 0..proof::TRIES {
-        let permit = upstream.enter(turn.urgency(world.local())).await;
+        let permit = upstream.enter(Turn::urgency_of_proof(attempt)).await;
         let proven = world.prove(&turn.target.cluster, claims.jti.as_deref().unwrap_or_default(), note).await;
         permit.end(if matches!(proven, Proven::Unknown(_)) { Verdict::Failed } else { Verdict::Healthy });
         match proven {

@@ -20,13 +20,18 @@ const BUSY: i64 = 60_000;
 
 /// How long a look waits for a rotation or another look to end, ms.
 fn pause(depth: Depth) -> i64 {
-    if depth == Depth::Everything { BUSY } else { SETTLED }
+    if depth == Depth::Everything { BUSY } else { 5 * SETTLED }
 }
 
 impl Timetable {
     /// Has the places of these targets looked at, at the start with orphaned temporary files removed first. Those
     /// that stand on a file system or store that hangs are found later than the others.
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
+        for target in &targets {
+            if let Some(course) = self.courses.get_mut(target.name.as_str()) {
+                course.seen_from = self.state.targets.get(&target.name).map_or(0, |s| s.generation);
+            }
+        }
         let ends = |target: &Arc<Target>| self.state.targets.get(&target.name).and_then(|s| s.expires_at);
         let mut looks: Vec<Vec<Wanted>> = Vec::new();
         for mut part in parts::parts(targets) {
@@ -55,17 +60,31 @@ impl Timetable {
         }
     }
 
+    /// Whether a look fell into a rotation: what was seen while tokens changed says nothing.
+    fn is_stale(&self, name: &str) -> bool {
+        let generation = self.state.targets.get(name).map_or(0, |s| s.generation);
+        self.courses.get(name).is_some_and(|course| course.rotating || course.seen_from != generation)
+    }
+
     /// Takes what a look at a target's places has shown, at the start and after a reload.
     pub fn found(&mut self, finding: Finding, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(finding.target.name.as_str());
         for note in &finding.notes {
             tracing::warn!(target_name = &*name, "{note}");
         }
+        let stale = self.is_stale(&name);
+        let Some(course) = self.courses.get_mut(&name) else { return };
+        course.notes = finding.notes;
+        course.found = true;
+        if stale {
+            self.arm_next_proof(&name, moment);
+            self.arm_look(&name, Depth::Files, SETTLED, moment);
+            return;
+        }
         if let Some(line) = finding.adopted {
             self.record(line);
         }
         let Some(course) = self.courses.get_mut(&name) else { return };
-        course.notes = finding.notes;
         if let Some((held, places)) = finding.copy {
             course.held = Some(held);
             self.pay(&name, Some(places));
@@ -85,10 +104,10 @@ impl Timetable {
     pub fn looked(&mut self, finding: Finding, depth: Depth, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(finding.target.name.as_str());
         self.told_time(&finding.target.cluster, moment);
+        let stale = self.is_stale(&name);
         let Some(course) = self.courses.get_mut(&name) else { return };
         course.looking = false;
-        // What was seen while tokens changed says nothing.
-        if course.rotating || course.paying {
+        if stale || course.paying {
             self.arm_look(&name, depth, pause(depth), moment);
             return;
         }

@@ -74,10 +74,16 @@ impl Turn {
         let retry = self.failures > 0;
         let deadline = match self.in_use {
             Some((_, exp)) if !retry || exp > now.as_second() => exp,
-            None if !retry => i64::MIN,
+            None if !retry => i64::MIN + 1,
             _ => i64::MAX,
         };
         Urgency { deadline, retry }
+    }
+
+    /// How urgent the proof of its fresh token is: what was begun is ended before more is begun, or a thousand tokens
+    /// would be minted before the first is published.
+    pub fn urgency_of_proof(attempt: u32) -> Urgency {
+        Urgency { deadline: i64::MIN, retry: attempt > 0 }
     }
 }
 
