@@ -112,6 +112,8 @@ fn rotated(target: usize, count: usize) -> Line {
         fallback: None,
         jti: None,
         since: None,
+        returned_at: None,
+        copies: Vec::new(),
     };
     Line {
         target: Some(format!("t{target}")),
