@@ -198,7 +198,7 @@ pub struct Disk {
     pub durable: State,
     pub on_its_way: Vec<Line>,
     /// Successes by token: none is booked twice.
-    booked: HashMap<String, Kind>,
+    booked: HashMap<String, (Kind, Option<String>)>,
 }
 
 impl Disk {
@@ -207,10 +207,14 @@ impl Disk {
         if line.target.is_some() && line.target.as_deref() == std::env::var("TOKENFERRY_WATCH").ok().as_deref() {
             println!("{}", serde_json::to_string(line).expect("a line is JSON"));
         }
+        // A target that comes back after it went finds its own token again.
+        if line.kind == Kind::Retired {
+            self.booked.retain(|_, (_, target)| *target != line.target);
+        }
         if matches!(line.kind, Kind::Rotated | Kind::Adopted)
             && let Some(jti) = &line.jti
         {
-            let before = self.booked.insert(jti.clone(), line.kind);
+            let before = self.booked.insert(jti.clone(), (line.kind, line.target.clone()));
             assert!(before.is_none(), "G10: {jti} is booked twice: {before:?} and {:?}; {}", line.kind, alone(seed));
             // Old ones are of no interest: the names count up.
             if self.booked.len() > 200_000 {
