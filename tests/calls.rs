@@ -27,6 +27,8 @@ use crate::support::{long, until};
 const LIMIT: Duration = Duration::from_secs(120);
 /// So many hosts go through their points side by side: much of a run is waiting for a disk or for the next attempt.
 const ABREAST: usize = 4;
+/// A host goes through so many points, so that its history stays short: it is read and verified after each.
+const POINTS_OF_A_HOST: usize = 40;
 
 /// All of them, or about so many in even steps.
 fn sample(all: usize, short: usize) -> impl Iterator<Item = usize> {
@@ -98,6 +100,9 @@ fn abreast<S: Scene, T: Send>(points: &[usize], new: impl Fn() -> S + Sync, each
     let go = || {
         let (mut scene, mut became) = (new(), Vec::new());
         while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if became.len() % POINTS_OF_A_HOST == POINTS_OF_A_HOST - 1 {
+                scene = new();
+            }
             became.push(each(&mut scene, *point));
         }
         became
