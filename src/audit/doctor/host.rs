@@ -207,5 +207,5 @@ async fn look(target: &Target, spec: &file::FileSpec) -> Vec<Finding> {
 fn is_memory(path: &Path) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;
-    rustix::fs::statfs(path).is_ok_and(|stat| matches!(stat.f_type as i64, TMPFS | RAMFS))
+    rustix::fs::statfs(path).is_ok_and(|stat| matches!(stat.f_type, TMPFS | RAMFS))
 }
