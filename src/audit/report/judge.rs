@@ -78,6 +78,9 @@ pub(super) fn judge(course: Course, limits: Compliance) -> Judged {
     if course.without_token > 0 {
         why.push(format!("it served no valid token for {} s", course.without_token));
     }
+    if course.failures > 0 && course.longest_age.is_none() {
+        why.push("it never had a token".into());
+    }
     let verdict = match why.is_empty() {
         false => Verdict::Broken,
         true if limits == Compliance::default() => Verdict::NoLimits,

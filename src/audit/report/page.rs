@@ -48,7 +48,7 @@ pub fn page(report: &Report, view: Option<&View>) -> String {
         oldest => oldest.iter().copied().max().unwrap_or(0),
         sparks => value(&lines),
     };
-    template.render(values).expect("the page takes every report")
+    template.render(values).expect("the page takes every report") + "\n"
 }
 
 /// What serde makes of it, as the template's language has it.
