@@ -33,6 +33,7 @@ mod heads;
 mod herd;
 mod history;
 mod hooks;
+mod host;
 mod hostile;
 mod hung;
 mod inspect;

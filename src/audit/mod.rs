@@ -4,6 +4,7 @@
 //! Everything here decides and shows; nothing changes anything, and no token byte is in what is shown.
 
 pub mod doctor;
+pub mod host;
 pub mod inspect;
 pub mod plan;
 pub mod published;

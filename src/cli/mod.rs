@@ -8,6 +8,7 @@ mod error;
 mod exec;
 mod find;
 mod get;
+mod host;
 mod inspect;
 mod journal;
 mod kubeconfig;
@@ -90,6 +91,7 @@ enum Command {
     Rbac(rbac::Rbac),
     Report(report::Report),
     Doctor(doctor::Doctor),
+    Host(host::Host),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -200,6 +202,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Rbac(command) => command.run(context).await,
         Command::Report(command) => command.run(context).await,
         Command::Doctor(command) => command.run(context).await,
+        Command::Host(command) => command.run(context),
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }
