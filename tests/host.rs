@@ -11,7 +11,7 @@ defaults: {cluster: trial, serviceAccount: ci/bot, duration: 1h}
 targets:
   - {name: shipped, deliver: [{file: {path: /run/tokenferry/own}}]}
   - {name: group, deliver: [{file: {path: /run/tokenferry/ci/token, mode: \"0640\", group: ci}}]}
-  - {name: outside, deliver: [{file: {path: /secure/app one/token, readers: [user:deploy, group:ops]}}]}
+  - {name: outside, deliver: [{file: {path: /secure/app one/token, readers: [user:nobody, group:daemon]}}]}
   - name: owner
     deliver: [{file: {path: /srv/app/token, owner: app}}]
     after: [{systemd: {reloadUnit: nginx.service}}, {signal: {unit: haproxy.service, signal: HUP}}, {systemd: {restartUnit: nginx.service}}]
@@ -27,7 +27,7 @@ fn the_files_name_each_folder_group_reader_owner_and_unit_and_nothing_else() {
         [
             "d /run/tokenferry/ci 2750 tokenferry ci -",
             "d \"/secure/app one\" 0711 tokenferry tokenferry -",
-            "a+ \"/secure/app one\" - - - - g:ops:x,u:deploy:x,d:g:ops:r,d:u:deploy:r",
+            "a+ \"/secure/app one\" - - - - g:daemon:x,u:nobody:x,d:g:daemon:r,d:u:nobody:r",
             "d /srv/app 0711 tokenferry tokenferry -",
         ]
     );
@@ -74,7 +74,7 @@ fn what_is_applied_is_taken_by_systemd_once_and_goes_when_it_is_needed_no_more()
         let ci = root.join("run/tokenferry/ci").metadata().unwrap();
         assert_eq!((ci.permissions().mode() & 0o7777, std::os::unix::fs::MetadataExt::gid(&ci)), (0o2750, 992));
         let acl = tool(Command::new("getfacl").args(["--numeric", "--omit-header", "--absolute-names"]).arg(root.join("secure/app one")));
-        assert!(acl.contains("user:991:--x") && acl.contains("default:group:993:r--"), "{acl}");
+        assert!(acl.contains("user:65534:--x") && acl.contains("default:group:1:r--"), "{acl}");
     } else {
         println!("NOT RUN: systemd-tmpfiles needs root");
     }
