@@ -558,18 +558,50 @@ fn what_is_no_file_of_ours_is_never_replaced_or_waited_for() {
         fs::create_dir(at("folder")).unwrap();
         run("mkfifo", &[at("pipe").to_str().unwrap()]).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        if is_root() {
+            // As /dev/zero: what reads it reads for ever.
+            run("mknod", &[at("device").to_str().unwrap(), "c", "1", "5"]).unwrap();
+        } else {
+            not_run("a device at the published path", "needs root");
+        }
         for (name, words) in [
             ("link", "is a symbolic link"),
             ("dangling", "is a symbolic link"),
             ("folder", "is a folder"),
             ("pipe", "is a named pipe"),
             ("socket", "is a socket"),
-        ] {
+            ("device", "is a device"),
+        ]
+        .into_iter()
+        .filter(|(name, _)| *name != "device" || is_root())
+        {
             refused(&spec(at(name)), words);
             assert!(see(&spec(at(name))).err().unwrap().message.contains(words));
         }
         assert_eq!(fs::read(at("victim")).unwrap(), b"untouched");
         assert!(!at("nowhere").exists());
+    });
+}
+
+#[test]
+fn g1_a_token_that_somebody_replaces_at_once_was_not_delivered() {
+    within(60, || {
+        let folder = folder();
+        let place = spec(folder.path().join("token"));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (theirs, published, over) = (folder.path().join("theirs"), &place.path, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    fs::write(&theirs, b"theirs").unwrap();
+                    fs::rename(&theirs, published).unwrap();
+                }
+            });
+            let told = (0..3_000).filter_map(|n| put(&place, format!("token-{n}").as_bytes()).err()).take(3).collect::<Vec<_>>();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(told.len(), 3, "three thousand tokens were replaced, and each counted as delivered: {told:?}");
+            assert!(told.iter().all(|failure| failure.message.contains("token")), "{told:?}");
+        });
     });
 }
 

@@ -3,6 +3,7 @@
 mod check;
 mod choose;
 mod completions;
+mod doctor;
 mod error;
 mod exec;
 mod find;
@@ -19,6 +20,7 @@ mod rbac;
 mod records;
 mod rehearse;
 mod reload;
+mod report;
 mod rotate;
 mod run;
 mod status;
@@ -88,6 +90,8 @@ enum Command {
     Mint(mint::Mint),
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
+    Report(report::Report),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -197,6 +201,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,
+        Command::Report(command) => command.run(context).await,
+        Command::Doctor(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }
