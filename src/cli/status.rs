@@ -151,7 +151,8 @@ fn shown(status: &Value) -> String {
         let owed = sinks.filter_map(|s| Some(format!("{}: {}", s["place"].as_str()?, s["error"].as_str()?)));
         let notes = target["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned));
         let hooks = target["hooks"].as_array().into_iter().flatten().filter_map(untold);
-        let mut said: Vec<String> = errors.chain(owed).chain(hooks).chain(notes).collect();
+        let back = (target["state"] == "withdrawn").then(|| format!("withdrawn; `tokenferry rotate {name}` publishes it again"));
+        let mut said: Vec<String> = errors.chain(owed).chain(hooks).chain(notes).chain(back).collect();
         said.dedup();
         for line in said {
             text.push_str(&format!("{name}: {line}\n"));

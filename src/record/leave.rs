@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::line::{Kind, Line, Reason};
 use crate::sink::Leftover;
 
 /// One place of a target that goes (`retired`): what became of what stood there.
@@ -41,6 +42,13 @@ pub enum Parting {
     Taken,
     /// Nobody can take it back: a program has it, or a kubeconfig that others share.
     Beyond,
+}
+
+impl Line {
+    /// Whether it is a checkpoint's word about a target that is gone.
+    pub fn is_of_leaver(&self) -> bool {
+        self.kind == Kind::Checkpoint && matches!(self.reason, Some(Reason::Withdrawn | Reason::Removed))
+    }
 }
 
 impl LeaveLine {

@@ -108,6 +108,7 @@ impl Timetable {
         leaving.waiters.extend(waiters);
         leaving.tries = 0;
         let owed = line.leaves.iter().any(LeaveLine::is_owed);
+        // With this line the records forget its token: whoever ends that, too, has to do it before.
         self.record(line.clone());
         if owed {
             self.leave(name, moment);
@@ -119,6 +120,10 @@ impl Timetable {
     /// A rotation is over: whoever waited for it goes now. Whether somebody did.
     pub(super) fn part_now(&mut self, name: &Arc<str>, moment: &Moment<'_>) -> bool {
         let Some(farewell) = self.leaves.farewells.remove(name) else { return false };
+        // A target that went out of the schedule and is in it again stays.
+        if farewell.reason == Reason::Removed && self.courses.contains_key(name) {
+            return false;
+        }
         self.part(name, farewell, false, moment);
         true
     }

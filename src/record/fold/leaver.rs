@@ -86,10 +86,12 @@ impl State {
 
     /// Takes a line of a checkpoint that is about such a target; false where it is about one that is served.
     pub(super) fn take_leaver(&mut self, name: &str, line: &Line) -> bool {
-        let Some(reason) = line.reason.filter(|reason| matches!(reason, Reason::Withdrawn | Reason::Removed)) else { return false };
+        if !line.is_of_leaver() {
+            return false;
+        }
         let leaver = Leaver {
             since: line.standing.as_ref().and_then(|standing| standing.last_rotation).unwrap_or(line.time),
-            withdrawn: reason == Reason::Withdrawn,
+            withdrawn: line.reason == Some(Reason::Withdrawn),
             generation: line.generation.unwrap_or(0),
             service_account: line.service_account.clone(),
             places: line.leaves.clone(),
