@@ -19,7 +19,7 @@
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`, `proof` (no token can expire): all pure |
 //! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when |
-//! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), then one file or folder for each sink |
+//! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), `manners` (what is ours, what is said beside a token), `leftover` (how it is taken back), then one file or folder for each sink |
 //! | [`cluster`] | who issues it? | `client`, `mint`, `embedded`, `prove`, `keys`, `rights`, `upstream` (the load that one server gets) |
 //! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe` |
 //!

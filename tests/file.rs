@@ -60,7 +60,15 @@ fn spec(path: impl Into<PathBuf>) -> FileSpec {
 }
 
 fn put_within(timeout: Duration, spec: &FileSpec, bytes: &[u8]) -> Result<Put, Failure> {
-    let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout };
+    let context = Context {
+        target: "t",
+        issue: "i",
+        issued_at: 0,
+        generation: 1,
+        expires_at: 0,
+        timeout,
+        manners: tokenferry::sink::Manners::default(),
+    };
     let (place, payload) = (SinkSpec::File(spec.clone()), Payload::new(bytes.to_vec()));
     let result = RUNTIME.block_on(tokenferry::sink::put(&place, &payload, context, &Stores::default()));
     if let Err(failure) = &result {
@@ -414,7 +422,15 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
             [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential, kubeconfig(false), kubeconfig(true), template]
         {
             let payload = render(&alive, &alive.claims().unwrap(), &format, &surroundings).unwrap();
-            let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout: SECOND * 20 };
+            let context = Context {
+                target: "t",
+                issue: "i",
+                issued_at: 0,
+                generation: 1,
+                expires_at: 0,
+                timeout: SECOND * 20,
+                manners: tokenferry::sink::Manners::default(),
+            };
             let sink = SinkSpec::File(place.clone());
             RUNTIME.block_on(tokenferry::sink::put(&sink, &payload, context, &Stores::default())).unwrap();
             let found = tokenferry::token::extract(see(&place).unwrap().unwrap().payload.expose()).unwrap();

@@ -39,6 +39,7 @@ mod hung;
 mod inspect;
 mod kills;
 mod kubeconfigs;
+mod leaves;
 mod lifetime;
 mod long_form;
 mod metrics;

@@ -28,6 +28,7 @@ mod status;
 mod tell;
 mod token;
 mod verify;
+mod withdraw;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -86,6 +87,7 @@ enum Command {
     Status(status::Status),
     Rotate(rotate::Rotate),
     Reload(reload::Reload),
+    Withdraw(withdraw::Withdraw),
     Mint(mint::Mint),
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
@@ -197,6 +199,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,
+        Command::Withdraw(command) => command.run(context).await,
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,

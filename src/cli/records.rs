@@ -225,6 +225,11 @@ fn what(line: &Line) -> String {
         let why = sink.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{instead}{why}", sink.place));
     }
+    for left in &line.leaves {
+        let outcome = serde_json::to_value(left.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let why = left.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+        parts.push(format!("{}={outcome}{why}", left.place));
+    }
     for hook in line.hooks.iter().filter(|_| line.kind == Kind::Told) {
         let outcome = serde_json::to_value(hook.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         parts.push(format!("{} {}={outcome}", hook.hook, hook.to));

@@ -318,5 +318,7 @@ fn word(reason: Reason) -> &'static str {
         Reason::Repair => "repair",
         Reason::Changed => "changed",
         Reason::Clock => "clock",
+        Reason::Withdrawn => "withdrawn",
+        Reason::Removed => "removed",
     }
 }

@@ -189,7 +189,7 @@ impl<'q, 'a> Made<'q, 'a> {
             if !matches!(line.kind, Kind::Checkpoint | Kind::CheckpointEnd) {
                 life.take(&line, &period);
             }
-            let Some(name) = line.target.as_ref().filter(|name| self.asked_for(name)) else { continue };
+            let Some(name) = line.target.as_ref().filter(|name| self.asked_for(name) && !line.is_of_leaver()) else { continue };
             if period.holds(line.time) {
                 let chart = match line.kind {
                     Kind::Rotated => Some(&mut self.report.rotations),
