@@ -1,8 +1,10 @@
 //! Is all well? What a token says (`inspect`), whether it is good (`verify`), which rights a schedule needs (`rbac`),
-//! what will happen (`plan`).
+//! what will happen (`plan`), what the daemon needs before it can begin (`bootstrap`).
 //!
-//! Everything here decides and shows; nothing changes anything, and no token byte is in what is shown.
+//! Everything here decides and shows, and no token byte is in what is shown. Nothing changes anything but `bootstrap`,
+//! which a person asks to.
 
+pub mod bootstrap;
 pub mod inspect;
 pub mod plan;
 pub mod published;

@@ -1,5 +1,6 @@
 //! What does a person type? One thin file for each command, and what they share.
 
+mod bootstrap;
 mod check;
 mod choose;
 mod completions;
@@ -86,6 +87,7 @@ enum Command {
     Mint(mint::Mint),
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
+    Bootstrap(bootstrap::Bootstrap),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -194,6 +196,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,
+        Command::Bootstrap(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }

@@ -15,4 +15,4 @@ pub mod query;
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
 pub use fold::{HookState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
-pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing};
+pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through};

@@ -8,6 +8,7 @@ pub mod command;
 pub mod delivery;
 pub mod file;
 pub mod kubernetes;
+mod patience;
 pub mod store;
 pub mod vault;
 

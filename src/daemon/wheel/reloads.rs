@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{Done, Wheel};
 use crate::daemon::ask::{Ask, Verdict};
 use crate::daemon::files;
+use crate::daemon::own;
 use crate::daemon::read::{self, Accepted};
 use crate::daemon::scene::Scene;
 use crate::daemon::status::{Refused, View};
@@ -45,7 +46,7 @@ impl Wheel {
         }
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View {
             scene: &self.scene,
             state: &self.table.state,
@@ -96,7 +97,8 @@ impl Wheel {
     }
 
     pub(super) async fn swap(&mut self, accepted: Accepted, actor: Option<Actor>) -> Verdict {
-        let plan = Arc::new(accepted.plan);
+        let plan = Arc::new(own::join(accepted.plan, &self.options.records));
+        own::prepare(&plan, &self.options.records);
         let change = Change::between(&self.scene.plan, &plan);
         let mut line = Line::new(Kind::Reloaded, Timestamp::now());
         line.actor = actor;

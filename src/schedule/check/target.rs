@@ -10,11 +10,11 @@ use crate::schedule::problem::Severity;
 use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
 
 /// Shortest life that a real API server grants (`BoundServiceAccountTokenVolume` validation).
-const SHORTEST: u64 = 600;
+pub(super) const SHORTEST: u64 = 600;
 /// Shortest life on an embedded cluster.
 const SHORTEST_EMBEDDED: u64 = 10;
 /// Longest life that the API takes.
-const LONGEST: u64 = 1 << 32;
+pub(super) const LONGEST: u64 = 1 << 32;
 /// With this life, kube-apiserver takes a Pod-bound token for one of its own mounts and extends it to a year.
 const EXTENDED: u64 = 3607;
 /// Seconds between proofs where `prove.every` is absent.
@@ -117,6 +117,7 @@ impl Planner<'_> {
             compliance,
             deliver,
             after,
+            first: false,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
         })
     }
