@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -21,14 +21,14 @@ use tokenferry::token::{Claims, signature::Keys};
 use crate::support::daemon::{Host, tool};
 use crate::support::servers::{Servers, servers};
 use crate::support::trace::{Act, ERRORS, Point, Traced, here, run};
-use crate::support::until;
+use crate::support::{long, until};
 
 /// No run takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
-
-fn long() -> bool {
-    std::env::var("TOKENFERRY_LONG").is_ok_and(|long| long == "1")
-}
+/// So many hosts go through their points side by side: much of a run is waiting for a disk or for the next attempt.
+const ABREAST: usize = 4;
+/// A host goes through so many points, so that its history stays short: it is read and verified after each.
+const POINTS_OF_A_HOST: usize = 40;
 
 /// All of them, or about so many in even steps.
 fn sample(all: usize, short: usize) -> impl Iterator<Item = usize> {
@@ -92,6 +92,25 @@ fn booked(host: &Host, what: &str, claims: &Claims) {
     let jti = claims.jti.as_deref().unwrap();
     let served = |l: &Value| matches!(l["kind"].as_str(), Some("rotated" | "adopted" | "paid")) && l["jti"] == jti;
     assert!(host.records().iter().any(served), "{what}: no record names the token that is served");
+}
+
+/// Goes through the points on several hosts; what became of each.
+fn abreast<S: Scene, T: Send>(points: &[usize], new: impl Fn() -> S + Sync, each: impl Fn(&mut S, usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let go = || {
+        let (mut scene, mut became) = (new(), Vec::new());
+        while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if became.len() % POINTS_OF_A_HOST == POINTS_OF_A_HOST - 1 {
+                scene = new();
+            }
+            became.push(each(&mut scene, *point));
+        }
+        became
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..ABREAST.min(points.len())).map(|_| scope.spawn(go)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// `once --force` with two places.
@@ -426,34 +445,41 @@ impl Scene for RollOver {
 }
 
 /// Kills at the calls of a scene: those of a sample, or all until none is left.
-fn kill_at_each(name: &str, scene: &mut dyn Scene, short: usize) {
-    let begun = std::time::Instant::now();
-    let quiet = scene.run(None);
+fn kill_at_each<S: Scene>(name: &str, new: impl Fn() -> S + Sync, short: usize) {
+    let begun = Instant::now();
+    let mut first = new();
+    let quiet = first.run(None);
     assert_eq!(quiet.done.code, Some(0), "{name}: {quiet:?}");
-    scene.check(name);
-    scene.recovered(name);
+    first.check(name);
+    first.recovered(name);
     let all = quiet.calls.len();
     assert!(all >= 20, "{name}: only {all} calls: {:?}", quiet.calls);
     // Threads take turns: some runs have a few calls more.
     let beyond = if long() { all / 4 } else { 0 };
-    let (mut kills, mut by_name) = (0, std::collections::BTreeMap::new());
-    for nth in sample(all + beyond, short) {
+    let points: Vec<usize> = sample(all + beyond, short).collect();
+    let over = AtomicBool::new(false);
+    let kill = |scene: &mut S, nth: usize| {
+        if over.load(Ordering::Relaxed) {
+            return None;
+        }
         let what = format!("{name}: SIGKILL at call {} of about {all}", nth + 1);
         let traced = scene.run(Some(Point { nth: nth + 1, act: Act::Kill }));
         no_panic(&what, &traced);
         let Some(call) = traced.hit else {
-            if nth < all {
-                continue;
-            }
-            break;
+            over.fetch_or(nth >= all, Ordering::Relaxed);
+            return None;
         };
         let what = format!("{what}, {call}");
         assert_eq!(traced.done.code, None, "{what}: {:?}", traced.done);
         scene.check(&what);
         scene.recovered(&what);
-        kills += 1;
+        Some(call)
+    };
+    let mut by_name = std::collections::BTreeMap::new();
+    for call in abreast(&points, &new, kill).into_iter().flatten() {
         *by_name.entry(call).or_insert(0) += 1;
     }
+    let kills: usize = by_name.values().sum();
     assert!(kills * 2 >= short.min(all), "{name}: only {kills} points were reached");
     println!("figures: T2: {name}: {kills} kills at {all} file system calls in {} s, 0 bad: {by_name:?}", begun.elapsed().as_secs());
 }
@@ -461,28 +487,28 @@ fn kill_at_each(name: &str, scene: &mut dyn Scene, short: usize) {
 #[test]
 fn t2_g4_a_kill_at_any_call_of_a_rotation_is_put_right_by_the_next_run() {
     if here("T2, rotation") {
-        kill_at_each("rotation", &mut Rotation::new(), 30);
+        kill_at_each("rotation", Rotation::new, 30);
     }
 }
 
 #[test]
 fn t2_g4_g9_a_kill_at_any_call_of_a_reload_leaves_one_schedule_or_the_other() {
     if here("T2, reload") {
-        kill_at_each("reload", &mut Reload::new(), 12);
+        kill_at_each("reload", Reload::new, 12);
     }
 }
 
 #[test]
 fn t2_g1_g4_a_kill_at_any_call_of_a_failback_loses_neither_copy() {
     if here("T2, failback") {
-        kill_at_each("failback", &mut Failback::new(), 12);
+        kill_at_each("failback", Failback::new, 12);
     }
 }
 
 #[test]
 fn t2_g4_g10_a_kill_at_any_call_of_a_roll_over_of_the_records_loses_none() {
     if here("T2, roll-over") {
-        kill_at_each("roll-over", &mut RollOver::new(), 15);
+        kill_at_each("roll-over", RollOver::new, 15);
     }
 }
 
@@ -491,35 +517,37 @@ fn t3_g1_g3_g10_whatever_file_system_call_fails_the_old_token_or_the_new_one_sta
     if !here("T3") {
         return;
     }
-    let begun = std::time::Instant::now();
-    let mut scene = Rotation::new();
-    let all = scene.run(None).calls.len();
-    let ways = all * ERRORS.len() * 2;
-    let (mut faults, mut survived) = (0, 0);
-    for way in sample(ways, 70) {
-        // The sample goes through errors, and once and for good, as it goes through calls.
-        let (nth, (name, error), forever) = (way / (2 * ERRORS.len()), ERRORS[way / 2 % ERRORS.len()], way % 2 == 1);
-        let act = if forever { Act::FailForGood(error) } else { Act::Fail(error) };
-        let traced = scene.run(Some(Point { nth: nth + 1, act }));
-        let Some(call) = traced.hit else { continue };
-        let what = format!("{call} (call {} of about {all}) {name} {}", nth + 1, if forever { "for good" } else { "once" });
-        no_panic(&what, &traced);
-        faults += 1;
-        let [one, two] = places(scene.host(), &what);
-        match traced.done.code {
-            Some(0) => {
-                survived += 1;
-                assert_eq!(one.jti, two.jti, "{what}: success, and the places differ: {:?}", traced.done);
-                booked(scene.host(), &format!("{what}: success: {:?}", traced.done), &one);
-            }
-            Some(_) => assert!(!traced.done.stderr.trim().is_empty(), "{what}: it failed without a word: {:?}", traced.done),
-            None => panic!("{what}: ended by a signal: {:?}", traced.done),
-        }
-        scene.recovered(&what);
-    }
+    let begun = Instant::now();
+    let all = Rotation::new().run(None).calls.len();
+    let ways: Vec<usize> = sample(all * ERRORS.len() * 2, 70).collect();
+    let became = abreast(&ways, Rotation::new, |scene, way| fail_at(scene, way, all));
+    let faults = became.iter().flatten().count();
+    let survived = became.iter().flatten().filter(|overcome| **overcome).count();
     assert!(faults >= 50, "only {faults} faults were reached");
     println!(
         "figures: T3: {faults} faults at {all} file system calls in {} s, {survived} of them overcome within the run, 0 bad",
         begun.elapsed().as_secs()
     );
+}
+
+/// One fault of the many; whether it was overcome within the run, nothing where the run did not come to it.
+fn fail_at(scene: &mut Rotation, way: usize, all: usize) -> Option<bool> {
+    // A sample goes through errors, and once and for good, as it goes through calls.
+    let (nth, (name, error), forever) = (way / (2 * ERRORS.len()), ERRORS[way / 2 % ERRORS.len()], way % 2 == 1);
+    let act = if forever { Act::FailForGood(error) } else { Act::Fail(error) };
+    let traced = scene.run(Some(Point { nth: nth + 1, act }));
+    let call = traced.hit?;
+    let what = format!("{call} (call {} of about {all}) {name} {}", nth + 1, if forever { "for good" } else { "once" });
+    no_panic(&what, &traced);
+    let [one, two] = places(scene.host(), &what);
+    match traced.done.code {
+        Some(0) => {
+            assert_eq!(one.jti, two.jti, "{what}: success, and the places differ: {:?}", traced.done);
+            booked(scene.host(), &format!("{what}: success: {:?}", traced.done), &one);
+        }
+        Some(_) => assert!(!traced.done.stderr.trim().is_empty(), "{what}: it failed without a word: {:?}", traced.done),
+        None => panic!("{what}: ended by a signal: {:?}", traced.done),
+    }
+    scene.recovered(&what);
+    Some(traced.done.code == Some(0))
 }

@@ -81,6 +81,27 @@ impl Needles {
         }
     }
 
+    /// What stands around a find in memory: whose buffer it is.
+    fn around(&self, pid: u32) -> String {
+        let (mut memory, mut shown) = (std::fs::File::open(format!("/proc/{pid}/mem")).unwrap(), String::new());
+        for line in std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().lines().filter(|line| line.contains(" rw")) {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+            let mut text = vec![0; usize::try_from(to - from).unwrap()];
+            if memory.seek(SeekFrom::Start(from)).and_then(|_| memory.read_exact(&mut text)).is_err() {
+                continue;
+            }
+            for (sort, needle) in &self.0 {
+                if let Some(at) = text.windows(needle.len()).position(|window| window == needle.as_slice()) {
+                    let near = &text[at.saturating_sub(700)..(at + 700).min(text.len())];
+                    let near: String = near.iter().map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' }).collect();
+                    shown += &format!("{sort} in {line}:\n{near}\n");
+                }
+            }
+        }
+        shown
+    }
+
     fn in_text(&self, text: &str) -> BTreeMap<&'static str, usize> {
         let mut found = BTreeMap::new();
         self.count(text.as_bytes(), &mut found);
@@ -361,7 +382,7 @@ fn t12_g8_no_token_is_found_anywhere_that_it_was_not_delivered_to() {
     }
     let forgotten = paid.elapsed();
     println!("memory is clean {forgotten:?} after the last payment");
-    assert!(left.is_empty(), "G8: in memory {forgotten:?} after the last payment: {left:?}");
+    assert!(left.is_empty(), "G8: in memory {forgotten:?} after the last payment: {left:?}\n{}", needles.around(pid));
 
     // Everything that anybody can see.
     shown.extend(said(&scene).into_iter().filter(|(name, _)| !name.starts_with("rotate")));

@@ -19,52 +19,68 @@ use crate::support::faults::{Answer, Fault, Flavour, Proxy, Real, certificates};
 use crate::support::servers::{cluster, servers};
 use crate::support::until;
 
-/// A kind of fault and what the record has to say of it: at the mint, at Vault, at AWS.
+/// A kind of fault and what the record has to say of it: at the mint, at Vault, at AWS, at a Secret.
 struct Kind {
     name: &'static str,
     fault: Fault,
     mint: &'static str,
     vault: &'static str,
     aws: &'static str,
+    secret: &'static str,
 }
 
 /// What a server is told that asks for patience, in seconds.
 const PATIENCE: u64 = 6;
 
 fn kinds() -> Vec<Kind> {
-    let kind = |name, fault, mint, vault, aws| Kind { name, fault, mint, vault, aws };
+    let kind = |name, fault, mint, vault, aws, secret| Kind { name, fault, mint, vault, aws, secret };
     let status = |code| Fault::Status(code, None);
     let patience = |wish: &str| Fault::Status(429, Some(wish.to_owned()));
     let (less, wait, patient) = ("429: the API server asks for less load", "the server asks for patience", "AWS asks for patience");
     let (cannot, cannot_now, aws_cannot) = ("the API server cannot serve now", "the server cannot answer now", "AWS cannot answer now");
+    let less_secret = "the API server asks for less load";
     let (silent, silence) = ("no answer within 15 s", "no answer within 5 s");
     let (not_json, not_vault, not_aws) = ("not the JSON", "is not Vault's: check `address`", "check `endpoint`");
     vec![
-        kind("refuse", Fault::Refuse, "connection refused", "no connection", "no whole answer"),
-        kind("silent", Fault::Silent, "no connection in time", "no ", "no "),
-        kind("unheard", Fault::Unheard, "127.0.0.1", "in time", ""),
-        kind("reset", Fault::Reset, "broke off", "broke off", "no whole answer"),
-        kind("trickle", Fault::Trickle, silent, silence, silence),
-        kind("truncated", Fault::Truncated, not_json, not_vault, not_aws),
-        kind("huge", Fault::Huge, "broke off", "longer than any", not_aws),
-        kind("wrong-json", Fault::WrongJson, not_json, not_vault, not_aws),
-        kind("page", Fault::Page, not_json, not_vault, not_aws),
-        kind("401", status(401), "401: the API server refuses our own credential; renew", "(HTTP 401)", "(HTTP 401"),
-        kind("403", status(403), "grant `create` on `serviceaccounts/token`", "the login's policy needs `read`", "(HTTP 403"),
-        kind("404", status(404), "does not exist; make it", "check the mount", "(HTTP 404"),
-        kind("409", status(409), "409: ", "(HTTP 409)", "(HTTP 409"),
-        kind("422", status(422), "422: ", "(HTTP 422)", "(HTTP 422"),
-        kind("429-seconds", patience(&PATIENCE.to_string()), less, wait, patient),
-        kind("429-date", Fault::Status(429, Some(format!("date in {PATIENCE}"))), less, wait, patient),
-        kind("429-negative", patience("-7"), less, wait, patient),
-        kind("429-garbage", patience("soon, I hope"), less, wait, patient),
-        kind("429-absurd", patience("99999999999"), less, wait, patient),
-        kind("500", status(500), cannot, cannot_now, aws_cannot),
-        kind("503", status(503), cannot, cannot_now, aws_cannot),
-        kind("503-seconds", Fault::Status(503, Some(PATIENCE.to_string())), cannot, cannot_now, aws_cannot),
-        kind("expired", Fault::Expired, "xpired", "certificate has expired", "xpired"),
-        kind("unknown-ca", Fault::UnknownCa, "certificate is not accepted", "name its CA in `caFile`", "UnknownIssuer"),
-        kind("late", Fault::Late(Duration::from_secs(17)), silent, silence, silence),
+        kind("refuse", Fault::Refuse, "connection refused", "no connection", "no whole answer", "connection refused"),
+        kind("silent", Fault::Silent, "no connection in time", "no ", "no ", "no "),
+        kind("unheard", Fault::Unheard, "127.0.0.1", "in time", "", ""),
+        kind("reset", Fault::Reset, "broke off", "broke off", "no whole answer", "broke off"),
+        kind("trickle", Fault::Trickle, silent, silence, silence, silence),
+        kind("truncated", Fault::Truncated, not_json, not_vault, not_aws, "is no Secret"),
+        kind("huge", Fault::Huge, "broke off", "longer than any", not_aws, "broke off"),
+        kind("wrong-json", Fault::WrongJson, not_json, not_vault, not_aws, "is no Secret"),
+        kind("page", Fault::Page, not_json, not_vault, not_aws, "is no Secret"),
+        kind(
+            "401",
+            status(401),
+            "401: the API server refuses our own credential; renew",
+            "(HTTP 401)",
+            "(HTTP 401",
+            "refuses our own credential; renew",
+        ),
+        kind(
+            "403",
+            status(403),
+            "grant `create` on `serviceaccounts/token`",
+            "the login's policy needs `read`",
+            "(HTTP 403",
+            "grant get, create and patch on secrets",
+        ),
+        kind("404", status(404), "does not exist; make it", "check the mount", "(HTTP 404", "there is no namespace cicd: make it"),
+        kind("409", status(409), "409: ", "(HTTP 409)", "(HTTP 409", "somebody else wrote it meanwhile"),
+        kind("422", status(422), "422: ", "(HTTP 422)", "(HTTP 422", "422: "),
+        kind("429-seconds", patience(&PATIENCE.to_string()), less, wait, patient, less_secret),
+        kind("429-date", Fault::Status(429, Some(format!("date in {PATIENCE}"))), less, wait, patient, less_secret),
+        kind("429-negative", patience("-7"), less, wait, patient, less_secret),
+        kind("429-garbage", patience("soon, I hope"), less, wait, patient, less_secret),
+        kind("429-absurd", patience("99999999999"), less, wait, patient, less_secret),
+        kind("500", status(500), cannot, cannot_now, aws_cannot, "500: "),
+        kind("503", status(503), cannot, cannot_now, aws_cannot, "503: "),
+        kind("503-seconds", Fault::Status(503, Some(PATIENCE.to_string())), cannot, cannot_now, aws_cannot, "503: "),
+        kind("expired", Fault::Expired, "xpired", "certificate has expired", "xpired", "xpired"),
+        kind("unknown-ca", Fault::UnknownCa, "certificate is not accepted", "name its CA in `caFile`", "UnknownIssuer", "certificate"),
+        kind("late", Fault::Late(Duration::from_secs(17)), silent, silence, silence, silence),
     ]
 }
 
@@ -81,6 +97,7 @@ impl Case {
         match self.what {
             "mint" => self.kind.mint,
             "vault" => self.kind.vault,
+            "secret" => self.kind.secret,
             _ => self.kind.aws,
         }
     }
@@ -118,6 +135,8 @@ struct World {
     bao: Real,
     root: String,
     moto: Real,
+    kube: Real,
+    own: String,
     keys: Vec<Vec<u8>>,
     /// Where the places of this test are in both stores: no two tests share one.
     prefix: String,
@@ -141,11 +160,21 @@ impl World {
         text(&self.moto.ask(request.as_bytes()).unwrap(), |v| v["SecretString"].as_str().map(str::to_owned))
     }
 
+    fn secret(&self, name: &str) -> Option<String> {
+        let request = format!(
+            "GET /api/v1/namespaces/cicd/secrets/{name} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            self.own
+        );
+        let coded = text(&self.kube.ask(request.as_bytes()).unwrap(), |v| v["data"]["token"].as_str().map(str::to_owned))?;
+        Some(String::from_utf8(base64::engine::general_purpose::STANDARD.decode(coded).unwrap()).unwrap())
+    }
+
     /// What stands at the store of a case's target.
     fn stored(&self, what: &str, target: &str) -> Option<String> {
         match what {
             "vault" => self.vault(&format!("{}/{target}", self.prefix)),
             "aws" => self.aws(&format!("{}/{target}", self.prefix)),
+            "secret" => self.secret(&format!("{}-{target}", self.prefix)),
             _ => None,
         }
     }
@@ -188,12 +217,16 @@ fn arranged(chosen: impl Fn(&'static str, &Kind) -> bool) -> (Host, Vec<Case>, u
     let admin = |arguments: &[&str]| cluster().kubectl(arguments);
     let role = format!("faults-{}", std::sync::atomic::AtomicU32::fetch_add(&ROLES, 1, Ordering::Relaxed));
     admin(&["-n", "cicd", "create", "role", &role, "--verb=create", "--resource=serviceaccounts/token"]);
+    let secrets = format!("{role}-secrets");
+    admin(&["-n", "cicd", "create", "role", &secrets, "--verb=get,create,patch", "--resource=secrets"]);
+    admin(&["-n", "cicd", "create", "rolebinding", &secrets, &format!("--role={secrets}"), "--serviceaccount=cicd:cicd-deployer"]);
     admin(&["-n", "cicd", "create", "rolebinding", &role, &format!("--role={role}"), "--serviceaccount=cicd:cicd-deployer"]);
     let own = admin(&["-n", "cicd", "create", "token", "cicd-deployer", "--duration=2h"]);
     let real = [
         ("mint", Real::at(&kube.server, Some(&kube.ca)), Flavour::Kube),
         ("vault", Real::at(&stores.bao().address, Some(&stores.bao().ca)), Flavour::Vault),
         ("aws", Real::at(&stores.moto().endpoint, None), Flavour::Aws),
+        ("secret", Real::at(&kube.server, Some(&kube.ca)), Flavour::Kube),
     ];
     let mut cases = Vec::new();
     for (what, server, flavour) in real {
@@ -214,7 +247,7 @@ fn arranged(chosen: impl Fn(&'static str, &Kind) -> bool) -> (Host, Vec<Case>, u
     for case in &cases {
         let (name, url) = (&case.targets[0], case.proxy.url());
         match case.what {
-            "mint" => {
+            "mint" | "secret" => {
                 host.write(
                     &format!("{name}.kubeconfig"),
                     &format!("apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: '{url}', certificate-authority: {ca}}}}}]\nusers: [{{name: u, user: {{tokenFile: own-token}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"),
@@ -236,6 +269,7 @@ fn arranged(chosen: impl Fn(&'static str, &Kind) -> bool) -> (Host, Vec<Case>, u
                         ", {{vault: {{store: {name}, path: {role}/{target}}}, fallback: [{{file: {{path: HERE/out/{target}.fallback}}}}]}}"
                     ),
                 ),
+                "secret" => ("trial", format!(", {{kubernetesSecret: {{cluster: {name}, namespace: cicd, name: {role}-{target}}}}}")),
                 _ => ("trial", format!(", {{awsSecretsManager: {{store: {name}, secretId: {role}/{target}}}}}")),
             };
             targets += &format!(
@@ -280,6 +314,8 @@ fn world(host: &Host) -> World {
         bao: Real::at(&stores.bao().address, Some(&stores.bao().ca)),
         root: std::fs::read_to_string(&stores.bao().root_token_file).unwrap().trim().to_owned(),
         moto: Real::at(&stores.moto().endpoint, None),
+        kube: Real::at(&kube.kube().server, Some(&kube.kube().ca)),
+        own: host.read("own-token"),
         keys: found,
         prefix: host.read("prefix"),
     }
@@ -567,8 +603,8 @@ fn t6_g1_to_g10_every_kind_of_fault_at_the_mint_and_at_every_store() {
         bad.extend(impatient(case, lasted));
     }
     assert!(bad.is_empty(), "{bad:#?}");
-    // Those that are meant to say nothing: silent, trickling and late, at both stores.
-    assert!(slow.len() <= 6 + 10, "too many were too slow to tell: {slow:?}");
+    // Those that are meant to say nothing: silent, trickling and late, at three stores.
+    assert!(slow.len() <= 9 + 10, "too many were too slow to tell: {slow:?}");
     let late = lateness(&host, &calm);
     let worst = late.iter().copied().fold(0.0, f64::max);
     assert!(late.len() >= CONTROLS * 2, "the controls rotated {} times", late.len());
@@ -669,4 +705,9 @@ fn t6_g2_a_late_write_to_vault_never_overwrites_a_newer_token() {
 #[test]
 fn t6_g2_a_late_write_to_aws_never_overwrites_a_newer_token() {
     late_write("aws");
+}
+
+#[test]
+fn t6_g2_a_late_write_to_a_secret_never_overwrites_a_newer_token() {
+    late_write("secret");
 }

@@ -542,13 +542,23 @@ fn what_is_no_file_of_ours_is_never_replaced_or_waited_for() {
         fs::create_dir(at("folder")).unwrap();
         run("mkfifo", &[at("pipe").to_str().unwrap()]).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        if is_root() {
+            // As /dev/zero: what reads it reads for ever.
+            run("mknod", &[at("device").to_str().unwrap(), "c", "1", "5"]).unwrap();
+        } else {
+            not_run("a device at the published path", "needs root");
+        }
         for (name, words) in [
             ("link", "is a symbolic link"),
             ("dangling", "is a symbolic link"),
             ("folder", "is a folder"),
             ("pipe", "is a named pipe"),
             ("socket", "is a socket"),
-        ] {
+            ("device", "is a device"),
+        ]
+        .into_iter()
+        .filter(|(name, _)| *name != "device" || is_root())
+        {
             refused(&spec(at(name)), words);
             assert!(see(&spec(at(name))).err().unwrap().message.contains(words));
         }

@@ -2,5 +2,6 @@
 
 mod bench;
 mod crash;
+mod daemon;
 mod files;
 mod full;

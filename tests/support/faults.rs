@@ -483,7 +483,7 @@ fn read(stream: &mut impl Read) -> Option<Vec<u8>> {
 fn is_write(request: &[u8], flavour: Flavour) -> bool {
     let head = String::from_utf8_lossy(&request[..request.len().min(4096)]).to_lowercase();
     match flavour {
-        Flavour::Kube => head.starts_with("post ") && head.contains("/token"),
+        Flavour::Kube => (head.starts_with("post ") && head.contains("/token")) || head.starts_with("patch "),
         Flavour::Vault => head.starts_with("post ") && !head.contains("/auth/"),
         Flavour::Aws => ["putsecretvalue", "createsecret", "updatesecret"].iter().any(|action| head.contains(action)),
     }
