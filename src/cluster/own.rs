@@ -66,7 +66,7 @@ impl Cluster {
             Err(failure) => failure,
         };
         let Some(spare) = self.spare.as_ref().filter(|_| failure.kind == MintFailureKind::Unauthorized) else { return Err(failure) };
-        tracing::warn!(cluster = self.name, "our own credential has died ({failure}); the spare one renews it");
+        tracing::warn!(cluster = self.name, "{failure}; the spare one renews it");
         let turn = self.turn(Urgency { deadline: i64::MIN, retry: false }).await;
         let result = self.ask(spare, ask).await;
         turn.end(mint::verdict(&result));
@@ -89,9 +89,10 @@ impl Cluster {
         if failure.kind != MintFailureKind::Unauthorized || self.spec.own.is_none() {
             return failure;
         }
-        let MintFailure { message, .. } = &failure;
+        // What a person without `own` would be told is not the way here.
+        let why = if failure.message.starts_with("401") { "401: the API server refuses it" } else { &failure.message };
         let message =
-            format!("our own credential for cluster {} is no good ({message}); renew it: tokenferry bootstrap {}", self.name, self.name);
+            format!("our own credential for cluster {} is no good ({why}); renew it: tokenferry bootstrap {}", self.name, self.name);
         MintFailure { message, ..failure }
     }
 }

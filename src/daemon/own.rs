@@ -68,4 +68,41 @@ mod tests {
         assert_eq!(shown("/etc/tokenferry/two.yaml"), "tokenferry bootstrap prod --instance two");
         assert_eq!(shown("/home/me/s.yaml"), "tokenferry bootstrap prod --schedule /home/me/s.yaml");
     }
+
+    fn row(name: &str, state: Standing, last_error: Option<&str>) -> TargetStatus {
+        TargetStatus {
+            name: name.into(),
+            labels: std::collections::BTreeMap::new(),
+            cluster: "prod".into(),
+            service_account: "tokenferry/tokenferry".into(),
+            state,
+            generation: 1,
+            jti: None,
+            issued_at: None,
+            expires_at: Some(jiff::Timestamp::from_second(1_000_000).unwrap()),
+            proven_at: None,
+            next_rotation: None,
+            last_rotation: None,
+            last_error: last_error.map(Into::into),
+            sinks: Vec::new(),
+            hooks: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_about_to_die_or_has_died_is_told_with_the_way_back_and_no_other_target_is() {
+        let schedule = Path::new("/etc/tokenferry/schedule.yaml");
+        for (state, words) in [
+            (Standing::AtRisk, "not renewed for half of its life and ends at 1970-01-12T13:46:40Z"),
+            (Standing::Expired, "it ended at 1970-01-12T13:46:40Z"),
+            (Standing::Rejected, "the API server refuses it"),
+        ] {
+            let said = note(&row("own/prod", state, None), schedule).unwrap();
+            assert!(said.contains(words) && said.ends_with("renew it with `tokenferry bootstrap prod`"), "{said}");
+            assert_eq!(note(&row("ci", state, None), schedule), None);
+        }
+        assert_eq!(note(&row("own/prod", Standing::Fresh, None), schedule), None);
+        assert_eq!(note(&row("own/prod", Standing::Retrying, Some("503: the API server cannot serve now")), schedule), None);
+    }
 }

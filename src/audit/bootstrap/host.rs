@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
@@ -282,11 +282,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
         std::fs::create_dir(&state).unwrap();
-        let path: PathBuf = state.join("own/prod/token");
+        let path = state.join("own/prod/token");
         Place::token(&path, &state).write("secret").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!([mode(&state.join("own")), mode(&state.join("own/prod")), mode(&path)], [0o700, 0o700, 0o600]);
         std::fs::remove_dir_all(state.join("own")).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&state, Some(1234), Some(1235)).unwrap();
+            Place::token(&path, &state).write("secret").unwrap();
+            for made in [&state.join("own"), &state.join("own/prod"), &path] {
+                let meta = std::fs::metadata(made).unwrap();
+                assert_eq!((meta.uid(), meta.gid()), (1234, 1235), "what root makes is the daemon's: {}", made.display());
+            }
+            std::fs::remove_dir_all(state.join("own")).unwrap();
+        }
         let elsewhere = folder.path().join("elsewhere");
         std::fs::create_dir(&elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, state.join("own")).unwrap();

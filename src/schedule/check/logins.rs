@@ -66,7 +66,9 @@ impl Planner<'_> {
             let Some(found) = found else {
                 // What is wrong with a target that is there was said of it.
                 if !self.names.contains_key(&*name) {
-                    let message = match closest(&name, self.names.keys().map(String::as_str)) {
+                    let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+                    known.sort_unstable();
+                    let message = match closest(&name, known.into_iter()) {
                         Some(near) => format!("there is no target {}: did you mean `{near}`?", shown(&name)),
                         None => format!("there is no target {}: write it under `targets`", shown(&name)),
                     };
