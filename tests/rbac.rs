@@ -117,3 +117,18 @@ targets:
     assert!(all.to_string().contains("DeleteSecret"), "{all}");
     assert_eq!(host.run(&["rbac", "--for", "vault", "--store", "a"]).code, Some(2));
 }
+
+#[test]
+fn the_daemons_own_account_gets_the_right_to_mint_its_own_successor() {
+    let host = Host::new(&format!(
+        "clusters: {{real: {{kubeconfig: HERE/none, own: {{serviceAccount: ferry/me}}}}}}\ndefaults: {{cluster: real, duration: 1h}}\n{TARGETS}"
+    ));
+    let shown = host.run(&["rbac"]);
+    assert_eq!(shown.code, Some(0), "no API server has to be asked for whom: {shown:?}");
+    let own = "metadata: {name: tokenferry, namespace: \"ferry\"}\nrules:\n  - apiGroups: [\"\"]\n    resources: [\"serviceaccounts/token\"]\n    verbs: [create]\n    resourceNames: [\"me\"]\n";
+    assert!(
+        shown.stdout.contains(own) && shown.stdout.contains("{kind: ServiceAccount, namespace: \"ferry\", name: \"me\"}"),
+        "{}",
+        shown.stdout
+    );
+}

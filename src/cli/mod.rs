@@ -1,5 +1,6 @@
 //! What does a person type? One thin file for each command, and what they share.
 
+mod bootstrap;
 mod check;
 mod choose;
 mod completions;
@@ -94,6 +95,7 @@ enum Command {
     Report(report::Report),
     Doctor(doctor::Doctor),
     Host(host::Host),
+    Bootstrap(bootstrap::Bootstrap),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -206,6 +208,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Report(command) => command.run(context).await,
         Command::Doctor(command) => command.run(context).await,
         Command::Host(command) => command.run(context),
+        Command::Bootstrap(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }

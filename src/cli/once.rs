@@ -50,7 +50,9 @@ impl Once {
     /// Exit code 1 where a required place failed or is owed, 2 where the schedule is refused.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let schedule = context.schedule(self.file.as_ref());
-        let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
+        let mut accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
+        let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
+        accepted.plan = daemon::own::join(accepted.plan, &records);
         let choice = Choice { targets: self.targets.clone(), all: self.targets.is_empty(), command: choose::typed(), ..Choice::default() };
         if !accepted.plan.targets.is_empty() && !accepted.plan.targets.iter().any(|t| choice.takes(t)) {
             return Err(Exit::usage(format!("the schedule has no target `{}`", self.targets.join("`, `"))));

@@ -10,7 +10,7 @@ use super::print::{self, Cell, Colour, Output};
 use super::{Context, Exit, error};
 use crate::audit::plan::drill::{self, Lost};
 use crate::audit::plan::{self, Forecast, Load};
-use crate::daemon::{read, scene};
+use crate::daemon::{own, read, scene};
 use crate::record::State;
 use crate::schedule::measure::Seconds;
 use crate::schedule::{self, Change};
@@ -71,6 +71,7 @@ impl Plan {
             return self.difference(&Change::between(&before.plan, &accepted.plan));
         }
         let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
+        let planned = own::join(accepted.plan, &records);
         let state = match crate::record::read(&records) {
             Ok(state) => state,
             Err(_) if !records.exists() => State::default(),
@@ -83,11 +84,11 @@ impl Plan {
         let (now, host) = (Timestamp::now(), scene::host());
         if let Some(outage) = self.drill {
             let length = i64::try_from(outage.0).unwrap_or(i64::MAX / 4);
-            let lost = drill::drill(&accepted.plan, &state, now, length, &host);
-            return self.drilled(Drilled { outage: outage.0, targets: accepted.plan.targets.len(), lost }, now);
+            let lost = drill::drill(&planned, &state, now, length, &host);
+            return self.drilled(Drilled { outage: outage.0, targets: planned.targets.len(), lost }, now);
         }
         let horizon = i64::try_from(self.horizon.0).unwrap_or(i64::MAX).clamp(60, 366 * 86_400);
-        self.forecast(&plan::forecast(&accepted.plan, &state, now, horizon, self.next, &host), now)
+        self.forecast(&plan::forecast(&planned, &state, now, horizon, self.next, &host), now)
     }
 
     fn difference(&self, change: &Change) -> Result<(), Exit> {

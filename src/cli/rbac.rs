@@ -17,8 +17,8 @@ use crate::schedule::{Plan, WhenRemoved};
 /// Show the least rights that a schedule needs
 ///
 /// For Kubernetes: a Role and RoleBinding for each namespace, with the name of each account, as `kubectl apply -f -`
-/// takes them. Whom they are for is asked from the API server with the schedule's own kubeconfig, or said by
-/// --subject. For Vault: a policy for the store's login. For AWS: an IAM policy.
+/// takes them. Whom they are for is the account under `own`, else asked from the API server with the schedule's own
+/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tokenferry rbac schedule.yaml --subject tokenferry/tokenferry | kubectl apply -f -\n  tokenferry rbac --cluster prod --diff     what the account lacks, and what it could do without\n  tokenferry rbac --for vault | vault policy write tokenferry -\n  tokenferry rbac --for aws"
@@ -122,8 +122,9 @@ impl Rbac {
                 print::talk(&format!("cluster {name} needs no rights"));
                 continue;
             };
-            let subject = match &said {
-                Some(subject) => subject.clone(),
+            let own = plan.clusters.get(*name).and_then(|spec| Subject::parse(&spec.own.as_ref()?.service_account));
+            let subject = match said.clone().or(own) {
+                Some(subject) => subject,
                 None => Subject::of_user(&cluster.own_name().await.map_err(|why| {
                     Exit::own(format!("cluster {name} does not say whom the rights are for ({why}); say it with --subject NAMESPACE/NAME"))
                 })?),

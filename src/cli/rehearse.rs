@@ -8,6 +8,7 @@ use super::print::{self, Cell, Colour, Output};
 use super::{Context, Exit};
 use crate::cluster::access::Access;
 use crate::daemon::control::Choice;
+use crate::daemon::own;
 use crate::daemon::read::Accepted;
 use crate::daemon::scene::Scene;
 use crate::daemon::step;
@@ -30,7 +31,7 @@ pub async fn dry_run(accepted: Accepted, choice: &Choice, force: bool, output: O
         Err(_) if !records.exists() => crate::record::State::default(),
         Err(error) => return Err(Exit::own(super::error::chain(&error))),
     };
-    let scene = Scene::new(std::sync::Arc::new(accepted.plan), &records, None);
+    let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
     let now = Timestamp::now();
     let mut rows = Vec::new();
     for target in scene.plan.targets.iter().filter(|t| choice.takes(t)) {

@@ -12,6 +12,7 @@ use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit};
 use crate::daemon::control::{self, CallError, Choice};
+use crate::daemon::own;
 use crate::daemon::read;
 use crate::daemon::scene::Scene;
 use crate::daemon::start;
@@ -84,12 +85,12 @@ pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Resu
                 Err(error) => return Err(Exit::own(super::error::chain(&error))),
             };
             print::talk("no daemon runs; this is what the records say");
-            let scene = Scene::new(std::sync::Arc::new(accepted.plan), &records, None);
+            let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
             let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
             let mut status = view.status(&|target| choice.takes(target));
             for row in &mut status.targets {
                 if let Some(target) = scene.plan.target(&row.name) {
-                    row.notes = start::host_notes(&scene, target).await;
+                    row.notes.extend(start::host_notes(&scene, target).await);
                 }
             }
             let bad = status.is_bad();

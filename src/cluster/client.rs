@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ClusterSpec;
+use super::credential::{Stamp, adopt_files, stamps};
 use crate::token::Claims;
 
 /// Changed files are noticed at most this much later.
@@ -33,6 +34,8 @@ pub struct ApiServer {
     context: Option<String>,
     endpoints: Vec<String>,
     proxy: Option<String>,
+    /// The file with the credential that we keep fresh ourselves, where we do.
+    own: Option<PathBuf>,
     built: Mutex<Option<Built>>,
     stale: AtomicBool,
     favourite: Arc<AtomicUsize>,
@@ -45,8 +48,6 @@ struct Built {
     /// When an exec plugin's client certificate ends, unix seconds.
     until: Option<i64>,
 }
-
-type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// What one call needs: the endpoints of a cluster, the healthiest first.
 #[derive(Clone)]
@@ -93,6 +94,7 @@ impl ApiServer {
             context: spec.context.clone(),
             endpoints: spec.endpoints.clone(),
             proxy: spec.proxy_url.clone(),
+            own: spec.own.as_ref().and_then(|own| own.token_file.clone()),
             built: Mutex::new(None),
             stale: AtomicBool::new(false),
             favourite: Arc::new(AtomicUsize::new(0)),
@@ -199,11 +201,11 @@ impl ApiServer {
     }
 
     async fn read(&self, path: &Path) -> Result<(Config, Vec<(PathBuf, Stamp)>), NoClient> {
-        let (owned, context) = (path.to_owned(), self.context.clone());
+        let (owned, context, own) = (path.to_owned(), self.context.clone(), self.own.clone());
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || {
             let mut kubeconfig = Kubeconfig::read_from(&owned).map_err(|e| format!("{}: {}", owned.display(), reading(&e)))?;
-            let files = adopt_files(&mut kubeconfig, &owned, context.as_deref())?;
+            let files = adopt_files(&mut kubeconfig, &owned, context.as_deref(), own.as_deref())?;
             Ok::<_, String>((kubeconfig, stamps(files)))
         });
         let (kubeconfig, files) = read.await.map_err(|_| NoClient(format!("{shown}: reading it was cut short")))?.map_err(NoClient)?;
@@ -212,55 +214,6 @@ impl ApiServer {
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| NoClient(format!("{shown}: {}", reading(&e))))?;
         Ok((config, files))
     }
-}
-
-/// Which files the chosen user depends on. Its token file is read here and trimmed: kube would send
-/// a trailing newline along and fail every request, and would notice a change up to a minute late.
-fn adopt_files(kubeconfig: &mut Kubeconfig, path: &Path, context: Option<&str>) -> Result<Vec<PathBuf>, String> {
-    let mut files = vec![path.to_owned()];
-    let wanted = context.map(str::to_owned).or_else(|| kubeconfig.current_context.clone());
-    let Some(wanted) = wanted else {
-        return Err(format!("{}: it has no current-context; name one with `context`", path.display()));
-    };
-    let Some(found) = kubeconfig.contexts.iter().find(|c| c.name == wanted).and_then(|c| c.context.as_ref()) else {
-        let known: Vec<&str> = kubeconfig.contexts.iter().map(|c| c.name.as_str()).collect();
-        return Err(format!("{}: it has no context `{wanted}`; it has: {}", path.display(), known.join(", ")));
-    };
-    let (user, cluster) = (found.user.clone(), found.cluster.clone());
-    if let Some(cluster) = kubeconfig.clusters.iter().find(|c| c.name == cluster).and_then(|c| c.cluster.as_ref()) {
-        files.extend(cluster.certificate_authority.iter().map(PathBuf::from));
-    }
-    let info = kubeconfig.auth_infos.iter_mut().find(|u| Some(&u.name) == user.as_ref()).and_then(|u| u.auth_info.as_mut());
-    let Some(info) = info else { return Ok(files) };
-    files.extend(info.client_certificate.iter().chain(info.client_key.iter()).map(PathBuf::from));
-    if info.token.as_ref().is_some_and(|t| t.expose_secret().trim().is_empty()) {
-        info.token = None;
-    }
-    if info.token.is_none()
-        && let Some(file) = info.token_file.take()
-    {
-        let file = path.parent().unwrap_or(Path::new("/")).join(file);
-        let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: its tokenFile {}: {e}", path.display(), file.display()))?;
-        let text = zeroize::Zeroizing::new(text);
-        if text.trim().is_empty() {
-            return Err(format!("{}: its tokenFile {} is empty", path.display(), file.display()));
-        }
-        info.token = Some(SecretString::from(text.trim().to_owned()));
-        files.push(file);
-    }
-    Ok(files)
-}
-
-fn stamps(files: Vec<PathBuf>) -> Vec<(PathBuf, Stamp)> {
-    use std::os::unix::fs::MetadataExt;
-    let stamp = |path: &Path| std::fs::metadata(path).ok().and_then(|m| Some((m.modified().ok()?, m.ino(), m.len())));
-    files
-        .into_iter()
-        .map(|path| {
-            let at = stamp(&path);
-            (path, at)
-        })
-        .collect()
 }
 
 fn pem(ders: &[Vec<u8>]) -> Vec<u8> {
@@ -358,19 +311,6 @@ mod tests {
         assert!(error.0.contains("no context `two`") && error.0.contains("one"), "{error}");
     }
 
-    #[test]
-    fn a_token_file_loses_its_newline() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("t"), "abc\n").unwrap();
-        let text =
-            "contexts:\n- {name: one, context: {cluster: c, user: u}}\ncurrent-context: one\nusers:\n- {name: u, user: {tokenFile: t}}\n";
-        let mut kubeconfig = Kubeconfig::from_yaml(text).unwrap();
-        let files = adopt_files(&mut kubeconfig, &folder.path().join("k"), None).unwrap();
-        let token = kubeconfig.auth_infos[0].auth_info.as_ref().unwrap().token.as_ref().unwrap();
-        assert_eq!(token.expose_secret(), "abc");
-        assert!(files.contains(&folder.path().join("t")));
-    }
-
     fn blank() -> ClusterSpec {
         ClusterSpec {
             kubeconfig: None,
@@ -380,6 +320,8 @@ mod tests {
             endpoints: Vec::new(),
             proxy_url: None,
             limits: super::super::Limits::default(),
+            own: None,
+            spare: None,
         }
     }
 }

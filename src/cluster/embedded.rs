@@ -74,7 +74,7 @@ impl Embedded {
         let token = signer.sign(ask, &self.issuer, jiff::Timestamp::now().as_second());
         let token = token.map_err(|e| MintFailure::new(MintFailureKind::Unavailable, e))?;
         let claims = token.claims().map_err(|e| MintFailure::new(MintFailureKind::BadAnswer, e.to_string()))?;
-        Ok(Minted { token, claims, audit_id: None, warnings: Vec::new() })
+        Ok(Minted { token, claims, audit_id: None, warnings: Vec::new(), through_spare: false })
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Minted {
     pub audit_id: Option<String>,
     /// What the server warned of, such as a shortened lifetime.
     pub warnings: Vec<String>,
+    /// Whether the spare credential was used, for our own had died.
+    pub through_spare: bool,
 }
 
 impl Minted {
@@ -104,6 +106,11 @@ impl MintFailure {
             MintFailureKind::Unauthorized | MintFailureKind::Refused => Verdict::Healthy,
         }
     }
+}
+
+/// What an answer shows of the API server's health.
+pub(super) fn verdict(result: &Result<Minted, MintFailure>) -> Verdict {
+    result.as_ref().map_or_else(MintFailure::verdict, |_| Verdict::Healthy)
 }
 
 /// The right that minting for the account needs: the name is in the request's path, so `resourceNames` holds.
@@ -234,7 +241,7 @@ fn read(bytes: &[u8], headers: &HeaderMap, ask: &Ask) -> Result<Minted, String> 
         return Err("the token is of another ServiceAccount object than the answer names".into());
     }
     let warnings = headers.get_all("warning").iter().filter_map(|w| w.to_str().ok()).map(warning).collect();
-    Ok(Minted { token, claims, audit_id: None, warnings })
+    Ok(Minted { token, claims, audit_id: None, warnings, through_spare: false })
 }
 
 /// Whether a token is the one that was asked for: subject, audiences, binding, a life that lies ahead.

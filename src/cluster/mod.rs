@@ -3,9 +3,12 @@
 pub mod access;
 pub mod call;
 pub mod client;
+mod credential;
 pub mod embedded;
 mod keys;
 pub mod mint;
+pub mod object;
+pub mod own;
 pub mod patience;
 pub mod person;
 pub mod prove;
@@ -48,6 +51,10 @@ pub struct ClusterSpec {
     /// The most that we ask of the API server at once and per second.
     #[serde(default)]
     pub limits: Limits,
+    /// The credential that we keep fresh ourselves.
+    pub own: Option<own::OwnSpec>,
+    /// The way back when that one has died.
+    pub spare: Option<own::SpareSpec>,
 }
 
 /// `inCluster: {}`.
@@ -113,6 +120,8 @@ pub struct Cluster {
     name: String,
     spec: ClusterSpec,
     issuer: Issuer,
+    /// Asked for nothing but our own credential, when that has died.
+    spare: Option<client::ApiServer>,
     keys: keys::ServedKeys,
     upstream: Arc<Upstream>,
 }
@@ -134,7 +143,8 @@ impl Cluster {
             }
             None => (Issuer::Api(client::ApiServer::new(spec)), spec.limits),
         };
-        Self { name: name.into(), spec: spec.clone(), issuer, keys: keys::ServedKeys::default(), upstream: Upstream::new(name, limits) }
+        let (keys, upstream) = (keys::ServedKeys::default(), Upstream::new(name, limits));
+        Self { name: name.into(), spec: spec.clone(), issuer, spare: own::spare(spec), keys, upstream }
     }
 
     /// Its name in the schedule.
@@ -179,15 +189,13 @@ impl Cluster {
                 }
             }
         };
-        turn.end(match &result {
-            Ok(_) => Verdict::Healthy,
-            Err(failure) => failure.verdict(),
-        });
-        result
+        turn.end(mint::verdict(&result));
+        result.map_err(|failure| self.explained(failure))
     }
 
     async fn ask(&self, api: &client::ApiServer, ask: &Ask) -> Result<Minted, MintFailure> {
-        let clients = api.clients().await.map_err(|e| MintFailure::new(MintFailureKind::Unavailable, e.0))?;
+        let kind = |own| if own { MintFailureKind::Unauthorized } else { MintFailureKind::Unavailable };
+        let clients = api.clients().await.map_err(|e| MintFailure::new(kind(self.is_without_own()), e.0))?;
         let mut result = mint::mint(&clients, &self.upstream, ask).await;
         // One dead API server of several costs no rotation: the next in health is asked at once.
         for _ in 1..clients.endpoints.len() {

@@ -58,6 +58,8 @@ impl Wish {
             endpoints: Vec::new(),
             proxy_url: None,
             limits: Limits::default(),
+            own: None,
+            spare: None,
         })
     }
 

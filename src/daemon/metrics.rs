@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::rotation::Finished;
 use super::scene::Scene;
 use super::status::Status;
+use crate::schedule::own;
 
 /// Bounds in seconds, from a call on the same host to one that was given up.
 const SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
@@ -194,6 +195,13 @@ fn targets(registry: &mut Registry, status: &Status) {
             }
         }
     }
+    let own = Family::<Cluster, Gauge>::default();
+    for target in &status.targets {
+        if let (Some(cluster), Some(ends)) = (own::cluster_of(&target.name), target.expires_at) {
+            own.get_or_create(&Cluster { cluster: cluster.to_owned() }).set(ends.as_second());
+        }
+    }
+    registry.register("own_credential_expiry_timestamp_seconds", "When the daemon's own credential for a cluster ends", own);
     registry.register("target_info", "What a target is", info);
     let helps = [
         ("target_issued_timestamp_seconds", "When the token in use was issued"),

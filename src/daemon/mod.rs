@@ -12,6 +12,7 @@ pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod named;
+pub mod own;
 pub mod parts;
 pub mod places;
 pub mod proof;
@@ -172,6 +173,7 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
         tracing::warn!("{warning}");
     }
     let records = plan.records.directory.clone().unwrap_or_else(|| places.records.clone());
+    let plan = own::join(plan, &records);
     let options = append::Options { keep: plan.records.keep, max_size: plan.records.max_size };
     let (folder, key) = (records.clone(), plan.records.signing_key.clone());
     let opened = tokio::task::spawn_blocking(move || append::open_signed(&folder, options, key)).await;
@@ -182,6 +184,7 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     if let Err(error) = read::keep(&records, &sources) {
         tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
     }
+    own::prepare(&plan, &records);
     files::keep(&records, &plan);
     let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {

@@ -13,8 +13,8 @@ use super::start::readable;
 use super::timetable::Turn;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
-use crate::record::{Kind, Line, Outcome, Proof, SinkLine};
-use crate::schedule::Target;
+use crate::record::{Kind, Line, Outcome, Proof, SinkLine, Through};
+use crate::schedule::{Target, own};
 use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{Failure, FailureKind, Manners, Ours, Place};
 use crate::token::render::{hex, render};
@@ -57,6 +57,8 @@ pub struct Finished {
     pub held: Option<Arc<Held>>,
     /// Why it failed, for the decision when to try again.
     pub fault: Option<Fault>,
+    /// Whether the API server refuses our own credential.
+    pub unauthorized: bool,
     /// Whether the record is on the disk.
     pub durable: bool,
     /// How long the API server took, where it was asked.
@@ -88,11 +90,20 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now())).await;
     let (mut line, fault) = conclude(turn, &held, proof, &delivered, Timestamp::now());
     line.audit_id = minted.audit_id;
+    line.through = minted.through_spare.then_some(Through::Spare);
     announce(&mut line, &turn.target);
     let places_took = turn.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     let durable = record(&job.writer, &line).await;
-    Some(Finished { line, held: owed.then(|| Arc::new(held)), fault, durable, mint_took: Some(mint_took), places_took })
+    Some(Finished {
+        line,
+        held: owed.then(|| Arc::new(held)),
+        fault,
+        unauthorized: false,
+        durable,
+        mint_took: Some(mint_took),
+        places_took,
+    })
 }
 
 /// The record of a rotation whose token was minted, and why it failed where it did. Pure.
@@ -161,7 +172,12 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
         _ = job.stop.wait_for(|stop| *stop) => return None,
     };
     let begun = tokio::time::Instant::now();
-    let minted = match cluster.mint(&job.turn.target.ask, turn).await {
+    let ask = &job.turn.target.ask;
+    let minted = match own::cluster_of(&job.turn.target.name) {
+        Some(_) => cluster.renew(ask, turn).await,
+        None => cluster.mint(ask, turn).await,
+    };
+    let minted = match minted {
         Ok(minted) => minted,
         Err(failure) => return Some(Err((failure, None))),
     };
@@ -184,7 +200,8 @@ fn clock_ahead(cluster: &Cluster, claims: &Claims) -> Option<i64> {
 async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finished {
     let (line, fault) = conclude_without(&job.turn, failure, minted.and_then(|m| m.claims.jti), Timestamp::now());
     let durable = record(&job.writer, &line).await;
-    Finished { line, held: None, fault: Some(fault), durable, mint_took: None, places_took: Vec::new() }
+    let unauthorized = failure.kind == MintFailureKind::Unauthorized;
+    Finished { line, held: None, fault: Some(fault), unauthorized, durable, mint_took: None, places_took: Vec::new() }
 }
 
 /// The record of a rotation that gave no token to publish; `jti` is that of one which failed its proof. Pure.

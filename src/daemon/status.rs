@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::course::Course;
+use super::own;
 use super::scene::Scene;
 use super::step::{self, Standing};
 use crate::record::append::Health;
@@ -162,7 +163,12 @@ pub struct View<'a> {
 impl View<'_> {
     /// The status of the targets meant.
     pub fn status(&self, meant: &dyn Fn(&Target) -> bool) -> Status {
-        let targets = self.scene.plan.targets.iter().filter(|t| meant(t)).map(|t| self.target(t)).collect();
+        let row = |target: &Arc<Target>| {
+            let mut row = self.target(target);
+            row.notes.extend(own::note(&row, &self.scene.plan.path));
+            row
+        };
+        let targets = self.scene.plan.targets.iter().filter(|t| meant(t)).map(row).collect();
         Status { daemon: self.daemon(), targets, leaving: rows::leaving(self.state) }
     }
 

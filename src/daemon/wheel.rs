@@ -7,6 +7,7 @@ mod heads;
 mod hooks;
 mod leaves;
 mod orders;
+mod own;
 mod reloads;
 
 use std::collections::HashMap;
@@ -195,6 +196,7 @@ impl Wheel {
                 self.counters.count(&finished);
                 self.event(|table, moment| table.rotated(&name, *finished, moment)).await;
                 self.watch_made(&name);
+                self.alarm(&name);
             }
             Done::Rotated(name, None) => self.table.gave_up(&name),
             Done::Paid(name, held, delivered, line) => {

@@ -67,6 +67,9 @@ pub struct Line {
     /// `Audit-Id` of the TokenRequest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_id: Option<String>,
+    /// Which credential minted the token, where it was not the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<Through>,
     /// How the token was proven good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
@@ -133,6 +136,7 @@ impl Line {
             expires_at: None,
             jti: None,
             audit_id: None,
+            through: None,
             proof: None,
             attempts: None,
             sinks: Vec::new(),
@@ -212,6 +216,14 @@ pub enum Reason {
     Clock,
     Withdrawn,
     Removed,
+}
+
+/// A credential that is used when the usual one has died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Through {
+    /// The cluster's `spare`.
+    Spare,
 }
 
 /// How a token was proven good.

@@ -17,4 +17,4 @@ pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
 pub use fold::{HookState, Leaver, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};
-pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing};
+pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through};

@@ -100,6 +100,7 @@ fn same(a: &Target, b: &Target) -> bool {
         when_removed,
         deliver,
         after,
+        first: _,
         line: _,
     } = a;
     *name == b.name

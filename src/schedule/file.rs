@@ -222,11 +222,8 @@ pub struct CommandFile {
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
         "ScheduleFile" => &["alerts", "heartbeat", "monitor", "fleet"],
-        "ClusterSpec" => &["own", "spare"],
         "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
         "AppRoleAuth" => &["wrapped"],
-        "JwtAuth" => &["target"],
-        "AwsStoreSpec" => &["webIdentity"],
         "MetricsFile" => &["textfile"],
         "TargetFile" => &["revocable", "hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],

@@ -9,6 +9,7 @@ pub mod file;
 pub mod format;
 pub mod hooks;
 pub mod measure;
+pub mod own;
 pub mod pattern;
 pub mod plan;
 pub mod problem;

@@ -88,6 +88,8 @@ pub struct Target {
     pub deliver: Vec<Place>,
     /// Who is told when it stands there.
     pub after: Vec<HookSpec>,
+    /// Whether others wait for it: the credential of a cluster, the login of a store.
+    pub first: bool,
     /// Line of its first key in its file, for messages.
     pub line: usize,
 }

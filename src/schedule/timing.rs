@@ -9,6 +9,7 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 use crate::schedule::cron::CronRule;
+use crate::schedule::own;
 use crate::schedule::plan::{Rotate, Target, Window};
 
 /// Most seconds of offset where `splay` is not set.
@@ -107,9 +108,13 @@ pub fn next_rotation(target: &Target, life: Life, now: i64, host: &str) -> (i64,
 }
 
 /// From when on a token that was not rotated counts as at risk: a tenth of its life before its end, yet not
-/// before half of what is left after it was due.
+/// before half of what is left after it was due. The daemon's own credential counts so at half of its life: with it
+/// all targets of its cluster end.
 pub fn at_risk_from(target: &Target, life: Life) -> i64 {
     let seconds = life.seconds();
+    if own::cluster_of(&target.name).is_some() {
+        return life.issued_at.saturating_add(seconds / 2);
+    }
     let due = scaled(seconds, target.rotate.at);
     let tenth = seconds - (seconds / 10).max(1).min(seconds);
     life.issued_at.saturating_add(tenth.max(due + (seconds - due) / 2).min(seconds))
@@ -197,6 +202,7 @@ mod tests {
             when_removed: crate::schedule::plan::WhenRemoved::Keep,
             deliver: Vec::new(),
             after: Vec::new(),
+            first: false,
             line: 1,
         }
     }

@@ -10,6 +10,7 @@ pub mod file;
 pub mod kubernetes;
 pub mod leftover;
 pub mod manners;
+mod patience;
 pub mod store;
 pub mod vault;
 

@@ -454,7 +454,15 @@ fn clear(world: &World, clearing: &Clearing) -> Line {
 }
 
 async fn rotate(world: &World, loads: &Loads, turn: Turn) -> Finished {
-    let nothing = |line, fault| Finished { line, held: None, fault: Some(fault), durable: true, mint_took: None, places_took: Vec::new() };
+    let nothing = |line, fault| Finished {
+        line,
+        held: None,
+        fault: Some(fault),
+        unauthorized: false,
+        durable: true,
+        mint_took: None,
+        places_took: Vec::new(),
+    };
     let upstream = &loads.clusters[&turn.target.cluster];
     let note = |server, local| upstream.note_time(server, local);
     let ordered = world.time();
@@ -485,7 +493,15 @@ async fn rotate(world: &World, loads: &Loads, turn: Turn) -> Finished {
     let (line, fault) = conclude(&turn, &held, proof, &delivered, world.local());
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     record(world, &line).await;
-    Finished { line, held: owed.then(|| Arc::new(held)), fault, durable: true, mint_took: None, places_took: Vec::new() }
+    Finished {
+        line,
+        held: owed.then(|| Arc::new(held)),
+        fault,
+        unauthorized: false,
+        durable: true,
+        mint_took: None,
+        places_took: Vec::new(),
+    }
 }
 
 async fn prove_fresh(

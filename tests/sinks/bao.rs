@@ -376,7 +376,7 @@ async fn a_service_account_token_logs_in_by_its_signature() {
             "clock_skew_leeway": 60, "token_policies": ["jwt"]});
         root.done(Method::POST, &format!("auth/{mount}/role/ci"), role).await;
         let token_file = file(folder.path(), "token", &token);
-        let auth = |role: &str| VaultAuth::Jwt(JwtAuth { mount: Some(mount.clone()), role: role.into(), token_file: token_file.clone() });
+        let auth = |role: &str| VaultAuth::Jwt(JwtAuth { mount: Some(mount.clone()), role: role.into(), token_file: token_file.clone(), target: None });
         let good = stores("vault", store(bao, auth("ci")));
         assert_eq!(attempt(&place.spec, &good, "ey.one", "1").await, Ok(Put::Written));
         let bad = stores("vault", store(bao, auth("nobody")));
@@ -410,7 +410,7 @@ async fn a_service_account_token_logs_in_by_token_review() {
         root.done(Method::POST, &format!("auth/{mount}/role/ci"), role).await;
         let token_file = file(folder.path(), "token", &token);
         let auth =
-            |role: &str| VaultAuth::Kubernetes(JwtAuth { mount: Some(mount.clone()), role: role.into(), token_file: token_file.clone() });
+            |role: &str| VaultAuth::Kubernetes(JwtAuth { mount: Some(mount.clone()), role: role.into(), token_file: token_file.clone(), target: None });
         let good = stores("vault", store(bao, auth("ci")));
         assert_eq!(attempt(&place.spec, &good, "ey.one", "1").await, Ok(Put::Written));
         let bad = stores("vault", store(bao, auth("nobody")));

@@ -2,6 +2,7 @@
 //! kubectl, as a Vault policy, as an IAM policy; and what an account has too little or too much of.
 
 pub mod diff;
+pub mod objects;
 pub mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,9 @@ impl Needs {
     /// Of the plan's targets on that cluster.
     pub fn of(plan: &Plan, cluster: &str) -> Self {
         let mut needs = Self::default();
+        // The daemon's account mints its own successor.
+        let own = plan.clusters.get(cluster).and_then(|spec| spec.own.as_ref()?.ask());
+        needs.add_all(own.iter().map(mint::right).collect());
         for target in &plan.targets {
             needs.add_all(elsewhere(target, cluster));
         }

@@ -11,7 +11,7 @@ use crate::daemon::rotation::identify;
 use crate::daemon::start::{Depth, Finding};
 use crate::record::fold::TargetState;
 use crate::record::{Kind, Line, Reason};
-use crate::schedule::Target;
+use crate::schedule::{Target, own};
 
 /// Targets that are looked at together.
 const TOGETHER: usize = 32;
@@ -144,6 +144,13 @@ impl Timetable {
         }
         if let Some(line) = finding.adopted {
             self.record(line);
+            if own::cluster_of(&name).is_some() {
+                // A person renewed it: what failed before is over.
+                if let Some(course) = self.courses.get_mut(&name) {
+                    course.failures = 0;
+                }
+                self.freed(&finding.target, moment);
+            }
             self.arm(&name, moment);
         }
         if let Some((held, places)) = finding.copy {

@@ -75,6 +75,9 @@ impl Turn {
     /// lost: the first try goes before all others, and one that failed before lets those pass that can still be in time.
     pub fn urgency(&self, now: Timestamp) -> Urgency {
         let retry = self.failures > 0;
+        if self.target.first {
+            return Urgency { deadline: i64::MIN, retry };
+        }
         let deadline = match self.in_use {
             Some((_, exp)) if !retry || exp > now.as_second() => exp,
             None if !retry => i64::MIN + 1,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Moment, Order, Timetable, Turn};
 use crate::daemon::course::{Course, Told, Waiter};
-use crate::daemon::rotation::{Fault, Finished};
+use crate::daemon::rotation::{Fault, Finished, identify};
 use crate::daemon::step;
 use crate::record::{Actor, Kind, Line, Reason};
-use crate::schedule::Target;
+use crate::schedule::{Target, own};
 
 impl Timetable {
     /// A person asks for rotations now; the answer names what was taken on, each outcome is told.
@@ -69,7 +69,7 @@ impl Timetable {
 
     /// Takes what came of a rotation.
     pub fn rotated(&mut self, name: &Arc<str>, finished: Finished, moment: &Moment<'_>) {
-        let Finished { line, held, fault, .. } = finished;
+        let Finished { line, held, fault, unauthorized, .. } = finished;
         let failed = line.kind == Kind::Failed;
         self.state.apply(&line);
         let now = moment.ms();
@@ -115,7 +115,38 @@ impl Timetable {
         self.arm_clear(name, moment);
         self.told_time(&target.cluster, moment);
         self.part_now(name, moment);
+        if unauthorized {
+            self.died(&target, moment);
+        }
+        if !failed {
+            self.freed(&target, moment);
+        }
         self.report(name, line, moment);
+    }
+
+    /// The daemon's own credential for a cluster does not renew itself any more: what is delivered is refused.
+    fn died(&mut self, own: &Target, moment: &Moment<'_>) {
+        let state = self.state.targets.get(&own.name);
+        if own::cluster_of(&own.name).is_none() || state.is_some_and(|s| s.rejected_at.is_some()) {
+            return;
+        }
+        let mut line = Line::new(Kind::Rejected, moment.now);
+        identify(&mut line, own);
+        line.jti = state.and_then(|s| s.jti.clone());
+        line.error = Some("the daemon's own credential is missing, has ended, or is refused".into());
+        self.record(line);
+    }
+
+    /// The daemon's own credential for a cluster is good again: what failed without it is tried at once.
+    pub(super) fn freed(&mut self, own: &Target, moment: &Moment<'_>) {
+        let Some(cluster) = own::cluster_of(&own.name) else { return };
+        let waits = |course: &Course| course.target.cluster == cluster && course.failures > 0 && !course.rotating;
+        let mut waiting: Vec<(Arc<str>, Reason)> =
+            self.courses.iter().filter(|(_, c)| waits(c)).filter_map(|(name, c)| Some((Arc::clone(name), c.armed?.1))).collect();
+        waiting.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (name, reason) in waiting {
+            self.arm_at(&name, Some((moment.ms(), reason)));
+        }
     }
 
     /// Tells who waits, and begins the rotation that was asked for meanwhile.

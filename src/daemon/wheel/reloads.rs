@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{Done, Wheel};
 use crate::daemon::ask::{Ask, Explicit, Verdict};
 use crate::daemon::files;
+use crate::daemon::own;
 use crate::daemon::read::{self, Accepted};
 use crate::daemon::scene::Scene;
 use crate::daemon::status::{Refused, View};
@@ -48,7 +49,7 @@ impl Wheel {
         }
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View {
             scene: &self.scene,
             state: &self.table.state,
@@ -100,6 +101,8 @@ impl Wheel {
 
     /// Takes a schedule, unless more would be deleted than was said.
     async fn take(&mut self, accepted: Accepted, asked: Option<Explicit>) -> Verdict {
+        let plan = own::join(accepted.plan, &self.options.records);
+        let accepted = Accepted { plan, ..accepted };
         let mut change = Change::between(&self.scene.plan, &accepted.plan);
         let leaving = change.leaving(&self.scene.plan);
         let Some(Explicit { actor, remove }) = asked else {
@@ -125,8 +128,9 @@ impl Wheel {
         self.swap(accepted, Some(actor), change).await
     }
 
-    async fn swap(&mut self, accepted: Accepted, actor: Option<Actor>, change: Change) -> Verdict {
+    pub(super) async fn swap(&mut self, accepted: Accepted, actor: Option<Actor>, change: Change) -> Verdict {
         let plan = Arc::new(accepted.plan);
+        own::prepare(&plan, &self.options.records);
         let mut line = Line::new(Kind::Reloaded, Timestamp::now());
         line.actor = actor;
         line.schedule = Some(plan.sha256.clone());

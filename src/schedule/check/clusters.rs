@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::Planner;
 use super::report::Spot;
 use super::rules;
+use super::target::{LONGEST, SHORTEST};
 use crate::cluster::{ClusterSpec, Limits};
-use crate::schedule::measure::shown;
+use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::yaml::Step;
 
 /// What targets have to know of a cluster.
@@ -79,6 +80,52 @@ impl<'a> Planner<'a> {
         }
         self.proxy(spot, &at("proxyUrl"), spec.proxy_url.as_deref());
         self.limits(spot, &at("limits"), spec.limits);
+        self.own(spot, name, spec);
+    }
+
+    /// `own` and `spare`.
+    fn own(&mut self, spot: &Spot<'_>, name: &str, spec: &mut ClusterSpec) {
+        let at = |key| -> [Step<'_>; 3] { ["clusters".into(), name.into(), Step::Key(key)] };
+        let below = |key, inner| -> [Step<'_>; 4] { ["clusters".into(), name.into(), Step::Key(key), Step::Key(inner)] };
+        let other = if spec.embedded.is_some() {
+            Some("an embedded cluster needs no credential")
+        } else {
+            spec.in_cluster.as_ref().map(|_| "the kubelet keeps the credential of a Pod fresh")
+        };
+        for (key, given) in [("own", spec.own.is_some()), ("spare", spec.spare.is_some())] {
+            if let Some(why) = other.filter(|_| given) {
+                self.report.error(spot, &at(key), &format!("{why}: leave it out"));
+            }
+        }
+        if let Some(own) = &mut spec.own {
+            if let Err(message) = rules::service_account(&own.service_account) {
+                self.report.error(spot, &below("own", "serviceAccount"), &message);
+            }
+            match own.duration.parse::<Seconds>() {
+                Ok(Seconds(short @ ..SHORTEST)) => {
+                    let message =
+                        format!("{} is less than the 10m (600s) that Kubernetes gives at least: write such as 24h", Seconds(short));
+                    self.report.error(spot, &below("own", "duration"), &message);
+                }
+                Ok(Seconds(long)) if long > LONGEST => {
+                    self.report.error(spot, &below("own", "duration"), "it is more than Kubernetes takes (4294967296s): write such as 24h");
+                }
+                Ok(Seconds(seconds)) => own.seconds = seconds,
+                Err(bad) => self.report.error(spot, &below("own", "duration"), &bad.to_string()),
+            }
+        }
+        let lacks_own = spec.own.is_none() && !spot.marks.find(spot.node, &at("own")).0.has("serviceAccount");
+        if let Some(spare) = &mut spec.spare {
+            if lacks_own && other.is_none() {
+                let message = "a spare renews the credential that `own` keeps fresh: write `own: {serviceAccount: …}` too, or leave it out";
+                self.report.error(spot, &at("spare"), message);
+            }
+            self.refer(spot, &below("spare", "kubeconfig"), &mut spare.kubeconfig);
+            if spec.kubeconfig.as_ref() == Some(&spare.kubeconfig) {
+                let message = "it is the kubeconfig that the cluster has already: a way back has to be another one";
+                self.report.error(spot, &below("spare", "kubeconfig"), message);
+            }
+        }
     }
 
     fn proxy(&mut self, spot: &Spot<'_>, steps: &[Step<'_>], url: Option<&str>) {

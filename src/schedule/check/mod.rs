@@ -6,6 +6,7 @@ mod audiences;
 mod clusters;
 mod deliver;
 mod format;
+mod logins;
 mod pace;
 mod report;
 mod rotate;
@@ -97,14 +98,15 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
         planner.report.error(&spot, &["defaults".into(), "name".into()], "a name belongs to one target: leave it out of `defaults`");
     }
     let clusters = planner.clusters(&spot, file.clusters);
-    let stores = planner.stores(&spot, file.stores);
+    let mut stores = planner.stores(&spot, file.stores);
     let records = planner.records(&spot, file.records);
     let socket = file.control.socket.and_then(|path| planner.own_path(&spot, &["control".into(), "socket".into()], path));
     let metrics = planner.metrics(&spot, file.metrics.listen.as_deref());
     if root.get("targets").is_some_and(|node| !matches!(node.value, Value::Null)) {
         planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
     }
-    let planned = planner.targets(&root, targets.is_some(), defaults);
+    let mut planned = planner.targets(&root, targets.is_some(), defaults);
+    planner.logins(&spot, &mut planned, &mut stores);
     planner.pace(&spot, &planned, &clusters, &stores);
     if planner.report.has_errors() {
         return Err(planner.report.finish());

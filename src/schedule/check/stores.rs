@@ -1,9 +1,11 @@
 //! Stores: what they are and how we log in.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Planner;
+use super::deliver::joined;
 use super::report::Spot;
 use super::rules;
 use crate::schedule::measure::shown;
@@ -59,7 +61,7 @@ impl Planner<'_> {
         if let Some(vault) = &mut spec.vault {
             self.vault(spot, &[here[0], here[1], "vault".into()], vault);
         }
-        if let Some(aws) = &spec.aws_secrets_manager {
+        if let Some(aws) = &mut spec.aws_secrets_manager {
             self.aws(spot, &[here[0], here[1], "awsSecretsManager".into()], aws);
         }
         self.limits(spot, &[here[0], here[1], "limits".into()], spec.limits);
@@ -87,29 +89,44 @@ impl Planner<'_> {
         {
             self.report.error(spot, &at("namespace"), &message);
         }
-        let (kind, key, file, mount, role) = match &mut spec.auth {
-            VaultAuth::Token(auth) => ("token", "file", &mut auth.file, None, None),
+        let below: Vec<Step<'_>> = here.iter().copied().chain(["auth".into(), auth_kind(&spec.auth).into()]).collect();
+        let (mount, role) = match &mut spec.auth {
+            VaultAuth::Token(auth) => {
+                self.refer(spot, &joined(&below, "file"), &mut auth.file);
+                return;
+            }
             VaultAuth::AppRole(auth) => {
-                ("appRole", "secretIdFile", &mut auth.secret_id_file, auth.mount.as_deref(), Some(("roleId", &*auth.role_id)))
+                self.refer(spot, &joined(&below, "secretIdFile"), &mut auth.secret_id_file);
+                (auth.mount.as_deref(), ("roleId", &*auth.role_id))
             }
-            VaultAuth::Kubernetes(auth) => {
-                ("kubernetes", "tokenFile", &mut auth.token_file, auth.mount.as_deref(), Some(("role", &*auth.role)))
+            VaultAuth::Kubernetes(auth) | VaultAuth::Jwt(auth) => {
+                self.login_token(spot, &below, &mut auth.token_file, auth.target.is_some());
+                (auth.mount.as_deref(), ("role", &*auth.role))
             }
-            VaultAuth::Jwt(auth) => ("jwt", "tokenFile", &mut auth.token_file, auth.mount.as_deref(), Some(("role", &*auth.role))),
         };
-        let below = |key| -> [Step<'_>; 6] { [here[0], here[1], here[2], "auth".into(), kind.into(), Step::Key(key)] };
         if let Some(Err(message)) = mount.map(rules::store_path) {
-            self.report.error(spot, &below("mount"), &message);
+            self.report.error(spot, &joined(&below, "mount"), &message);
         }
-        if let Some((key, role)) = role
-            && let Err(message) = rules::word(role)
-        {
-            self.report.error(spot, &below(key), &message);
+        if let Err(message) = rules::word(role.1) {
+            self.report.error(spot, &joined(&below, role.0), &message);
         }
-        self.refer(spot, &below(key), file);
     }
 
-    fn aws(&mut self, spot: &Spot<'_>, here: &[Step<'_>; 3], spec: &AwsStoreSpec) {
+    /// The token of a login: in a file that somebody else writes, or a target's, which is looked for when all are known.
+    fn login_token(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &mut PathBuf, ours: bool) {
+        let node = spot.marks.find(spot.node, here).0;
+        match (node.has("tokenFile"), ours || node.has("target")) {
+            (true, true) => self.report.error(spot, &joined(here, "target"), "tokenFile and target exclude each other: keep one"),
+            (true, false) => self.refer(spot, &joined(here, "tokenFile"), file),
+            (false, true) => {}
+            (false, false) => {
+                let message = "the token to log in with is missing: write tokenFile: PATH, or target: NAME for one that tokenferry mints";
+                self.report.error(spot, here, message);
+            }
+        }
+    }
+
+    fn aws(&mut self, spot: &Spot<'_>, here: &[Step<'_>; 3], spec: &mut AwsStoreSpec) {
         let at = |key| -> [Step<'_>; 4] { [here[0], here[1], here[2], Step::Key(key)] };
         for (key, value) in [("region", &spec.region), ("profile", &spec.profile), ("kmsKeyId", &spec.kms_key_id)] {
             if let Some(Err(message)) = value.as_deref().map(rules::word) {
@@ -126,16 +143,31 @@ impl Planner<'_> {
             Some(Err(message)) => self.report.error(spot, &at("endpoint"), &message),
             _ => {}
         }
-        if let Some(role) = &spec.assume_role
-            && !role.role_arn.starts_with("arn:")
-        {
-            let steps = [here[0], here[1], here[2], "assumeRole".into(), "roleArn".into()];
-            self.report.error(
-                spot,
-                &steps,
-                &format!("{} is no ARN: write such as arn:aws:iam::123456789012:role/tokens", shown(&role.role_arn)),
-            );
+        if let Some(identity) = &mut spec.web_identity {
+            let steps = [here[0], here[1], here[2], "webIdentity".into()];
+            self.login_token(spot, &steps, &mut identity.token_file, identity.target.is_some());
+            self.role(spot, &steps, &identity.role_arn);
         }
+        if let Some(role) = &spec.assume_role {
+            self.role(spot, &[here[0], here[1], here[2], "assumeRole".into()], &role.role_arn);
+        }
+    }
+
+    fn role(&mut self, spot: &Spot<'_>, here: &[Step<'_>], arn: &str) {
+        if !arn.starts_with("arn:") {
+            let message = format!("{} is no ARN: write such as arn:aws:iam::123456789012:role/tokens", shown(arn));
+            self.report.error(spot, &joined(here, "roleArn"), &message);
+        }
+    }
+}
+
+/// The key that names a login.
+pub(super) fn auth_kind(auth: &VaultAuth) -> &'static str {
+    match auth {
+        VaultAuth::Token(_) => "token",
+        VaultAuth::AppRole(_) => "appRole",
+        VaultAuth::Kubernetes(_) => "kubernetes",
+        VaultAuth::Jwt(_) => "jwt",
     }
 }
 
@@ -144,5 +176,6 @@ fn identity(spec: &StoreSpec) -> Option<String> {
         return Some(format!("{} {}", vault.address, vault.namespace.as_deref().unwrap_or("")));
     }
     let aws = spec.aws_secrets_manager.as_ref()?;
-    Some(format!("{:?} {:?} {:?} {:?}", aws.region, aws.profile, aws.endpoint, aws.assume_role))
+    let role = aws.web_identity.as_ref().map(|identity| &identity.role_arn);
+    Some(format!("{:?} {:?} {:?} {:?} {role:?}", aws.region, aws.profile, aws.endpoint, aws.assume_role))
 }

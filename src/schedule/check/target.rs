@@ -11,11 +11,11 @@ use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
 use crate::sink::manners::OVERLAP;
 
 /// Shortest life that a real API server grants (`BoundServiceAccountTokenVolume` validation).
-const SHORTEST: u64 = 600;
+pub(super) const SHORTEST: u64 = 600;
 /// Shortest life on an embedded cluster.
 const SHORTEST_EMBEDDED: u64 = 10;
 /// Longest life that the API takes.
-const LONGEST: u64 = 1 << 32;
+pub(super) const LONGEST: u64 = 1 << 32;
 /// With this life, kube-apiserver takes a Pod-bound token for one of its own mounts and extends it to a year.
 const EXTENDED: u64 = 3607;
 /// Seconds between proofs where `prove.every` is absent.
@@ -120,6 +120,7 @@ impl Planner<'_> {
             when_removed: own.when_removed.or(shared.when_removed).unwrap_or_default(),
             deliver,
             after,
+            first: false,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
         };
         self.aws_pace(&subject, &target);

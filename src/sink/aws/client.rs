@@ -6,12 +6,14 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_secretsmanager::config::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use crate::sink::aws::{AwsStore, refusal};
+use crate::sink::aws::{AwsStore, WebIdentity, refusal};
+use crate::sink::patience::Patience;
 use crate::sink::{Failure, FailureKind};
 
 pub(super) use aws_sdk_secretsmanager::Client;
@@ -49,16 +51,36 @@ impl AwsStore {
             return Err(self.failure(FailureKind::Refused, "no AWS region found: set `region` in the store, or AWS_REGION"));
         }
         let source = self.credentials(&config).await.ok_or_else(|| self.failure(FailureKind::Refused, refusal::NO_CREDENTIALS))?;
-        if let Err(error) = source.provide_credentials().await {
-            let verdict = refusal::of_credentials(&error).unwrap_or_else(refusal::no_credentials);
-            return Err(verdict.into_failure(&self.name));
-        }
+        self.tried(&source).await?;
         let mut settings = aws_sdk_secretsmanager::config::Builder::from(&config).credentials_provider(source);
         if let Some(endpoint) = &self.spec.endpoint {
             // Of this service alone: roles are taken over at STS.
             settings = settings.endpoint_url(endpoint);
         }
         Ok(Client::from_conf(settings.build()))
+    }
+
+    /// Logs in once. Where the login's token is one that we keep fresh ourselves, it may be on its way.
+    async fn tried(&self, source: &SharedCredentialsProvider) -> Result<(), Failure> {
+        let ours = self.spec.web_identity.as_ref().filter(|identity| identity.target.is_some());
+        let mut patience = ours.map(|identity| Patience::new(&identity.token_file));
+        loop {
+            if let Some(patience) = &mut patience
+                && !patience.until_there().await
+            {
+                return Err(self.failure(FailureKind::Unavailable, patience.missing()));
+            }
+            let Err(error) = source.provide_credentials().await else { return Ok(()) };
+            let verdict = refusal::of_credentials(&error).unwrap_or_else(refusal::no_credentials);
+            let failure = verdict.into_failure(&self.name);
+            let again = match &mut patience {
+                Some(patience) => failure.kind == FailureKind::Refused && patience.until_other().await,
+                None => false,
+            };
+            if !again {
+                return Err(failure);
+            }
+        }
     }
 
     async fn config(&self) -> SdkConfig {
@@ -78,7 +100,10 @@ impl AwsStore {
     }
 
     async fn credentials(&self, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
-        let own = config.credentials_provider()?;
+        let own = match &self.spec.web_identity {
+            Some(identity) => web_identity(identity, config),
+            None => config.credentials_provider()?,
+        };
         let Some(role) = &self.spec.assume_role else { return Some(own) };
         let mut assumed = AssumeRoleProvider::builder(&role.role_arn).session_name("tokenferry").configure(config);
         if let Some(id) = &role.external_id {
@@ -86,4 +111,22 @@ impl AwsStore {
         }
         Some(SharedCredentialsProvider::new(assumed.build().await))
     }
+}
+
+/// `AssumeRoleWithWebIdentity` at STS, which takes no other credential; the file is read at each login.
+fn web_identity(identity: &WebIdentity, config: &SdkConfig) -> SharedCredentialsProvider {
+    let mut provider = aws_config::provider_config::ProviderConfig::without_region()
+        .with_region(config.region().cloned())
+        .with_retry_config(RetryConfig::disabled())
+        .with_timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
+    if let Some(http) = config.http_client() {
+        provider = provider.with_http_client(http);
+    }
+    let login = StaticConfiguration {
+        web_identity_token_file: identity.token_file.clone(),
+        role_arn: identity.role_arn.clone(),
+        session_name: "tokenferry".into(),
+    };
+    let source = WebIdentityTokenCredentialsProvider::builder().configure(&provider).static_configuration(login).build();
+    SharedCredentialsProvider::new(source)
 }

@@ -7,6 +7,7 @@ mod refusal;
 mod secret;
 mod tags;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,21 @@ pub struct AwsStoreSpec {
     pub kms_key_id: Option<String>,
     /// Take over another role.
     pub assume_role: Option<AssumeRole>,
+    /// Log in with a token of a cluster (`AssumeRoleWithWebIdentity`) in place of the normal AWS chain.
+    pub web_identity: Option<WebIdentity>,
+}
+
+/// `webIdentity: {roleArn, tokenFile | target}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WebIdentity {
+    /// The role whose trust policy names the cluster's issuer.
+    pub role_arn: String,
+    /// File that holds the token; read at each login. With `target`, that target's own file: planning fills it in.
+    #[serde(default)]
+    pub token_file: PathBuf,
+    /// Whose token it is, where we keep it fresh ourselves.
+    pub target: Option<String>,
 }
 
 /// `assumeRole: {roleArn, externalId}`.

@@ -11,6 +11,7 @@ use vaultrs::api::AuthInfo;
 use vaultrs::error::ClientError;
 use zeroize::Zeroizing;
 
+use crate::sink::patience::Patience;
 use crate::sink::vault::client::{Answer, Request, Wire};
 use crate::sink::vault::own::{self, Stamp};
 use crate::sink::vault::{AppRoleAuth, JwtAuth, VaultAuth, VaultStore, refusal};
@@ -167,7 +168,26 @@ impl VaultStore {
         Ok(Lease { token, stamp: Some(stamp), since, lasts: None, lasted: None, renewable: false })
     }
 
+    /// Logs in; where the login's token is one that we keep fresh ourselves, it may be on its way.
     async fn logged_in(&self, wire: &Wire) -> Result<Lease, Failure> {
+        let (VaultAuth::Kubernetes(JwtAuth { target: Some(_), token_file, .. })
+        | VaultAuth::Jwt(JwtAuth { target: Some(_), token_file, .. })) = &self.spec.auth
+        else {
+            return self.log_in(wire).await;
+        };
+        let mut patience = Patience::new(token_file);
+        loop {
+            if !patience.until_there().await {
+                return Err(self.failure(FailureKind::Unavailable, patience.missing()));
+            }
+            match self.log_in(wire).await {
+                Err(failure) if failure.kind == FailureKind::Refused && patience.until_other().await => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn log_in(&self, wire: &Wire) -> Result<Lease, Failure> {
         let client = self.vaultrs(wire, "")?;
         let secret = |file| async move { own::secret(file).await.map(|(text, _)| text).map_err(|e| self.failure(e.kind, e.message)) };
         let (mount, way_out, outcome) = match &self.spec.auth {
@@ -177,12 +197,12 @@ impl VaultStore {
                 let call = vaultrs::auth::approle::login(&client, mount, role_id, &id);
                 (mount, "check `roleId`, the secret id in `secretIdFile` and `mount`", unlogged(call).await)
             }
-            VaultAuth::Kubernetes(JwtAuth { mount, role, token_file }) => {
+            VaultAuth::Kubernetes(JwtAuth { mount, role, token_file, .. }) => {
                 let (mount, jwt) = (mount.as_deref().unwrap_or("kubernetes"), secret(token_file).await?);
                 let call = vaultrs::auth::kubernetes::login(&client, mount, role, &jwt);
                 (mount, "check `role`, which accounts and audiences it takes, the token in `tokenFile` and `mount`", unlogged(call).await)
             }
-            VaultAuth::Jwt(JwtAuth { mount, role, token_file }) => {
+            VaultAuth::Jwt(JwtAuth { mount, role, token_file, .. }) => {
                 let (mount, jwt) = (mount.as_deref().unwrap_or("jwt"), secret(token_file).await?);
                 let call = vaultrs::auth::oidc::login(&client, mount, &jwt, Some(role.clone()));
                 (mount, "check `role`, which subjects and audiences it takes, the token in `tokenFile` and `mount`", unlogged(call).await)

@@ -5,7 +5,7 @@ mod custom;
 mod gone;
 mod kv;
 mod login;
-mod own;
+pub(super) mod own;
 mod refusal;
 
 use std::collections::HashMap;
@@ -122,7 +122,7 @@ pub struct AppRoleAuth {
     pub secret_id_file: PathBuf,
 }
 
-/// `jwt` and `kubernetes`: `{mount, role, tokenFile}`.
+/// `jwt` and `kubernetes`: `{mount, role, tokenFile | target}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtAuth {
@@ -130,8 +130,11 @@ pub struct JwtAuth {
     pub mount: Option<String>,
     /// The role to log in as.
     pub role: String,
-    /// File that holds the JWT; read at each login.
+    /// File that holds the JWT; read at each login. With `target`, that target's own file: planning fills it in.
+    #[serde(default)]
     pub token_file: PathBuf,
+    /// Whose token it is, where we keep it fresh ourselves.
+    pub target: Option<String>,
 }
 
 /// One Vault server with our login. Its client, login lease and knowledge of mounts are shared by all places.

@@ -13,7 +13,7 @@ const LARGEST: u64 = 4 << 20;
 
 /// Tells one content of a file from the next without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(in crate::sink) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -27,7 +27,7 @@ impl Stamp {
 }
 
 /// The stamp of the file as it stands now, `None` where it cannot be looked at.
-pub(super) async fn stamp(path: &Path) -> Option<Stamp> {
+pub(in crate::sink) async fn stamp(path: &Path) -> Option<Stamp> {
     tokio::fs::metadata(path).await.ok().as_ref().map(Stamp::of)
 }
 

@@ -1,0 +1,126 @@
+//! Stores that log in with the token of a target: the target has to be there, and to have its token before any store
+//! that hangs on it is needed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Planner;
+use super::report::Spot;
+use super::stores::auth_kind;
+use crate::schedule::measure::shown;
+use crate::schedule::plan::Target;
+use crate::schedule::yaml::{Step, closest};
+use crate::sink::vault::VaultAuth;
+use crate::sink::{SinkSpec, StoreSpec};
+use crate::token::Format;
+use crate::token::render::FilePart;
+
+/// The target that a store logs in with, and where its token is looked for.
+fn login(spec: &StoreSpec) -> Option<(&str, &'static str)> {
+    match (&spec.vault, &spec.aws_secrets_manager) {
+        (Some(vault), _) => match &vault.auth {
+            VaultAuth::Kubernetes(auth) | VaultAuth::Jwt(auth) => Some((auth.target.as_deref()?, auth_kind(&vault.auth))),
+            VaultAuth::Token(_) | VaultAuth::AppRole(_) => None,
+        },
+        (None, Some(aws)) => Some((aws.web_identity.as_ref()?.target.as_deref()?, "webIdentity")),
+        (None, None) => None,
+    }
+}
+
+fn login_file(spec: &mut StoreSpec) -> Option<&mut PathBuf> {
+    let StoreSpec { vault, aws_secrets_manager, .. } = spec;
+    match vault.as_mut().map(|vault| &mut vault.auth) {
+        Some(VaultAuth::Kubernetes(auth) | VaultAuth::Jwt(auth)) => Some(&mut auth.token_file),
+        Some(_) => None,
+        None => aws_secrets_manager.as_mut()?.web_identity.as_mut().map(|identity| &mut identity.token_file),
+    }
+}
+
+/// A file on this host that holds the bare token of the target whenever it has one: no fallback, which holds it
+/// at times only.
+fn readable(target: &Target) -> Option<PathBuf> {
+    target.deliver.iter().find_map(|place| match &place.sink {
+        SinkSpec::File(spec) => (place.format == Format::Raw).then(|| spec.path.clone()),
+        SinkSpec::Directory(spec) => {
+            let raw = |part: &FilePart| matches!(part, FilePart::Token(Format::Raw));
+            let name = spec.files.iter().find(|(_, part)| raw(part))?.0;
+            Some(spec.files_as.path.join(name))
+        }
+        _ => None,
+    })
+}
+
+impl Planner<'_> {
+    /// Finds the targets that stores log in with, and tells the stores where their tokens stand.
+    pub(super) fn logins(&mut self, spot: &Spot<'_>, targets: &mut [Arc<Target>], stores: &mut BTreeMap<String, Arc<StoreSpec>>) {
+        let wanted: Vec<(String, String, &'static str)> =
+            stores.iter().filter_map(|(store, spec)| login(spec).map(|(target, kind)| (store.clone(), target.to_owned(), kind))).collect();
+        for (store, name, kind) in wanted {
+            let steps: Vec<Step<'_>> = if kind == "webIdentity" {
+                vec!["stores".into(), (&*store).into(), "awsSecretsManager".into(), "webIdentity".into(), "target".into()]
+            } else {
+                vec!["stores".into(), (&*store).into(), "vault".into(), "auth".into(), kind.into(), "target".into()]
+            };
+            let found = targets.iter().position(|target| target.name == name);
+            let Some(found) = found else {
+                // What is wrong with a target that is there was said of it.
+                if !self.names.contains_key(&*name) {
+                    let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+                    known.sort_unstable();
+                    let message = match closest(&name, known.into_iter()) {
+                        Some(near) => format!("there is no target {}: did you mean `{near}`?", shown(&name)),
+                        None => format!("there is no target {}: write it under `targets`", shown(&name)),
+                    };
+                    self.report.error(spot, &steps, &message);
+                }
+                continue;
+            };
+            let Some(file) = readable(&targets[found]) else {
+                let message = match circle(&store, targets, stores) {
+                    Some(circle) => format!("the login goes round in a circle: {circle}; give {name} a `file` place in the format raw"),
+                    None => format!(
+                        "the store reads the token of {name} on this host, and {name} has no file there: give it a `file` place in the format raw"
+                    ),
+                };
+                self.report.error(spot, &steps, &message);
+                continue;
+            };
+            Arc::make_mut(&mut targets[found]).first = true;
+            if let Some(place) = stores.get_mut(&store).and_then(|spec| login_file(Arc::make_mut(spec))) {
+                *place = file;
+            }
+        }
+    }
+}
+
+/// The way from the store back to itself, in words: through targets that have no file and the stores that they go to.
+fn circle(store: &str, targets: &[Arc<Target>], stores: &BTreeMap<String, Arc<StoreSpec>>) -> Option<String> {
+    let mut ways: Vec<Vec<&str>> = vec![vec![store]];
+    let mut seen: Vec<&str> = Vec::new();
+    while let Some(way) = ways.pop() {
+        let here = way.last().copied()?;
+        let Some((name, _)) = stores.get(here).and_then(|spec| login(spec)) else { continue };
+        let Some(target) = targets.iter().find(|target| target.name == name).filter(|target| readable(target).is_none()) else { continue };
+        for next in target.deliver.iter().filter_map(|place| place.sink.store()) {
+            let way: Vec<&str> = way.iter().copied().chain([name, next]).collect();
+            if next == store {
+                return Some(told(&way));
+            }
+            if !seen.contains(&next) {
+                seen.push(next);
+                ways.push(way);
+            }
+        }
+    }
+    None
+}
+
+/// Stores and targets in turn.
+fn told(way: &[&str]) -> String {
+    let steps = way
+        .windows(3)
+        .step_by(2)
+        .map(|step| format!("store {} logs in with target {}, which is delivered only into store {}", step[0], step[1], step[2]));
+    steps.collect::<Vec<_>>().join("; ")
+}
