@@ -115,7 +115,7 @@ fn a_schedule_with_every_key_means_what_it_says() {
     let path = folder("good").join("every-key.yaml");
     let plan = planned(&sources(&path)).unwrap();
     let here = path.parent().unwrap();
-    assert_eq!(plan.targets.iter().map(|t| &*t.name).collect::<Vec<_>>(), ["everything.1", "two", "three", "four", "five"]);
+    assert_eq!(plan.targets.iter().map(|t| &*t.name).collect::<Vec<_>>(), ["everything.1", "two", "three", "four", "mounted", "five"]);
     let first = plan.target("everything.1").unwrap();
     assert_eq!((first.ask.duration, first.prove, first.prove_every, first.suspend, first.line), (36 * 3600, true, 7200, true, 30));
     assert_eq!((first.ask.namespace.as_str(), first.ask.service_account.as_str()), ("cicd", "cicd-deployer"));

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::daemon::{Done, Host};
 use crate::support::servers::{Servers, cluster};
@@ -27,7 +27,7 @@ fn admin() -> String {
 
 fn bootstrap(host: &Host, more: &[&str]) -> Done {
     let admin = admin();
-    host.run(&[&["bootstrap", "prod", "--kubeconfig", &admin], more].concat())
+    host.run(&[&["bootstrap", "prod", "--kubeconfig", &admin][..], more].concat())
 }
 
 fn bootstrapped(namespace: &str, more: &str) -> Host {
@@ -90,7 +90,7 @@ fn with_what_bootstrap_made_alone_the_daemon_serves_its_targets_and_renews_itsel
     for round in 0..4 {
         let before = host.read("state/own/prod/token");
         let renewed = host.rotate("own/prod").unwrap();
-        assert_eq!((&renewed["kind"], &renewed["proof"]), (&"rotated".into(), &"online".into()), "{renewed}");
+        assert_eq!((&renewed["kind"], &renewed["proof"]), (&json!("rotated"), &json!("online")), "{renewed}");
         assert_ne!(host.read("state/own/prod/token"), before);
         for target in ["a", "b"] {
             let line = host.rotate(target).unwrap();
@@ -103,7 +103,7 @@ fn with_what_bootstrap_made_alone_the_daemon_serves_its_targets_and_renews_itsel
     assert!(host.records().iter().all(|line| line["kind"] != "failed" && line["kind"] != "rejected"), "{:?}", host.records());
     assert_eq!(refused(cluster(), "system:serviceaccount:ferry-serves:ferry"), Vec::<String>::new());
     let row = host.target("own/prod");
-    assert_eq!((&row["state"], &row["serviceAccount"]), (&"fresh".into(), &"ferry-serves/ferry".into()), "{row}");
+    assert_eq!((&row["state"], &row["serviceAccount"]), (&json!("fresh"), &json!("ferry-serves/ferry")), "{row}");
     let metrics = crate::support::daemon::tool(std::process::Command::new("curl").args([
         "-sS",
         "--fail",
@@ -165,8 +165,9 @@ fn a_dry_run_tells_and_changes_nothing_and_remove_takes_exactly_what_was_made() 
 fn a_person_without_rights_is_told_which_one_is_missing() {
     let host = Host::new(&schedule("ferry-denied", ""));
     let minter = cluster().kube().minter_kubeconfig.display().to_string();
-    for more in [&[][..], &["--dry-run"], &["--remove"]] {
-        let done = host.run(&[&["bootstrap", "prod", "--kubeconfig", &minter], more].concat());
+    let ways: [&[&str]; 3] = [&[], &["--dry-run"], &["--remove"]];
+    for more in ways {
+        let done = host.run(&[&["bootstrap", "prod", "--kubeconfig", &minter][..], more].concat());
         assert_eq!(done.code, Some(4), "{done:?}");
         assert!(done.stderr.contains("you may not ") && done.stderr.contains("tokenferry-minter"), "{done:?}");
     }
@@ -176,7 +177,7 @@ fn a_person_without_rights_is_told_which_one_is_missing() {
     servers.kubectl(&["create", "clusterrole", "ferry-half", verbs, "--resource=namespaces,serviceaccounts"]);
     servers.kubectl(&["create", "clusterrolebinding", "ferry-half", "--clusterrole=ferry-half", "--user=minter2"]);
     let minter2 = servers.kube().minter2_kubeconfig.display().to_string();
-    let half = |more: &[&str]| host.run(&[&["bootstrap", "prod", "--kubeconfig", &minter2], more].concat());
+    let half = |more: &[&str]| host.run(&[&["bootstrap", "prod", "--kubeconfig", &minter2][..], more].concat());
     until("the rights hold", 30, || half(&["--dry-run"]).stdout.contains("Namespace ferry-denied: would be made"));
     let done = half(&[]);
     servers.kubectl(&["delete", "clusterrolebinding", "ferry-half"]);

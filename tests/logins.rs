@@ -55,7 +55,7 @@ fn stored(path: &str) -> Option<String> {
 
 /// Variables that lead the AWS SDK to moto, with no credential among them.
 fn aws() -> [(&'static str, &'static str); 4] {
-    let endpoint = &servers().moto().endpoint;
+    let endpoint = servers().moto().endpoint.as_str();
     [
         ("AWS_ENDPOINT_URL_STS", endpoint),
         ("AWS_EC2_METADATA_DISABLED", "true"),

@@ -1,6 +1,6 @@
 //! The daemon's own credential dies: what is said, and the ways back. On the real API server.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::daemon::Host;
 use crate::support::servers::cluster;
@@ -28,8 +28,8 @@ fn ended(account: &str) -> String {
     let part = |value: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
     let now = jiff::Timestamp::now().as_second();
     let issuer = "https://kubernetes.default.svc";
-    let claims = serde_json::json!({"iss": issuer, "aud": [issuer], "sub": account, "iat": now - 1200, "exp": now - 600, "jti": "gone"});
-    format!("{}.{}.{}", part(&serde_json::json!({"alg": "ES256"})), part(&claims), part(&Value::from("none")))
+    let claims = json!({"iss": issuer, "aud": [issuer], "sub": account, "iat": now - 1200, "exp": now - 600, "jti": "gone"});
+    format!("{}.{}.{}", part(&json!({"alg": "ES256"})), part(&claims), part(&Value::from("none")))
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_daemon_that_was_down_for_longer_than_its_life_uses_the_spare_once_and_recor
     until("the target is served", 60, || host.records_of("rotated", "a").len() == 1);
     let renewed = host.records_of("rotated", "own/prod");
     assert_eq!(renewed.len(), 1, "{renewed:?}");
-    assert_eq!((&renewed[0]["through"], &renewed[0]["proof"]), (&"spare".into(), &"online".into()), "{renewed:?}");
+    assert_eq!((&renewed[0]["through"], &renewed[0]["proof"]), (&json!("spare"), &json!("online")), "{renewed:?}");
     assert!(host.log().contains("the spare one renews it"));
     let again = host.rotate("own/prod").unwrap();
     assert!(again["kind"] == "rotated" && again["through"].is_null(), "it is used only when our own has died: {again}");

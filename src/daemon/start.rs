@@ -226,6 +226,9 @@ async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now:
         let fell_back = recorded.is_some_and(|p| p.outcome == Outcome::FellBack);
         let places = place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(state.is_none().then_some(place));
         for place in places {
+            if is_without_login(scene, place).await {
+                continue;
+            }
             let held = tokio::time::timeout(LOOK, sink::held(&place.sink, &scene.stores, LOOK)).await;
             let held = held.ok().and_then(Result::ok).flatten();
             found.extend(held.and_then(|payload| readable(&payload, target)));
@@ -233,6 +236,14 @@ async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now:
     }
     found.retain(|(_, claims)| claims.exp.is_some_and(|exp| exp > now.as_second()));
     found.into_iter().max_by_key(|(_, claims)| claims.iat)
+}
+
+/// Whether the store of a place logs in with a token that its own target has yet to bring: a put would wait for it, a
+/// look need not.
+async fn is_without_login(scene: &Scene, place: &Place) -> bool {
+    let store = place.sink.store().and_then(|name| scene.plan.stores.get(name));
+    let Some((_, file)) = store.and_then(|store| store.login()) else { return false };
+    !matches!(tokio::time::timeout(LOOK, tokio::fs::try_exists(file)).await, Ok(Ok(true)))
 }
 
 fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceState> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -20,6 +21,23 @@ pub struct StoreSpec {
     /// The most that we ask of it at once and per second.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl StoreSpec {
+    /// The token that it logs in with, where a target keeps that fresh: the target's name, and its file.
+    pub fn login(&self) -> Option<(&str, &Path)> {
+        let vault = self.vault.as_ref().map(|vault| &vault.auth);
+        match (vault, &self.aws_secrets_manager) {
+            (Some(vault::VaultAuth::Kubernetes(auth) | vault::VaultAuth::Jwt(auth)), _) => {
+                Some((auth.target.as_deref()?, auth.token_file.as_path()))
+            }
+            (Some(_), _) | (None, None) => None,
+            (None, Some(aws)) => {
+                let identity = aws.web_identity.as_ref()?;
+                Some((identity.target.as_deref()?, identity.token_file.as_path()))
+            }
+        }
+    }
 }
 
 /// Live stores by name, made once from a plan; clients and logins are made at first use.

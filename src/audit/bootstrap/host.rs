@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -57,6 +57,19 @@ pub fn kubeconfig(cluster: &str, context: &str, server: &str, ca: Option<&[u8]>,
         user = json!({"tokenFile": token}),
         inner = json!({"cluster": cluster, "user": "tokenferry"}),
     )
+}
+
+/// Whom something belongs to, where that is not us.
+#[derive(Default)]
+struct Owner {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Owner {
+    fn take(&self, what: impl AsFd) -> Result<(), rustix::io::Errno> {
+        rustix::fs::fchown(what, self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw))
+    }
 }
 
 /// One file of ours.
@@ -122,9 +135,7 @@ impl<'a> Place<'a> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder, &temporary, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
         let publish = || -> Result<(), rustix::io::Errno> {
-            if let Some((uid, gid)) = owner {
-                rustix::fs::fchown(&file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
-            }
+            owner.take(&file)?;
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
             let mut file = File::from(file.try_clone().map_err(|e| io(&e))?);
             file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| io(&e))?;
@@ -164,8 +175,7 @@ impl<'a> Place<'a> {
     }
 
     /// The open folder, whom new files belong to where that is not us, and their mode.
-    #[allow(clippy::type_complexity)]
-    fn folder(&self, make: bool) -> Result<(OwnedFd, Option<(Option<u32>, Option<u32>)>, u32), rustix::io::Errno> {
+    fn folder(&self, make: bool) -> Result<(OwnedFd, Owner, u32), rustix::io::Errno> {
         let root = rustix::process::geteuid().is_root();
         let parent = self.path.parent().unwrap_or(Path::new("/"));
         let Some(state) = self.state else {
@@ -174,14 +184,14 @@ impl<'a> Place<'a> {
             }
             let group = root.then(|| group(GROUP)).flatten();
             let mode = if group.is_some() { 0o640 } else { 0o600 };
-            return Ok((rustix::fs::openat(CWD, parent, FOLDER, Mode::empty())?, group.map(|gid| (None, Some(gid))), mode));
+            return Ok((rustix::fs::openat(CWD, parent, FOLDER, Mode::empty())?, Owner { uid: None, gid: group }, mode));
         };
         if make {
             make_state(state, root)?;
         }
         let mut folder = rustix::fs::openat(CWD, state, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
         let stat = rustix::fs::fstat(&folder)?;
-        let owner = root.then_some((Some(stat.st_uid), Some(stat.st_gid)));
+        let owner = if root { Owner { uid: Some(stat.st_uid), gid: Some(stat.st_gid) } } else { Owner::default() };
         for step in parent.strip_prefix(state).unwrap_or(Path::new("")).components() {
             let made = if make { rustix::fs::mkdirat(&folder, step.as_os_str(), Mode::from_raw_mode(0o700)) } else { Ok(()) };
             let fresh = made.is_ok() && make;
@@ -190,8 +200,8 @@ impl<'a> Place<'a> {
                 _ => {}
             }
             let next = rustix::fs::openat(&folder, step.as_os_str(), FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
-            if fresh && let Some((uid, gid)) = owner {
-                rustix::fs::fchown(&next, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
+            if fresh {
+                owner.take(&next)?;
             }
             folder = next;
         }

@@ -16,18 +16,6 @@ use crate::sink::{SinkSpec, StoreSpec};
 use crate::token::Format;
 use crate::token::render::FilePart;
 
-/// The target that a store logs in with, and where its token is looked for.
-fn login(spec: &StoreSpec) -> Option<(&str, &'static str)> {
-    match (&spec.vault, &spec.aws_secrets_manager) {
-        (Some(vault), _) => match &vault.auth {
-            VaultAuth::Kubernetes(auth) | VaultAuth::Jwt(auth) => Some((auth.target.as_deref()?, auth_kind(&vault.auth))),
-            VaultAuth::Token(_) | VaultAuth::AppRole(_) => None,
-        },
-        (None, Some(aws)) => Some((aws.web_identity.as_ref()?.target.as_deref()?, "webIdentity")),
-        (None, None) => None,
-    }
-}
-
 fn login_file(spec: &mut StoreSpec) -> Option<&mut PathBuf> {
     let StoreSpec { vault, aws_secrets_manager, .. } = spec;
     match vault.as_mut().map(|vault| &mut vault.auth) {
@@ -54,13 +42,15 @@ fn readable(target: &Target) -> Option<PathBuf> {
 impl Planner<'_> {
     /// Finds the targets that stores log in with, and tells the stores where their tokens stand.
     pub(super) fn logins(&mut self, spot: &Spot<'_>, targets: &mut [Arc<Target>], stores: &mut BTreeMap<String, Arc<StoreSpec>>) {
-        let wanted: Vec<(String, String, &'static str)> =
-            stores.iter().filter_map(|(store, spec)| login(spec).map(|(target, kind)| (store.clone(), target.to_owned(), kind))).collect();
+        let kind = |spec: &StoreSpec| spec.vault.as_ref().map(|vault| auth_kind(&vault.auth));
+        let wanted: Vec<(String, String, Option<&'static str>)> = stores
+            .iter()
+            .filter_map(|(store, spec)| spec.login().map(|(target, _)| (store.clone(), target.to_owned(), kind(spec))))
+            .collect();
         for (store, name, kind) in wanted {
-            let steps: Vec<Step<'_>> = if kind == "webIdentity" {
-                vec!["stores".into(), (&*store).into(), "awsSecretsManager".into(), "webIdentity".into(), "target".into()]
-            } else {
-                vec!["stores".into(), (&*store).into(), "vault".into(), "auth".into(), kind.into(), "target".into()]
+            let steps: Vec<Step<'_>> = match kind {
+                Some(kind) => vec!["stores".into(), (&*store).into(), "vault".into(), "auth".into(), kind.into(), "target".into()],
+                None => vec!["stores".into(), (&*store).into(), "awsSecretsManager".into(), "webIdentity".into(), "target".into()],
             };
             let found = targets.iter().position(|target| target.name == name);
             let Some(found) = found else {
@@ -100,7 +90,7 @@ fn circle(store: &str, targets: &[Arc<Target>], stores: &BTreeMap<String, Arc<St
     let mut seen: Vec<&str> = Vec::new();
     while let Some(way) = ways.pop() {
         let here = way.last().copied()?;
-        let Some((name, _)) = stores.get(here).and_then(|spec| login(spec)) else { continue };
+        let Some((name, _)) = stores.get(here).and_then(|spec| spec.login()) else { continue };
         let Some(target) = targets.iter().find(|target| target.name == name).filter(|target| readable(target).is_none()) else { continue };
         for next in target.deliver.iter().filter_map(|place| place.sink.store()) {
             let way: Vec<&str> = way.iter().copied().chain([name, next]).collect();
