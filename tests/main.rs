@@ -52,6 +52,7 @@ mod readers;
 mod readme;
 mod records;
 mod reload;
+mod revoke;
 mod rollout;
 mod secrecy;
 mod shipped;

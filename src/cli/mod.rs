@@ -19,6 +19,7 @@ mod rbac;
 mod records;
 mod rehearse;
 mod reload;
+mod revoke;
 mod rotate;
 mod run;
 mod status;
@@ -82,6 +83,7 @@ enum Command {
     Plan(plan::Plan),
     Status(status::Status),
     Rotate(rotate::Rotate),
+    Revoke(revoke::Revoke),
     Reload(reload::Reload),
     Mint(mint::Mint),
     Exec(exec::Exec),
@@ -190,6 +192,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Plan(command) => command.run(context),
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
+        Command::Revoke(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,

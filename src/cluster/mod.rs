@@ -5,6 +5,7 @@ pub mod call;
 pub mod client;
 pub mod embedded;
 mod keys;
+pub mod marker;
 pub mod mint;
 pub mod patience;
 pub mod person;
@@ -105,6 +106,9 @@ pub enum Binding {
     Pod(String),
     /// A Node (Kubernetes 1.31 and later).
     Node(String),
+    /// A marker of ours, that very object; no schedule writes it.
+    #[serde(skip)]
+    Marker(marker::Marker),
 }
 
 /// A cluster at work: one issuer with the load that it gets from us.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::course::Course;
+use super::revocation;
 use super::scene::Scene;
 use super::step::{self, Standing};
 use crate::record::append::Health;
@@ -266,7 +267,7 @@ impl View<'_> {
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),
             sinks: target.deliver.iter().map(|place| sink(place, state)).collect(),
             hooks: target.after.iter().map(|hook| heard(hook, state)).collect(),
-            notes: course.map(|c| c.notes.clone()).unwrap_or_default(),
+            notes: course.into_iter().flat_map(|c| c.notes.clone()).chain(state.into_iter().flat_map(revocation::notes)).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod clearings;
 mod looks;
 pub mod order;
 pub mod payments;
+pub mod revocations;
 mod rotations;
 
 use std::collections::{BTreeMap, HashMap};
@@ -142,6 +143,7 @@ impl Timetable {
     /// A target that went out of the schedule: its places stay, its course ends.
     fn retire(&mut self, name: &str, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(name);
+        self.abandon(&name);
         let Some(mut course) = self.courses.remove(&name) else { return };
         course.rest(&name, &mut self.timers);
         if std::mem::take(&mut course.paying) {
@@ -172,6 +174,7 @@ impl Timetable {
                     self.pay(&name, None);
                 }
                 Timer::Clear => self.clear(&name, moment),
+                Timer::Revoke => self.revoke_due(&name, moment),
             }
         }
     }

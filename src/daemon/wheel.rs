@@ -7,6 +7,7 @@ mod heads;
 mod hooks;
 mod orders;
 mod reloads;
+mod revocations;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::rotation::{Finished, Held};
 use super::scene::Scene;
 use super::start::Finding;
 use super::status::Refused;
+use super::timetable::revocations::Outcome;
 use super::timetable::{Looking, Manner, Timetable};
 use super::touched::Touched;
 use super::{Options, systemd};
@@ -47,6 +49,8 @@ enum Done {
     Rotated(Arc<str>, Option<Box<Finished>>),
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
     Cleared(Arc<str>, Option<Box<Line>>),
+    Found(Box<revocations::Found>),
+    Revoked(Arc<str>, Vec<Outcome>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
     Told(Box<hooks::Told>),
@@ -203,6 +207,8 @@ impl Wheel {
                     self.event(|table, moment| table.cleared(&name, &line, moment)).await;
                 }
             }
+            Done::Found(found) => self.found(*found).await,
+            Done::Revoked(name, outcomes) => self.event(|table, moment| table.revoked(&name, outcomes, moment)).await,
             Done::Looked(findings, why) => {
                 for finding in findings {
                     self.event(|table, moment| match why {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::hook::HookLine;
+use super::marker::MarkerLine;
 
 pub use crate::sink::delivery::Outcome;
 
@@ -78,6 +79,9 @@ pub struct Line {
     /// One entry for each hook that has to be told of a token, or was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookLine>,
+    /// The marker that the token is bound to, where it is revocable; those that are revoked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub markers: Vec<MarkerLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -133,6 +137,7 @@ impl Line {
             attempts: None,
             sinks: Vec::new(),
             hooks: Vec::new(),
+            markers: Vec::new(),
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -185,6 +190,8 @@ pub enum Kind {
     Adopted,
     Rejected,
     Told,
+    Revoking,
+    Revoked,
     Retired,
     Minted,
     Executed,

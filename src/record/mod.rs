@@ -10,9 +10,11 @@ mod files;
 pub mod fold;
 pub mod hook;
 pub mod line;
+pub mod marker;
 pub mod query;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
-pub use fold::{HookState, PlaceState, ReadError, State, TargetState, Trouble, read};
+pub use fold::{HookState, MarkerState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing};
+pub use marker::{Asked, MarkerLine, Verified};

@@ -49,11 +49,14 @@ impl Change {
 
 /// Whether two targets mean the same, wherever they stand in their files.
 fn same(a: &Target, b: &Target) -> bool {
-    let Target { name, labels, cluster, ask, rotate, suspend, prove, prove_every, compliance, deliver, after, line: _ } = a;
+    let Target { name, labels, cluster, ask, revocable, overlap, rotate, suspend, prove, prove_every, compliance, deliver, after, line: _ } =
+        a;
     *name == b.name
         && *labels == b.labels
         && *cluster == b.cluster
         && *ask == b.ask
+        && *revocable == b.revocable
+        && *overlap == b.overlap
         && *rotate == b.rotate
         && *suspend == b.suspend
         && *prove == b.prove

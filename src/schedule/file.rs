@@ -101,6 +101,10 @@ pub struct TargetFile {
     pub audiences: Option<Vec<String>>,
     /// The object whose end is the token's end.
     pub bound_to: Option<Binding>,
+    /// Whether each generation can be revoked on its own.
+    pub revocable: Option<bool>,
+    /// How long the generation before stays good.
+    pub overlap: Option<Seconds>,
     /// When.
     pub rotate: Option<RotateFile>,
     /// Not rotated unless asked for.
@@ -223,7 +227,7 @@ pub fn later(structure: &str, key: &str) -> bool {
         "JwtAuth" => &["target"],
         "AwsStoreSpec" => &["webIdentity"],
         "MetricsFile" => &["textfile"],
-        "TargetFile" => &["revocable", "overlap", "whenRemoved", "hosts"],
+        "TargetFile" => &["whenRemoved", "hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" => &["keepVersions", "adopt", "encryptTo"],
         "AwsSpec" => &["adopt", "encryptTo"],

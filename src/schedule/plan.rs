@@ -68,6 +68,10 @@ pub struct Target {
     pub cluster: String,
     /// What the TokenRequest asks.
     pub ask: Ask,
+    /// Whether each generation is bound to a marker of its own.
+    pub revocable: bool,
+    /// Seconds that the generation before stays good once the newer one is everywhere.
+    pub overlap: u64,
     /// When it is rotated.
     pub rotate: Rotate,
     /// Not rotated unless asked for.

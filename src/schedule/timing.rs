@@ -188,6 +188,8 @@ mod tests {
             labels: Default::default(),
             cluster: "prod".into(),
             ask: Ask { namespace: "a".into(), service_account: "b".into(), duration: 3600, audiences: Vec::new(), bound_to: None },
+            revocable: false,
+            overlap: 0,
             rotate,
             suspend: false,
             prove: true,

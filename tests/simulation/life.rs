@@ -347,6 +347,7 @@ impl Life {
                         Done::Cleared(clearing.name, Box::new(line))
                     });
                 }
+                Order::Revoke(_) => unreachable!("no target of the simulation is revocable"),
                 Order::Look(wanted, why) => {
                     let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
                     self.tasks.spawn_local(async move {

@@ -97,6 +97,8 @@ impl Timetable {
             _ => self.arm(&name, moment),
         }
         self.arm_clear(&name, moment);
+        self.arm_revoke(&name, moment);
+        self.succeed(&name, moment);
         self.arm_next_proof(&name, moment);
     }
 
@@ -137,6 +139,7 @@ impl Timetable {
         if let Some(line) = finding.adopted {
             self.record(line);
             self.arm(&name, moment);
+            self.arm_revoke(&name, moment);
         }
         if let Some((held, places)) = finding.copy {
             tracing::warn!(target_name = &*name, "places do not have what was delivered; they are written again");

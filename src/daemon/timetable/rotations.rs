@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Moment, Order, Timetable, Turn};
+use crate::daemon::binding;
 use crate::daemon::course::{Told, Waiter};
 use crate::daemon::rotation::{Fault, Finished};
 use crate::daemon::step;
@@ -47,6 +48,8 @@ impl Timetable {
             generation: state.map_or(0, |s| s.generation) + 1,
             in_use: state.and_then(step::life).map(|l| (l.issued_at, l.expires_at)),
             failures: course.failures,
+            ring: binding::known(&course.target, state, course.revoking),
+            marker: None,
         })));
     }
 
@@ -101,6 +104,9 @@ impl Timetable {
         let due = if self.manner.once { None } else { due };
         self.arm_at(name, due);
         self.arm_clear(name, moment);
+        self.arm_revoke(name, moment);
+        self.succeed(name, moment);
+        self.tell_successor(name, &line);
         self.told_time(&target.cluster, moment);
         self.report(name, line, moment);
     }

@@ -29,6 +29,7 @@ impl Wheel {
                 // A caller that went away cancels nothing.
                 let _ = reply.send(self.event(|table, _| table.ask(&selector, &actor, &waiter)).await);
             }
+            Ask::Revoke(demand, actor, reply) => self.revoke_asked(demand, actor, reply),
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
             Ask::Places(name, reply) => drop(reply.send(self.scene.plan.target(&name).map(|target| files::of(target)))),
             Ask::Report(mut line, reply) => {

@@ -8,6 +8,7 @@ mod deliver;
 mod format;
 mod pace;
 mod report;
+mod revocable;
 mod rotate;
 mod rules;
 mod secret;

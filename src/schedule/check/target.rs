@@ -89,6 +89,7 @@ impl Planner<'_> {
         let binding = own.bound_to.as_ref().or(shared.bound_to.as_ref());
         self.binding(&subject, binding);
         let duration = self.duration(&subject, own.duration.or(shared.duration), embedded, binding);
+        let (revocable, overlap) = self.revocable(&subject, (&own, shared), embedded, binding.is_some(), duration);
         let audiences = own.audiences.as_ref().or(shared.audiences.as_ref()).cloned().unwrap_or_default();
         self.audiences(&subject, &audiences);
         let told = self.report.errors();
@@ -110,6 +111,8 @@ impl Planner<'_> {
             labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
             cluster: cluster?,
             ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned() },
+            revocable,
+            overlap,
             rotate,
             suspend: own.suspend.or(shared.suspend).unwrap_or(false),
             prove,
@@ -179,7 +182,7 @@ impl Planner<'_> {
             Some(Binding::Secret(name)) => ("secret", name),
             Some(Binding::Pod(name)) => ("pod", name),
             Some(Binding::Node(name)) => ("node", name),
-            None => return,
+            Some(Binding::Marker(_)) | None => return,
         };
         if !rules::subdomain(name) {
             let message = format!("{} is no name of a {kind}: write it without the namespace", shown(name));

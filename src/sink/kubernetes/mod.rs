@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cluster::marker::{MANAGER, NEVER};
 use crate::cluster::rights::Right;
 use crate::cluster::{Call, Cluster, Trouble, Urgency};
 use crate::sink::{Context, Failure, FailureKind, Put, Stores};
@@ -41,12 +42,8 @@ fn key() -> String {
     "token".into()
 }
 
-/// Who we are in `managedFields`.
-const MANAGER: &str = "tokenferry";
 /// All values of a Secret together (`MaxSecretSize` of its validation).
 const LARGEST: usize = 1 << 20;
-/// No object of etcd was ever written at revision 1: an apply with it makes a Secret and changes none.
-const NEVER: &str = "1";
 
 impl SecretSpec {
     /// What our account has to be allowed to do in the Secret's cluster.

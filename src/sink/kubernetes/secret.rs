@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::SecretSpec;
+use crate::cluster::marker::MARK;
 use crate::sink::{Context, Failure, FailureKind};
 use crate::token::Payload;
 use crate::token::payload::{Dress, Part};
 
-/// Our mark of ownership: the label that Kubernetes recommends for it. A Secret without it is somebody else's.
-const MARK: (&str, &str) = ("app.kubernetes.io/managed-by", "tokenferry");
 /// The annotation that names the keys of a payload of several parts, in their order.
 const PARTS: &str = "parts";
 /// Prefix of our annotations.
