@@ -14,7 +14,7 @@
 //! |---|---|---|
 //! | `main.rs` | | private memory, then [`cli::main`] |
 //! | [`cli`] | what does a person type? | one thin file for each command |
-//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good; `rbac`: which rights a schedule needs; `plan`: what will happen |
+//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good; `rbac`: which rights a schedule needs; `doctor`: what is wrong; `host`: what a schedule needs of this host; `plan`: what will happen; `report`: what happened, and whether that kept the limits |
 //! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `timetable` (what happens next to which target, pure), `step` (what is next, pure), `rotation` (the story of one), `proof` (is its token good?), `failback` (the way back from a fallback, pure), `revocation` (which token nobody needs any more, pure), `binding` (which marker a token is bound to), `start` (what stands there already), `read` (opens files for planning), `files` and `named` (what consumers ask without planning), `control` (the socket) |
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `timing`, `proof` (no token can expire): all pure |

@@ -568,6 +568,28 @@ fn what_is_no_file_of_ours_is_never_replaced_or_waited_for() {
 }
 
 #[test]
+fn g1_a_token_that_somebody_replaces_at_once_was_not_delivered() {
+    within(60, || {
+        let folder = folder();
+        let place = spec(folder.path().join("token"));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (theirs, published, over) = (folder.path().join("theirs"), &place.path, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    fs::write(&theirs, b"theirs").unwrap();
+                    fs::rename(&theirs, published).unwrap();
+                }
+            });
+            let told = (0..3_000).filter_map(|n| put(&place, format!("token-{n}").as_bytes()).err()).take(3).collect::<Vec<_>>();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(told.len(), 3, "three thousand tokens were replaced, and each counted as delivered: {told:?}");
+            assert!(told.iter().all(|failure| failure.message.contains("token")), "{told:?}");
+        });
+    });
+}
+
+#[test]
 fn a_file_of_somebody_else_is_refused() {
     within(30, || {
         if !is_root() {

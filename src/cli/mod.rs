@@ -3,10 +3,12 @@
 mod check;
 mod choose;
 mod completions;
+mod doctor;
 mod error;
 mod exec;
 mod find;
 mod get;
+mod host;
 mod inspect;
 mod journal;
 mod kubeconfig;
@@ -19,6 +21,7 @@ mod rbac;
 mod records;
 mod rehearse;
 mod reload;
+mod report;
 mod revoke;
 mod rotate;
 mod run;
@@ -88,6 +91,9 @@ enum Command {
     Mint(mint::Mint),
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
+    Report(report::Report),
+    Doctor(doctor::Doctor),
+    Host(host::Host),
     Completions(completions::Completions),
     #[command(flatten)]
     Plain(Plain),
@@ -197,6 +203,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,
+        Command::Report(command) => command.run(context).await,
+        Command::Doctor(command) => command.run(context).await,
+        Command::Host(command) => command.run(context),
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }

@@ -260,7 +260,7 @@ fn hash(text: &str) -> Result<String, String> {
 }
 
 /// A time, a day or a local time (of this host's zone), or a distance back from now.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

@@ -220,6 +220,19 @@ mod tests {
     }
 
     #[test]
+    fn the_copy_of_a_token_that_the_place_does_not_have_stays_even_where_nothing_is_owed() {
+        let mut both = Both::new();
+        both.take(100, true, Event::Fallen);
+        both.take(200, false, Event::Arrived);
+        // A newer token was found at another place of the target, which says nothing of this one.
+        let mut adopted = line(Kind::Adopted, 300, 2, Outcome::Written);
+        adopted.sinks.clear();
+        both.state.apply(&adopted);
+        assert_eq!(both.state.targets["one"].places[0].jti.as_deref(), Some("1"), "the place has the token before");
+        assert_eq!(both.clearable(WhenPaid::Remove, 10_000), (Vec::new(), None));
+    }
+
+    #[test]
     fn a_rotation_in_between_starts_no_new_quiet_time_and_a_fall_does() {
         let mut both = Both::new();
         both.take(100, true, Event::Fallen);
