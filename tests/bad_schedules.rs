@@ -115,9 +115,12 @@ fn a_schedule_with_every_key_means_what_it_says() {
     let path = folder("good").join("every-key.yaml");
     let plan = planned(&sources(&path)).unwrap();
     let here = path.parent().unwrap();
-    assert_eq!(plan.targets.iter().map(|t| &*t.name).collect::<Vec<_>>(), ["everything.1", "two", "three", "four", "mounted", "five"]);
+    assert_eq!(
+        plan.targets.iter().map(|t| &*t.name).collect::<Vec<_>>(),
+        ["everything.1", "two", "three", "six", "four", "mounted", "five"]
+    );
     let first = plan.target("everything.1").unwrap();
-    assert_eq!((first.ask.duration, first.prove, first.prove_every, first.suspend, first.line), (36 * 3600, true, 7200, true, 30));
+    assert_eq!((first.ask.duration, first.prove, first.prove_every, first.suspend, first.line), (36 * 3600, true, 7200, true, 36));
     assert_eq!((first.ask.namespace.as_str(), first.ask.service_account.as_str()), ("cicd", "cicd-deployer"));
     assert_eq!((first.rotate.at, first.rotate.splay, first.rotate.cron.len()), (0.8, Some(600), 2));
     let window = first.rotate.window.as_ref().unwrap();
@@ -134,6 +137,8 @@ fn a_schedule_with_every_key_means_what_it_says() {
     let (two, five) = (plan.target("two").unwrap(), plan.target("five").unwrap());
     assert_eq!((two.cluster.as_str(), two.ask.duration, two.rotate.at, two.prove), ("prod", 3600, 0.667, false));
     assert_eq!(two.labels["owner"], "payments");
+    let six = plan.target("six").unwrap();
+    assert_eq!((six.revocable, six.overlap, two.revocable, two.overlap), (true, 300, false, 600));
     assert_eq!(five.deliver[0].sink.place(), here.join("every-key.d/five").display().to_string());
     assert_eq!(plan.clusters["prod"].kubeconfig.as_deref(), Some(&*here.join("prod.kubeconfig")));
     assert_eq!((plan.records.keep, plan.records.max_size, plan.reload_on_change), (400 * 86_400, 64 << 20, true));

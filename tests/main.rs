@@ -59,6 +59,7 @@ mod readme;
 mod records;
 mod reload;
 mod report;
+mod revoke;
 mod rollout;
 mod secrecy;
 mod shipped;

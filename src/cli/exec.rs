@@ -1,6 +1,7 @@
 //! `exec`: a command with a token of its own.
 
 mod child;
+mod marker;
 mod room;
 
 use std::convert::Infallible;
@@ -19,6 +20,7 @@ use super::tell::Tale;
 use super::{Context, Exit};
 use crate::cluster::{Ask, Cluster, Minted, Urgency};
 use crate::daemon::read;
+use marker::Bound;
 use room::Room;
 
 /// Share of its life after which a token is replaced under a command that still runs.
@@ -39,6 +41,7 @@ const RETRY: (u64, u64) = (2, 30);
 #[command(after_help = "Examples:
   tokenferry exec cicd/cicd-deployer --duration 15m --with-kubeconfig -- kubectl apply -f deploy.yaml
   tokenferry exec --target ci-deployer -- sh -c './deploy --token-file \"$TOKENFERRY_TOKEN_FILE\"'
+  tokenferry exec cicd/cicd-deployer --revocable --with-kubeconfig -- ./deploy.sh
   tokenferry exec cicd/vault-reader --audience https://vault.example.com --env JWT -- ./login.sh")]
 pub struct Exec {
     /// The ServiceAccount, with your own kubeconfig
@@ -61,6 +64,9 @@ pub struct Exec {
     /// Write a kubeconfig beside the token, and name it in KUBECONFIG
     #[arg(long)]
     with_kubeconfig: bool,
+    /// End the token with the command, also a copy of it (needs create, patch and delete on secrets)
+    #[arg(long)]
+    revocable: bool,
     /// The command with its arguments
     #[arg(value_name = "COMMAND", last = true, required = true)]
     command: Vec<OsString>,
@@ -86,31 +92,55 @@ impl Exec {
     async fn story(self, context: &Context) -> Result<u8, Exit> {
         let (cluster, ask) = self.meant(context)?;
         child::find(&self.command)?;
-        let mut caught = child::catch().map_err(|e| own(format!("signals cannot be caught: {e}")))?;
+        let caught = child::catch().map_err(|e| own(format!("signals cannot be caught: {e}")))?;
+        let room = Room::make().map_err(own)?;
+        marker::settle(&cluster).await;
+        let account = format!("{}/{}", ask.namespace, ask.service_account);
+        let mut ends = None;
+        if !self.revocable {
+            let result = self.serve(context, (&cluster, &ask), &room, caught, &mut ends).await;
+            drop(room);
+            farewell(&account, ends);
+            return result;
+        }
+        let bound = Bound::make(&cluster, &ask, &room).await?;
+        let ask = bound.ask(ask);
+        let result = self.serve(context, (&cluster, &ask), &room, caught, &mut ends).await;
+        bound.end(&cluster, &room, &account, ends).await;
+        result
+    }
+
+    /// Mints, runs the command, and keeps its token fresh; `ends` is the latest end of what was minted.
+    async fn serve(
+        &self,
+        context: &Context,
+        (cluster, ask): (&Cluster, &Ask),
+        room: &Room,
+        mut caught: child::Caught,
+        ends: &mut Option<i64>,
+    ) -> Result<u8, Exit> {
         let begun = Timestamp::now();
         let minted = tokio::select! {
-            minted = kubeconfig::mint(&cluster, &ask) => minted.map_err(|failure| own(failure.message))?,
+            minted = kubeconfig::mint(cluster, ask) => minted.map_err(|failure| own(failure.message))?,
             // Nothing runs yet that it could be passed on to.
             Some(kind) = caught.recv() => return Ok(128 + u8::try_from(kind.as_raw()).unwrap_or(0)),
         };
-        let room = Room::make().map_err(own)?;
+        *ends = minted.claims.exp;
         room.put("token", minted.token.expose().as_bytes()).map_err(|e| own(format!("the token cannot be written: {e}")))?;
         let named = self.target.is_some() || self.reach.is_of_schedule();
-        let mut tale = Tale::begin(context, self.target.as_deref(), named, &cluster, &ask).await;
+        let mut tale = Tale::begin(context, self.target.as_deref(), named, cluster, ask).await;
         tale.minted(&minted).await;
-        let variables = self.variables(&room, &cluster, &ask, &minted).await?;
-        let mut ends = minted.claims.exp;
+        let variables = self.variables(room, cluster, ask, &minted).await?;
         let mut child = match child::spawn(&self.command, &variables) {
             Ok(child) => child,
             Err(exit) => {
-                drop(room);
-                farewell(&ask, ends);
+                room.clear();
                 tale.executed(exit.code).await;
                 return Err(exit);
             }
         };
         let status = {
-            let fresh = keep_fresh(&cluster, &ask, &room, &mut tale, begun, minted, &mut ends);
+            let fresh = keep_fresh(cluster, ask, room, &mut tale, begun, minted, ends);
             tokio::pin!(fresh);
             loop {
                 tokio::select! {
@@ -121,9 +151,8 @@ impl Exec {
                 }
             }
         };
-        drop(room);
+        room.clear();
         let status = status.map_err(|e| own(format!("the command's end cannot be learned: {e}")))?;
-        farewell(&ask, ends);
         let code = child::code(status);
         tale.executed(code).await;
         Ok(code)
@@ -182,9 +211,8 @@ fn own(message: impl Into<String>) -> Exit {
 }
 
 /// Says when a token that somebody copied would die; one that is dead already needs no word.
-fn farewell(ask: &Ask, ends: Option<i64>) {
+fn farewell(account: &str, ends: Option<i64>) {
     if let Some(end) = ends.and_then(|exp| Timestamp::from_second(exp).ok()).filter(|end| *end > Timestamp::now()) {
-        let account = format!("{}/{}", ask.namespace, ask.service_account);
         print::talk(&format!(
             "tokenferry: the token of {account} is removed here; a copy would be good until {end} ({})",
             print::distance(Some(end), Timestamp::now())

@@ -23,6 +23,7 @@ mod records;
 mod rehearse;
 mod reload;
 mod report;
+mod revoke;
 mod rotate;
 mod run;
 mod status;
@@ -87,6 +88,7 @@ enum Command {
     Plan(plan::Plan),
     Status(status::Status),
     Rotate(rotate::Rotate),
+    Revoke(revoke::Revoke),
     Reload(reload::Reload),
     Withdraw(withdraw::Withdraw),
     Mint(mint::Mint),
@@ -200,6 +202,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Plan(command) => command.run(context),
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
+        Command::Revoke(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,
         Command::Withdraw(command) => command.run(context).await,
         Command::Mint(command) => command.run(context).await,

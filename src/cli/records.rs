@@ -14,7 +14,7 @@ use super::{Context, Exit};
 use crate::daemon::read;
 use crate::record::chain::{self, Broken, PublicKey, Signed};
 use crate::record::query::{self, Query};
-use crate::record::{Kind, Line, ReadError};
+use crate::record::{Kind, Line, ReadError, Verified};
 use crate::schedule::measure;
 
 /// How often a followed history is looked at.
@@ -200,8 +200,8 @@ fn row(line: &Line) -> Vec<Cell> {
     let word = |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_else(|| "-".into());
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
-        Kind::Told if line.error.is_some() => Colour::Warn,
-        Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted | Kind::Told => Colour::Good,
+        Kind::Told | Kind::Revoking if line.error.is_some() => Colour::Warn,
+        Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted | Kind::Told | Kind::Revoked => Colour::Good,
         Kind::Failed | Kind::Rejected | Kind::Gap | Kind::ReloadRefused => Colour::Bad,
         _ => Colour::Plain,
     };
@@ -234,6 +234,14 @@ fn what(line: &Line) -> String {
         let outcome = serde_json::to_value(hook.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         parts.push(format!("{} {}={outcome}", hook.hook, hook.to));
     }
+    for marker in line.markers.iter().filter(|_| matches!(line.kind, Kind::Revoking | Kind::Revoked)) {
+        let verified = match marker.verified {
+            Some(Verified::Refused) => ", and the token refused",
+            _ => "",
+        };
+        let gone = if line.kind == Kind::Revoked { " is gone" } else { " is to go" };
+        parts.push(format!("generation {}: Secret {}/{}{gone}{verified}", line.generation.unwrap_or(0), marker.namespace, marker.name));
+    }
     parts.extend(line.error.clone());
     for (names, sign) in [(&line.added, '+'), (&line.removed, '-'), (&line.changed, '~')] {
         parts.extend(names.iter().take(10).map(|name| format!("{sign}{name}")));
@@ -247,7 +255,7 @@ fn what(line: &Line) -> String {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, retired, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
+    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
 }
 
 fn hash(text: &str) -> Result<String, String> {

@@ -91,6 +91,7 @@ impl Signer {
                 Binding::Secret(name) => ("secret", name),
                 Binding::Pod(name) => ("pod", name),
                 Binding::Node(name) => ("node", name),
+                Binding::Marker(marker) => ("secret", &marker.name),
             };
             kubernetes[kind] = json!({"name": name, "uid": uid(&[kind, &ask.namespace, name])});
         }

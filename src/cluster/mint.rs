@@ -208,6 +208,7 @@ fn reference(binding: &Binding) -> serde_json::Value {
         Binding::Secret(name) => ("Secret", name),
         Binding::Pod(name) => ("Pod", name),
         Binding::Node(name) => ("Node", name),
+        Binding::Marker(marker) => return json!({"apiVersion": "v1", "kind": "Secret", "name": marker.name, "uid": marker.uid}),
     };
     json!({"apiVersion": "v1", "kind": kind, "name": name})
 }
@@ -272,6 +273,7 @@ pub fn check(claims: &Claims, ask: &Ask) -> Result<(), String> {
         Some(Binding::Secret(name)) => found.secret.as_ref().is_some_and(|o| o.name == *name),
         Some(Binding::Pod(name)) => found.pod.as_ref().is_some_and(|o| o.name == *name),
         Some(Binding::Node(name)) => found.node.as_ref().is_some_and(|o| o.name == *name),
+        Some(Binding::Marker(marker)) => found.secret.as_ref().is_some_and(|o| o.name == marker.name && o.uid == marker.uid),
     };
     if bound { Ok(()) } else { Err("the token is not bound to the object that was asked for".into()) }
 }

@@ -6,6 +6,7 @@ pub mod client;
 mod credential;
 pub mod embedded;
 mod keys;
+pub mod marker;
 pub mod mint;
 pub mod object;
 pub mod own;
@@ -113,6 +114,9 @@ pub enum Binding {
     Pod(String),
     /// A Node (Kubernetes 1.31 and later).
     Node(String),
+    /// A marker of ours, that very object; no schedule writes it.
+    #[serde(skip)]
+    Marker(marker::Marker),
 }
 
 /// A cluster at work: one issuer with the load that it gets from us.

@@ -3,6 +3,7 @@
 
 mod call;
 mod report;
+mod revoke;
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +27,7 @@ use crate::schedule::{Target, pattern};
 
 pub use call::{CallError, call};
 pub use report::Report;
+pub use revoke::Revocation;
 
 /// Callers served at once; more wait.
 const CALLERS: usize = 64;
@@ -34,7 +36,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Largest request body.
 const LARGEST: usize = 1 << 20;
 /// What can be asked.
-const KNOWN: &str = "GET /status, GET /places, POST /rotate, POST /withdraw, POST /reload, POST /report";
+const KNOWN: &str = "GET /status, GET /places, POST /rotate, POST /withdraw, POST /revoke, POST /reload, POST /report";
 /// The group that may give orders, where the host has it.
 const GROUP: &str = "tokenferry-admin";
 
@@ -194,6 +196,9 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Acto
     if (&method, path.as_str()) == (&Method::POST, "/report") {
         return report::take(&body, &asks, actor).await;
     }
+    if (&method, path.as_str()) == (&Method::POST, "/revoke") {
+        return revoke::take(&body, &asks, actor).await;
+    }
     let choice = match choice(&body, &query) {
         Ok(choice) => choice,
         Err(message) => return problem(StatusCode::BAD_REQUEST, &message),
@@ -205,7 +210,9 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Acto
         (Method::POST, "/rotate") => rotate(choice, &asks, actor).await,
         (Method::POST, "/withdraw") => withdraw(choice, &asks, actor).await,
         (Method::POST, "/reload") => reload(&asks, Explicit { actor, remove: choice.remove }).await,
-        (_, "/status" | "/places" | "/rotate" | "/withdraw" | "/reload" | "/report") => problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN),
+        (_, "/status" | "/places" | "/rotate" | "/withdraw" | "/revoke" | "/reload" | "/report") => {
+            problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN)
+        }
         _ => problem(StatusCode::NOT_FOUND, KNOWN),
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use super::ask::Asker;
 use super::rotation::Held;
 use super::start::Depth;
 use super::step::Standing;
@@ -33,6 +34,8 @@ pub enum Timer {
     Clear,
     /// The removal of what it left.
     Leave,
+    /// The removal of markers.
+    Revoke,
 }
 
 /// One target on its way.
@@ -45,6 +48,16 @@ pub struct Course {
     pub pay_at: Option<i64>,
     /// When copies in its fallbacks are removed next, unix ms.
     pub clear_at: Option<i64>,
+    /// When its markers are removed next, unix ms.
+    pub revoke_at: Option<i64>,
+    /// Whether markers are being removed.
+    pub revoking: bool,
+    /// Removals of markers that failed since the last success, and when the next may begin, unix ms.
+    pub unrevoked: (u32, i64),
+    /// Tokens that are to be tried once their marker is gone.
+    pub evidence: Vec<Arc<Held>>,
+    /// Who waits for the end of a revocation.
+    pub askers: Vec<Asker>,
     /// When its places are looked at next, unix ms, and how closely.
     pub prove_at: Option<(i64, Depth)>,
     /// When its token was last accepted by the API server, or its places found in order.
@@ -95,6 +108,11 @@ impl Course {
             armed: None,
             pay_at: None,
             clear_at: None,
+            revoke_at: None,
+            revoking: false,
+            unrevoked: (0, 0),
+            evidence: Vec::new(),
+            askers: Vec::new(),
             prove_at: None,
             proven_at: None,
             looking: false,
@@ -157,6 +175,17 @@ impl Course {
         }
     }
 
+    /// Sets the time at which markers are removed.
+    pub fn arm_revoke(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
+        if let Some(at) = self.revoke_at {
+            timers.remove(&(at, Arc::clone(name), Timer::Revoke));
+        }
+        self.revoke_at = at;
+        if let Some(at) = at {
+            timers.insert((at, Arc::clone(name), Timer::Revoke));
+        }
+    }
+
     /// Sets the time of the next attempt at owed places.
     pub fn arm_pay(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
         if let Some(at) = self.pay_at {
@@ -174,6 +203,8 @@ impl Course {
         self.arm(name, timers, self.armed.map(|(at, reason)| (later(at), reason)));
         self.arm_pay(name, timers, self.pay_at.map(later));
         self.arm_clear(name, timers, self.clear_at.map(later));
+        self.arm_revoke(name, timers, self.revoke_at.map(later));
+        self.unrevoked.1 = later(self.unrevoked.1);
         self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
         self.mended = self.mended.map(|(at, times)| (later(at), times));
     }
@@ -184,6 +215,7 @@ impl Course {
         self.arm_pay(name, timers, None);
         self.arm_look(name, timers, None);
         self.arm_clear(name, timers, None);
+        self.arm_revoke(name, timers, None);
     }
 }
 

@@ -2,6 +2,7 @@
 //! rotation, and what joins it to the host: schedule file, control socket, cron, systemd.
 
 pub mod ask;
+pub mod binding;
 pub mod clock;
 pub mod control;
 pub mod course;
@@ -17,6 +18,7 @@ pub mod parts;
 pub mod places;
 pub mod proof;
 pub mod read;
+pub mod revocation;
 pub mod rotation;
 pub mod scene;
 pub mod start;

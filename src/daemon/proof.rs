@@ -86,7 +86,7 @@ async fn ask(target: &Target, cluster: &Cluster, token: &Token, claims: &Claims,
 }
 
 /// Whether the API server itself is an audience of the token: others answer for themselves alone.
-fn is_for_api_server(target: &Target, claims: &Claims) -> bool {
+pub(super) fn is_for_api_server(target: &Target, claims: &Claims) -> bool {
     target.ask.audiences.is_empty() || claims.aud.iter().any(|a| *a == claims.iss || a.starts_with("https://kubernetes.default.svc"))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::binding;
 use super::errands::announce;
 use super::proof;
 use super::scene::Scene;
@@ -167,15 +168,18 @@ async fn fresh(job: &mut Job) -> Option<Fresh> {
     let Some(cluster) = job.scene.cluster(&job.turn.target.cluster).cloned() else {
         return Some(Err((refused(format!("the schedule has no cluster `{}`", job.turn.target.cluster)), None)));
     };
+    if let Err(failure) = binding::bind(job, &cluster).await? {
+        return Some(Err((failure, None)));
+    }
+    let ask = binding::ask(&job.turn.target, job.turn.marker.as_ref());
     let turn = tokio::select! {
         turn = cluster.turn(job.turn.urgency(Timestamp::now())) => turn,
         _ = job.stop.wait_for(|stop| *stop) => return None,
     };
     let begun = tokio::time::Instant::now();
-    let ask = &job.turn.target.ask;
     let minted = match own::cluster_of(&job.turn.target.name) {
-        Some(_) => cluster.renew(ask, turn).await,
-        None => cluster.mint(ask, turn).await,
+        Some(_) => cluster.renew(&ask, turn).await,
+        None => cluster.mint(&ask, turn).await,
     };
     let minted = match minted {
         Ok(minted) => minted,
@@ -235,7 +239,10 @@ pub fn tell(line: &Line) {
         kind => {
             let kind = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             let until = line.expires_at.map(|t| t.to_string()).unwrap_or_default();
-            tracing::info!(target_name = target, jti, places, until, "{kind}");
+            match &line.error {
+                Some(error) => tracing::warn!(target_name = target, jti, places, until, "{kind}: {error}"),
+                None => tracing::info!(target_name = target, jti, places, until, "{kind}"),
+            }
         }
     }
 }
@@ -247,6 +254,7 @@ fn about(line: &mut Line, turn: &Turn) {
     line.actor.clone_from(&turn.actor);
     line.requested = Some(turn.target.ask.duration);
     line.attempts = Some(turn.failures + 1);
+    line.markers = turn.marker.iter().map(|marker| binding::line(&turn.target, marker)).collect();
 }
 
 /// What every record of a target says of it.
@@ -261,7 +269,9 @@ pub fn identify(line: &mut Line, target: &Target) {
 /// Names what a target asks for, its duration apart: a token minted for another ask is no token of this one.
 pub fn ask_hash(target: &Target) -> String {
     let ask = &target.ask;
-    let text = format!("{}\n{}\n{}\n{:?}\n{:?}", target.cluster, ask.namespace, ask.service_account, ask.audiences, ask.bound_to);
+    let revocable = if target.revocable { "\nrevocable" } else { "" };
+    let text =
+        format!("{}\n{}\n{}\n{:?}\n{:?}{revocable}", target.cluster, ask.namespace, ask.service_account, ask.audiences, ask.bound_to);
     hex(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..8])
 }
 

@@ -10,6 +10,7 @@ use crate::cluster::{Cluster, Clusters};
 use crate::schedule::{Plan, Target};
 use crate::sink::Stores;
 use crate::token::Surroundings;
+use crate::token::render::hex;
 
 /// A plan at work.
 pub struct Scene {
@@ -21,6 +22,8 @@ pub struct Scene {
     pub stores: Stores,
     /// A stable name of this host, for the offsets of `splay`.
     pub host: String,
+    /// Names this daemon among those that serve targets of one name: a hash of host and records folder.
+    pub owner: String,
 }
 
 impl Scene {
@@ -29,7 +32,8 @@ impl Scene {
         let clusters = Clusters::new(&plan.clusters, &embedded_beside(records), before.map(|b| &b.clusters));
         let stores = Stores::new(&plan.stores, before.map(|b| &b.stores)).with_clusters(&clusters);
         let host = before.map_or_else(host, |b| b.host.clone());
-        Self { plan, clusters, stores, host }
+        let owner = owner(&host, records);
+        Self { plan, clusters, stores, host, owner }
     }
 
     /// What formats say of a target beside its token. Where the API server is, is looked up only for formats that
@@ -75,6 +79,12 @@ impl World for Scene {
 /// Where embedded clusters keep their keys: `embedded/NAME` beside the records folder.
 pub fn embedded_beside(records: &Path) -> PathBuf {
     records.parent().unwrap_or(records).join("embedded")
+}
+
+/// The machine id is for this host alone, so others see a hash of it (machine-id(5)).
+fn owner(host: &str, records: &Path) -> String {
+    let text = format!("tokenferry\n{host}\n{}", records.display());
+    hex(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..8])
 }
 
 /// A stable name of this host: the machine id, which outlives renames of the host; its name where there is none.

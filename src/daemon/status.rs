@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::course::Course;
 use super::own;
+use super::revocation;
 use super::scene::Scene;
 use super::step::{self, Standing};
 use crate::record::append::Health;
@@ -226,7 +227,7 @@ impl View<'_> {
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),
             sinks: target.deliver.iter().map(|place| rows::sink(place, state)).collect(),
             hooks: target.after.iter().map(|hook| rows::heard(hook, state)).collect(),
-            notes: course.map(|c| c.notes.clone()).unwrap_or_default(),
+            notes: course.into_iter().flat_map(|c| c.notes.clone()).chain(state.into_iter().flat_map(revocation::notes)).collect(),
         }
     }
 }

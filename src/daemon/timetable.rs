@@ -6,6 +6,7 @@ mod leaves;
 mod looks;
 pub mod order;
 pub mod payments;
+pub mod revocations;
 mod rotations;
 
 use std::collections::{BTreeMap, HashMap};
@@ -147,6 +148,7 @@ impl Timetable {
     /// A target that went out of the schedule: its course ends; its places stay, or are deleted.
     fn retire(&mut self, name: &str, delete: bool, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(name);
+        self.abandon(&name);
         let Some(mut course) = self.courses.remove(&name) else { return };
         course.rest(&name, &mut self.timers);
         if std::mem::take(&mut course.paying) {
@@ -181,6 +183,7 @@ impl Timetable {
                 }
                 Timer::Clear => self.clear(&name, moment),
                 Timer::Leave => self.leave(&name, moment),
+                Timer::Revoke => self.revoke_due(&name, moment),
             }
         }
     }

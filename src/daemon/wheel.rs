@@ -9,6 +9,7 @@ mod leaves;
 mod orders;
 mod own;
 mod reloads;
+mod revocations;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use super::rotation::{Finished, Held};
 use super::scene::Scene;
 use super::start::Finding;
 use super::status::Refused;
+use super::timetable::revocations::Outcome;
 use super::timetable::{Looking, Manner, Removed, Timetable};
 use super::touched::Touched;
 use super::{Options, systemd};
@@ -49,6 +51,8 @@ enum Done {
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
     Cleared(Arc<str>, Option<Box<Line>>),
     Left(Arc<str>, Box<Removed>),
+    Found(Box<revocations::Found>),
+    Revoked(Arc<str>, Vec<Outcome>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
     Told(Box<hooks::Told>),
@@ -210,6 +214,8 @@ impl Wheel {
                 }
             }
             Done::Left(name, removed) => self.event(|table, moment| table.left(&name, *removed, moment)).await,
+            Done::Found(found) => self.found(*found).await,
+            Done::Revoked(name, outcomes) => self.event(|table, moment| table.revoked(&name, outcomes, moment)).await,
             Done::Looked(findings, why) => {
                 for finding in findings {
                     self.event(|table, moment| match why {

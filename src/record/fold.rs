@@ -4,6 +4,7 @@ mod checkpoint;
 mod file;
 mod hooks;
 mod leaver;
+mod markers;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use super::line::{Kind, Line};
 pub(super) use file::fold_file;
 pub use hooks::HookState;
 pub use leaver::Leaver;
+pub use markers::MarkerState;
 pub use target::{PlaceState, TargetState, Trouble};
 
 /// What all lines so far amount to.
@@ -80,6 +82,10 @@ impl State {
             Kind::Adopted => self.target(name).adopted(line),
             Kind::Rejected => self.target(name).rejected(line),
             Kind::Told => self.target(name).told(line),
+            // Nobody else knows the markers of a target that was retired.
+            Kind::Revoking | Kind::Revoked => {
+                self.targets.get_mut(name).into_iter().for_each(|target| target.take_markers(line));
+            }
             Kind::Retired => self.retired(name, line),
             // What a person took for himself, and what became of the daemon, changes no target.
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}

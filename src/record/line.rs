@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hook::HookLine;
 use super::leave::LeaveLine;
+use super::marker::MarkerLine;
 
 pub use crate::sink::delivery::Outcome;
 
@@ -85,6 +86,9 @@ pub struct Line {
     /// One entry for each place that a target leaves (`retired`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaves: Vec<LeaveLine>,
+    /// The marker that the token is bound to, where it is revocable; those that are revoked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub markers: Vec<MarkerLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -142,6 +146,7 @@ impl Line {
             sinks: Vec::new(),
             hooks: Vec::new(),
             leaves: Vec::new(),
+            markers: Vec::new(),
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -194,6 +199,8 @@ pub enum Kind {
     Adopted,
     Rejected,
     Told,
+    Revoking,
+    Revoked,
     Retired,
     Minted,
     Executed,

@@ -11,10 +11,12 @@ pub mod fold;
 pub mod hook;
 pub mod leave;
 pub mod line;
+pub mod marker;
 pub mod query;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
-pub use fold::{HookState, Leaver, PlaceState, ReadError, State, TargetState, Trouble, read};
+pub use fold::{HookState, Leaver, MarkerState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};
 pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through};
+pub use marker::{Asked, MarkerLine, Verified};

@@ -91,12 +91,13 @@ fn same(a: &Target, b: &Target) -> bool {
         labels,
         cluster,
         ask,
+        revocable,
+        overlap,
         rotate,
         suspend,
         prove,
         prove_every,
         compliance,
-        overlap,
         when_removed,
         deliver,
         after,
@@ -107,12 +108,13 @@ fn same(a: &Target, b: &Target) -> bool {
         && *labels == b.labels
         && *cluster == b.cluster
         && *ask == b.ask
+        && *revocable == b.revocable
+        && *overlap == b.overlap
         && *rotate == b.rotate
         && *suspend == b.suspend
         && *prove == b.prove
         && *prove_every == b.prove_every
         && *compliance == b.compliance
-        && *overlap == b.overlap
         && *when_removed == b.when_removed
         && *deliver == b.deliver
         && *after == b.after

@@ -102,6 +102,10 @@ pub struct TargetFile {
     pub audiences: Option<Vec<String>>,
     /// The object whose end is the token's end.
     pub bound_to: Option<Binding>,
+    /// Whether each generation can be revoked on its own.
+    pub revocable: Option<bool>,
+    /// How long the generation before stays good.
+    pub overlap: Option<Seconds>,
     /// When.
     pub rotate: Option<RotateFile>,
     /// Not rotated unless asked for.
@@ -112,8 +116,6 @@ pub struct TargetFile {
     pub compliance: Option<ComplianceFile>,
     /// Where it goes.
     pub deliver: Option<Vec<PlaceFile>>,
-    /// How long the generation before stays good.
-    pub overlap: Option<Seconds>,
     /// What becomes of its places when it goes out of the schedule.
     pub when_removed: Option<WhenRemoved>,
     /// Who is told.
@@ -225,7 +227,7 @@ pub fn later(structure: &str, key: &str) -> bool {
         "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
         "AppRoleAuth" => &["wrapped"],
         "MetricsFile" => &["textfile"],
-        "TargetFile" => &["revocable", "hosts"],
+        "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" | "AwsSpec" => &["encryptTo"],
         _ => &[],

@@ -46,6 +46,7 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
             prove: true,
             prove_every: PROVE_EVERY,
             compliance: Compliance::default(),
+            revocable: false,
             overlap: 0,
             when_removed: WhenRemoved::Keep,
             deliver: vec![Place { sink, format: Format::Raw, required: true, fallback: Vec::new(), when_paid: WhenPaid::Keep }],

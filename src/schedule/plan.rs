@@ -70,6 +70,10 @@ pub struct Target {
     pub cluster: String,
     /// What the TokenRequest asks.
     pub ask: Ask,
+    /// Whether each generation is bound to a marker of its own.
+    pub revocable: bool,
+    /// Seconds that the generation before stays good once the newer one is everywhere.
+    pub overlap: u64,
     /// When it is rotated.
     pub rotate: Rotate,
     /// Not rotated unless asked for.
@@ -80,8 +84,6 @@ pub struct Target {
     pub prove_every: u64,
     /// Limits that the target has to keep.
     pub compliance: Compliance,
-    /// Seconds that the generation before stays good.
-    pub overlap: u64,
     /// What becomes of its places when it goes out of the schedule.
     pub when_removed: WhenRemoved,
     /// Where it goes.

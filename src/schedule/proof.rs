@@ -46,9 +46,12 @@ impl Demand {
     }
 }
 
-/// Calls to the API server for one rotation: the mint, and the proof where there is one.
+/// Calls of one rotation for a revocable target: its marker is made, the ring looked through, an older marker deleted.
+const MARKER_CALLS: u64 = 6;
+
+/// Calls to the API server for one rotation: the mint, the proof where there is one, the marker where there is one.
 pub fn mint_calls(target: &Target) -> u64 {
-    1 + u64::from(target.prove)
+    1 + u64::from(target.prove) + MARKER_CALLS * u64::from(target.revocable)
 }
 
 /// Calls to a store for one rotation: each of its places is read and written. Fallbacks are not counted: they are

@@ -348,6 +348,7 @@ impl Life {
                     });
                 }
                 Order::Leave(_) => panic!("nobody withdraws anything in this world"),
+                Order::Revoke(_) => unreachable!("no target of the simulation is revocable"),
                 Order::Look(wanted, why) => {
                     let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
                     self.tasks.spawn_local(async move {

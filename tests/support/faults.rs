@@ -50,6 +50,13 @@ pub enum Fault {
     Late(Duration),
     /// Writes are kept back until [`Proxy::release`]; reads pass.
     HoldWrites,
+    /// So many requests are answered; the next one is not, though the real server may have it, nor is any after it.
+    Stop {
+        /// How many.
+        after: usize,
+        /// Whether the real server gets the first that is not answered.
+        lands: bool,
+    },
 }
 
 /// Whose way of refusing is imitated.
@@ -390,7 +397,22 @@ fn serve(shared: &Shared, tcp: TcpStream) {
     let head = String::from_utf8_lossy(&request);
     let tokens = head.lines().filter_map(|l| l.split_once(':')).filter(|(k, _)| k.eq_ignore_ascii_case("x-vault-token"));
     shared.credentials.lock().unwrap().extend(tokens.map(|(_, v)| v.trim().to_owned()).filter(|v| !v.is_empty()));
-    shared.seen.lock().unwrap().push(Seen { at, write, fault: fault.clone() });
+    let index = {
+        let mut seen = shared.seen.lock().unwrap();
+        seen.push(Seen { at, write, fault: fault.clone() });
+        seen.iter().filter(|seen| seen.fault == fault).count() - 1
+    };
+    if let Fault::Stop { after, lands } = fault
+        && index >= after
+    {
+        if lands && index == after {
+            shared.real.ask(&request).unwrap();
+        }
+        while is(shared, &fault) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        return;
+    }
     if fault == Fault::HoldWrites && write {
         shared.held.lock().unwrap().push(request);
         while is(shared, &fault) {

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 use crate::after::HookSpec;
 use crate::cluster::rights::Right;
-use crate::cluster::{mint, prove};
+use crate::cluster::{marker, mint, prove};
 use crate::schedule::{Plan, Target, WhenRemoved};
 use crate::sink::{Place, SinkSpec, WhenPaid};
 
@@ -166,7 +166,11 @@ const HEAD: &str = "apiVersion: rbac.authorization.k8s.io/v1\n";
 
 /// Everything that one target needs of its cluster.
 fn rights(target: &Target) -> Vec<Right> {
-    vec![mint::right(&target.ask)]
+    let mut rights = vec![mint::right(&target.ask)];
+    if target.revocable {
+        rights.extend(marker::rights(&target.ask.namespace, &target.name));
+    }
+    rights
 }
 
 fn rule(group: &str, resource: &str, verbs: &[String], names: &Names) -> String {

@@ -159,6 +159,8 @@ impl Course {
             }
             Kind::Paid | Kind::Adopted if line.jti.is_some() && line.jti != self.jti => self.begin(line, line.time, period),
             Kind::Rejected if line.jti.is_none() || line.jti == self.jti => self.refuse(Some(line.time)),
+            // The token in use died with its marker.
+            Kind::Revoked if line.jti.is_some() && line.jti == self.jti => self.refuse(Some(line.time)),
             Kind::Retired => {
                 self.close(line.time, period);
                 self.retired_at = period.holds(line.time).then_some(line.time);

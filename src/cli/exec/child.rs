@@ -62,12 +62,15 @@ fn code_of(error: &io::Error) -> u8 {
     }
 }
 
+/// Signals that came.
+pub type Caught = mpsc::UnboundedReceiver<Signal>;
+
 /// Catches the signals that are passed on; from then on none ends us. One that the caller ignores (nohup) stays
 /// ignored, for the command too.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn catch() -> io::Result<mpsc::UnboundedReceiver<Signal>> {
+pub fn catch() -> io::Result<Caught> {
     let (sender, caught) = mpsc::unbounded_channel();
     let ignored = ignored(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
     for kind in PASSED.into_iter().filter(|kind| ignored & (1 << (kind.as_raw() - 1)) == 0) {

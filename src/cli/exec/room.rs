@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 const PREFIX: &str = "tokenferry-exec-";
+/// The file of a room that outlives it: what has to be revoked yet.
+pub const NOTE: &str = "marker";
 /// statfs(2).
 const TMPFS: i64 = 0x0102_1994;
 /// statfs(2).
@@ -58,6 +60,24 @@ impl Room {
         self.path.join(name)
     }
 
+    /// Removes all files but the note.
+    pub fn clear(&self) {
+        clear(&self.path);
+    }
+
+    /// Removes the note: nothing is owed any more.
+    pub fn forget(&self) {
+        // Where it cannot be removed the next run finds that nothing is owed.
+        let _ = fs::remove_file(self.place(NOTE));
+    }
+
+    /// Rooms of ours in which nothing is left but a note, of runs that are over.
+    pub fn left() -> Vec<PathBuf> {
+        let uid = rustix::process::geteuid().as_raw();
+        let dead = bases(uid).into_iter().flat_map(|base| dead(&base, uid));
+        dead.filter(|room| room.join(NOTE).is_file()).collect()
+    }
+
     /// Writes a file whole: a reader sees the old bytes or the new ones.
     ///
     /// # Errors
@@ -73,6 +93,9 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
+        if self.place(NOTE).exists() {
+            return self.clear();
+        }
         if let Err(error) = fs::remove_dir_all(&self.path) {
             crate::cli::print::talk(&format!(
                 "tokenferry: {} could not be removed: {error}; the next run tries again",
@@ -88,8 +111,34 @@ fn bases(uid: u32) -> Vec<PathBuf> {
     own.into_iter().chain([PathBuf::from(format!("/run/user/{uid}")), PathBuf::from("/dev/shm")]).collect()
 }
 
-/// Removes rooms of ours whose process is gone.
+/// Removes rooms of ours whose process is gone; of those that hold a note everything else.
 fn sweep(base: &Path, uid: u32) {
+    for room in dead(base, uid) {
+        if room.join(NOTE).exists() {
+            clear(&room);
+        } else {
+            remove(&room);
+        }
+    }
+}
+
+/// Removes a room.
+pub fn remove(room: &Path) {
+    // What cannot be removed now is swept by the next run.
+    let _ = fs::remove_dir_all(room);
+}
+
+fn clear(room: &Path) {
+    for file in fs::read_dir(room).into_iter().flatten().flatten().filter(|file| file.file_name() != NOTE) {
+        if let Err(error) = fs::remove_file(file.path()) {
+            crate::cli::print::talk(&format!("tokenferry: {} could not be removed: {error}", file.path().display()));
+        }
+    }
+}
+
+/// Rooms of ours whose process is gone.
+fn dead(base: &Path, uid: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let Some(rest) = name.strip_prefix(&format!("{PREFIX}{uid}-")) else { continue };
@@ -97,9 +146,10 @@ fn sweep(base: &Path, uid: u32) {
         let Some((pid, begun)) = owner else { continue };
         let ours = fs::symlink_metadata(entry.path()).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
         if ours && started(pid) != Some(begun) && is_unlocked(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
+            found.push(entry.path());
         }
     }
+    found
 }
 
 fn is_unlocked(path: &Path) -> bool {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Look, holds, recorded_at};
+use crate::daemon::binding;
 use crate::daemon::errands::announce;
 use crate::daemon::rotation::{Held, identify};
 use crate::record::fold::TargetState;
@@ -19,6 +20,7 @@ pub(super) fn line(target: &Target, held: &Held, seen: &[Look], state: Option<&T
     line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
     line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
     line.jti = Some(held.issue());
+    line.markers = binding::of_token(target, &held.claims).iter().map(|marker| binding::line(target, marker)).collect();
     announce(&mut line, target);
     let current = held.issue();
     line.sinks = target

@@ -101,6 +101,8 @@ impl Timetable {
             _ => self.arm(&name, moment),
         }
         self.arm_clear(&name, moment);
+        self.arm_revoke(&name, moment);
+        self.succeed(&name, moment);
         self.arm_next_proof(&name, moment);
     }
 
@@ -152,6 +154,7 @@ impl Timetable {
                 self.freed(&finding.target, moment);
             }
             self.arm(&name, moment);
+            self.arm_revoke(&name, moment);
         }
         if let Some((held, places)) = finding.copy {
             tracing::warn!(target_name = &*name, "places do not have what was delivered; they are written again");

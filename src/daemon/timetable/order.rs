@@ -5,12 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::cluster::Urgency;
+use crate::cluster::marker::{Marker, Ring};
 use crate::daemon::course::{Told, Waiter};
 use crate::daemon::rotation::Held;
 use crate::daemon::start::Depth;
 use crate::daemon::timetable::Removals;
 #[cfg(doc)]
 use crate::daemon::timetable::Timetable;
+use crate::daemon::timetable::revocations::Revocation;
 use crate::record::fold::TargetState;
 use crate::record::{Actor, Line, Outcome, Reason};
 use crate::schedule::Target;
@@ -29,6 +31,8 @@ pub enum Order {
     Clear(Box<Clearing>),
     /// Take back what a target left; it ends in [`Timetable::left`].
     Leave(Box<Removals>),
+    /// Delete markers; it ends in [`Timetable::revoked`].
+    Revoke(Box<Revocation>),
     /// Look at the places of targets; it ends in [`Timetable::found`] or [`Timetable::looked`] for each.
     Look(Vec<Wanted>, Looking),
     /// Ask the API server of that cluster for nothing but an answer, until it gives one: its time is not known yet.
@@ -68,6 +72,10 @@ pub struct Turn {
     pub in_use: Option<(i64, i64)>,
     /// Rotations of this target that failed since the last success.
     pub failures: u32,
+    /// What the records know of the target's markers.
+    pub ring: Ring,
+    /// The marker that its token is bound to, once it has one.
+    pub marker: Option<Marker>,
 }
 
 impl Turn {

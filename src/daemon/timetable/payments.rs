@@ -70,6 +70,7 @@ impl Timetable {
             course.arm_pay(name, &mut self.timers, Some(at));
         }
         self.arm_clear(name, moment);
+        self.arm_revoke(name, moment);
         let Some(course) = self.courses.get(name) else { return };
         if !course.rotating && course.armed.is_none() && !self.manner.once {
             self.arm(name, moment);

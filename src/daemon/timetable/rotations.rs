@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Moment, Order, Timetable, Turn};
+use crate::daemon::binding;
 use crate::daemon::course::{Course, Told, Waiter};
 use crate::daemon::rotation::{Fault, Finished, identify};
 use crate::daemon::step;
@@ -57,6 +58,8 @@ impl Timetable {
             generation: self.state.generation(name) + 1,
             in_use: state.and_then(step::life).map(|l| (l.issued_at, l.expires_at)),
             failures: course.failures,
+            ring: binding::known(&course.target, state, course.revoking),
+            marker: None,
         })));
     }
 
@@ -113,6 +116,9 @@ impl Timetable {
         let due = if self.manner.once { None } else { due };
         self.arm_at(name, due);
         self.arm_clear(name, moment);
+        self.arm_revoke(name, moment);
+        self.succeed(name, moment);
+        self.tell_successor(name, &line);
         self.told_time(&target.cluster, moment);
         self.part_now(name, moment);
         if unauthorized {

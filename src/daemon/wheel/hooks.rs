@@ -123,6 +123,9 @@ impl Wheel {
         for line in lines {
             log(&line);
             self.record(line.clone()).await;
+            if let Some(name) = line.target.as_deref() {
+                self.event(|table, moment| table.arm_revoke(&Arc::from(name), moment)).await;
+            }
             if self.options.once.is_some() {
                 let standing = line.target.as_deref().map_or(Standing::New, |name| self.table.standing(name, Timestamp::now()));
                 self.outcomes.push(course::Told { line, standing });

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{HookState, PlaceState, State, TargetState, Trouble};
+use super::{HookState, MarkerState, PlaceState, State, TargetState, Trouble};
 use crate::record::line::{Kind, Line, SinkLine, Standing};
 
 impl State {
@@ -40,6 +40,7 @@ impl TargetState {
             proof: self.proof,
             sinks: self.places.iter().map(PlaceState::to_line).collect(),
             hooks: self.hooks.iter().map(HookState::to_line).collect(),
+            markers: self.markers.iter().map(MarkerState::to_checkpoint).collect(),
             error: self.last_error.as_ref().map(|trouble| trouble.error.clone()),
             standing: Some(Standing {
                 last_rotation: self.last_rotation,
@@ -74,6 +75,7 @@ impl TargetState {
             failures: standing.failures,
             places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
             hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect(),
+            markers: line.markers.iter().map(MarkerState::from_checkpoint).collect(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::HookState;
+use super::{HookState, MarkerState};
 use crate::record::line::{Line, Outcome, Proof, Reason, SinkLine};
 
 /// What the records say of one target.
@@ -48,6 +48,8 @@ pub struct TargetState {
     pub places: Vec<PlaceState>,
     /// Its hooks, as far as they had something to be told of.
     pub hooks: Vec<HookState>,
+    /// Its markers, oldest first.
+    pub markers: Vec<MarkerState>,
 }
 
 /// A failure and its time.
@@ -90,6 +92,11 @@ impl PlaceState {
     /// Whether the place still waits for the newest token.
     pub fn owed(&self) -> bool {
         matches!(self.outcome, Outcome::Owed | Outcome::FellBack)
+    }
+
+    /// Whether the place itself took the newest token, as far as is known.
+    pub fn holds_the_newest(&self) -> bool {
+        arrived(self.outcome)
     }
 
     fn is_that_of(&self, line: &SinkLine) -> bool {
@@ -227,6 +234,7 @@ impl TargetState {
             self.ask.clone_from(&line.ask);
         }
         self.labels.clone_from(&line.labels);
+        self.take_markers(line);
     }
 
     fn take_token(&mut self, line: &Line) {

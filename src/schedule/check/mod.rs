@@ -9,6 +9,7 @@ mod format;
 mod logins;
 mod pace;
 mod report;
+mod revocable;
 mod rotate;
 mod rules;
 mod secret;

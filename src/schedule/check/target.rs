@@ -8,7 +8,6 @@ use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::plan::Target;
 use crate::schedule::problem::Severity;
 use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
-use crate::sink::manners::OVERLAP;
 
 /// Shortest life that a real API server grants (`BoundServiceAccountTokenVolume` validation).
 pub(super) const SHORTEST: u64 = 600;
@@ -90,6 +89,7 @@ impl Planner<'_> {
         let binding = own.bound_to.as_ref().or(shared.bound_to.as_ref());
         self.binding(&subject, binding);
         let duration = self.duration(&subject, own.duration.or(shared.duration), embedded, binding);
+        let (revocable, overlap) = self.revocable(&subject, (&own, shared), embedded, binding.is_some(), duration);
         let audiences = own.audiences.as_ref().or(shared.audiences.as_ref()).cloned().unwrap_or_default();
         self.audiences(&subject, &audiences);
         let told = self.report.errors();
@@ -111,12 +111,13 @@ impl Planner<'_> {
             labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
             cluster: cluster?,
             ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned() },
+            revocable,
+            overlap,
             rotate,
             suspend: own.suspend.or(shared.suspend).unwrap_or(false),
             prove,
             prove_every,
             compliance,
-            overlap: own.overlap.or(shared.overlap).map_or(OVERLAP, |overlap| overlap.0),
             when_removed: own.when_removed.or(shared.when_removed).unwrap_or_default(),
             deliver,
             after,
@@ -185,7 +186,7 @@ impl Planner<'_> {
             Some(Binding::Secret(name)) => ("secret", name),
             Some(Binding::Pod(name)) => ("pod", name),
             Some(Binding::Node(name)) => ("node", name),
-            None => return,
+            Some(Binding::Marker(_)) | None => return,
         };
         if !rules::subdomain(name) {
             let message = format!("{} is no name of a {kind}: write it without the namespace", shown(name));

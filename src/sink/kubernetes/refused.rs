@@ -1,6 +1,7 @@
 //! What a refusal of the API server means for a Secret, with the way out.
 
-use super::{LARGEST, MANAGER, SecretSpec};
+use super::{LARGEST, SecretSpec};
+use crate::cluster::object::MANAGER;
 use crate::cluster::{Refusal, Trouble};
 use crate::sink::{Failure, FailureKind};
 
