@@ -278,11 +278,6 @@ impl Cluster {
         rights::rules(&self.api().await?, &self.upstream, namespace).await
     }
 
-    /// When our own credential ends, unix seconds, where it is a token that says so.
-    pub async fn own_expiry(&self) -> Option<i64> {
-        self.api().await.ok()?.token_until
-    }
-
     /// Who the API server takes our own credential for.
     ///
     /// # Errors

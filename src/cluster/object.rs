@@ -209,8 +209,8 @@ impl Cluster {
                     continue;
                 }
                 let items = self.asked(Call::get(&format!("{group}/namespaces/{namespace}/{name}?limit=5"), WITHIN)).await?;
-                let found = items["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
-                if let Some(found) = found.filter(|found| !EVERYWHERE.contains(&(name, *found))).last() {
+                let mut found = items["items"].as_array().into_iter().flatten().filter_map(|item| item["metadata"]["name"].as_str());
+                if let Some(found) = found.rfind(|found| !EVERYWHERE.contains(&(name, *found))) {
                     return Ok(Some(format!("{name} {found}")));
                 }
             }

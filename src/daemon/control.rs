@@ -2,6 +2,7 @@
 //! recorded from the peer's credentials. A caller that goes away cancels nothing.
 
 mod call;
+mod peer;
 mod report;
 mod revoke;
 
@@ -17,7 +18,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::ask::{Ask, Explicit, Selector};
@@ -26,6 +27,7 @@ use crate::record::{Actor, Line};
 use crate::schedule::{Target, pattern};
 
 pub use call::{CallError, call};
+pub use peer::caller;
 pub use report::Report;
 pub use revoke::Revocation;
 
@@ -142,7 +144,7 @@ pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
         };
         let asks = asks.clone();
         tokio::spawn(async move {
-            let actor = actor(&stream);
+            let actor = peer::actor(&stream);
             let service = hyper::service::service_fn(move |request| {
                 let (asks, actor) = (asks.clone(), actor.clone());
                 async move { Ok::<_, Infallible>(answer(request, asks, actor).await) }
@@ -159,30 +161,6 @@ pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
             drop(turn);
         });
     }
-}
-
-fn actor(stream: &UnixStream) -> Actor {
-    of_uid(stream.peer_cred().map_or(u32::MAX, |c| c.uid()), String::new())
-}
-
-/// Who runs this process, and what he typed.
-pub fn caller(command: String) -> Actor {
-    of_uid(rustix::process::getuid().as_raw(), command)
-}
-
-fn of_uid(uid: u32, command: String) -> Actor {
-    // A user of another user namespace shows as the overflow id.
-    let user = (uid != 65_534 && uid != u32::MAX).then(|| user_name(uid)).flatten();
-    Actor { uid, user, command }
-}
-
-fn user_name(uid: u32) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/passwd").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
 }
 
 type Answer = Response<Full<Bytes>>;

@@ -159,7 +159,7 @@ impl<'a> Place<'a> {
         if dry {
             return Ok(Fate::Removed);
         }
-        let removed = self.folder(false).and_then(|(folder, ..)| rustix::fs::unlinkat(&folder, &self.name(), AtFlags::empty()));
+        let removed = self.folder(false).and_then(|(folder, ..)| rustix::fs::unlinkat(&folder, self.name(), AtFlags::empty()));
         removed.map_err(|error| Stop::Failed(format!("{} cannot be removed: {error}", self.path.display())))?;
         if self.state.is_some()
             && let Some(folder) = self.path.parent()

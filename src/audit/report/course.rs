@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::period::{Period, Span};
+use super::receiver::Receiver;
 use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
 
 /// Spans that are listed one by one; more are counted and summed alone.
@@ -80,24 +81,6 @@ pub struct Cause {
     pub count: u64,
     /// First and last time.
     pub span: Span,
-}
-
-/// A place that had tokens of the target.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Receiver {
-    /// The sink's key in the schedule.
-    pub sink: String,
-    /// The place as people name it.
-    pub place: String,
-    /// Tokens that it received in the period.
-    pub received: u64,
-    /// Whether it stood in for another place.
-    pub fallback: bool,
-    /// Seconds in which it waited for a token that others had.
-    pub owed: u64,
-    #[serde(skip)]
-    owed_since: Option<Timestamp>,
 }
 
 impl Course {
@@ -290,13 +273,6 @@ impl Course {
             self.receivers.len() - 1
         });
         &mut self.receivers[index]
-    }
-}
-
-impl Receiver {
-    fn settle(&mut self, at: Timestamp, period: &Period) {
-        let waited = self.owed_since.take().and_then(|since| period.within(since, at));
-        self.owed += waited.map_or(0, |span| span.seconds());
     }
 }
 

@@ -7,6 +7,7 @@ mod daemon;
 mod judge;
 pub mod page;
 mod period;
+mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub use course::{Cause, Course, Receiver};
+pub use course::{Cause, Course};
 pub use daemon::{Down, Reload, Step};
 pub use judge::{Judged, Sums, Verdict};
 pub use period::{Period, Span};
+pub use receiver::Receiver;
 
 use crate::record::query::{self, fits};
 use crate::record::{Kind, chain};

@@ -86,11 +86,14 @@ fn the_generation_before_goes_when_the_overlap_has_passed_since_the_last_place_a
     assert_eq!(gone(&target, &state, 130 + OVERLAP), [1]);
 }
 
+/// What makes a marker that could go stay.
+type Spoil = fn(&Target, &mut TargetState);
+
 #[test]
 fn g2_nothing_goes_while_a_place_is_behind_or_a_hook_is_not_told_or_the_newest_is_refused_or_over() {
     let target = target();
     let late = 3000;
-    let spoil: [(&str, fn(&Target, &mut TargetState)); 7] = [
+    let spoil: [(&str, Spoil); 7] = [
         ("owed", |t, s| s.places[1] = place(t, 1, "j1", Outcome::Owed, 100)),
         ("fell back", |t, s| s.places[1] = place(t, 1, "j1", Outcome::FellBack, 100)),
         ("failed", |t, s| s.places[1] = place(t, 1, "j2", Outcome::Failed, 100)),

@@ -106,7 +106,7 @@ impl Timetable {
             Ok(chosen) => chosen,
             Err(answer) => {
                 let ends_by = (answer.outcome == Word::NoMarker).then(|| ends_by(&course.target));
-                return asker.tell(Revoked { ends_by, ..answer });
+                return asker.tell(Revoked { ends_by, ..*answer });
             }
         };
         course.evidence.extend(evidence);
@@ -254,14 +254,12 @@ fn ends_by(target: &Target) -> String {
 }
 
 /// The markers that are meant, as far as they stand.
-fn chosen(demand: &Demand, revocable: bool, state: &TargetState) -> Result<Vec<MarkerState>, Revoked> {
+fn chosen(demand: &Demand, revocable: bool, state: &TargetState) -> Result<Vec<MarkerState>, Box<Revoked>> {
     let newest = state.newest_marker();
     let delivered = || state.markers.iter().filter(|marker| marker.jti.is_some());
-    let answer = |word, error: Option<String>| Revoked {
-        error,
-        expires_at: state.expires_at,
-        generation: Some(state.generation),
-        ..Revoked::new(&demand.target, word)
+    let answer = |word, error: Option<String>| {
+        let answer = Revoked::new(&demand.target, word);
+        Box::new(Revoked { error, expires_at: state.expires_at, generation: Some(state.generation), ..answer })
     };
     let chosen: Vec<MarkerState> = match demand.which {
         Which::Delivered if newest.is_none() && state.jti.is_some() => return Err(answer(Word::NoMarker, None)),
