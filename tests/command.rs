@@ -20,7 +20,15 @@ fn attempt(script: &str, seconds: u64) -> Result<Put, Failure> {
 
 fn attempt_of(command: Vec<String>, seconds: u64) -> Result<Put, Failure> {
     let spec = SinkSpec::Command(CommandSpec { command, timeout: Duration::from_secs(seconds) });
-    let context = Context { target: "ci", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout: Duration::from_secs(5) };
+    let context = Context {
+        target: "ci",
+        issue: "i",
+        issued_at: 0,
+        generation: 1,
+        expires_at: 0,
+        timeout: Duration::from_secs(5),
+        manners: tokenferry::sink::Manners::default(),
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let result = runtime.block_on(put(&spec, &Payload::new(SECRET.into()), context, &Stores::default()));
     if let Err(failure) = &result {
@@ -104,7 +112,15 @@ fn one_that_floods_its_output_blocks_nobody_and_its_end_is_kept() {
 #[test]
 fn one_that_never_reads_a_large_payload_and_ends_well_has_not_taken_it() {
     let spec = SinkSpec::Command(CommandSpec { command: vec!["/bin/true".into()], timeout: Duration::from_secs(20) });
-    let context = Context { target: "ci", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout: Duration::from_secs(5) };
+    let context = Context {
+        target: "ci",
+        issue: "i",
+        issued_at: 0,
+        generation: 1,
+        expires_at: 0,
+        timeout: Duration::from_secs(5),
+        manners: tokenferry::sink::Manners::default(),
+    };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let failure = runtime.block_on(put(&spec, &Payload::new(vec![b'x'; 1 << 20]), context, &Stores::default())).unwrap_err();
     assert_eq!((failure.kind, failure.message.contains("did not read the token")), (FailureKind::Refused, true), "{failure}");

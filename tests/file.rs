@@ -60,7 +60,15 @@ fn spec(path: impl Into<PathBuf>) -> FileSpec {
 }
 
 fn put_within(timeout: Duration, spec: &FileSpec, bytes: &[u8]) -> Result<Put, Failure> {
-    let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout };
+    let context = Context {
+        target: "t",
+        issue: "i",
+        issued_at: 0,
+        generation: 1,
+        expires_at: 0,
+        timeout,
+        manners: tokenferry::sink::Manners::default(),
+    };
     let (place, payload) = (SinkSpec::File(spec.clone()), Payload::new(bytes.to_vec()));
     let result = RUNTIME.block_on(tokenferry::sink::put(&place, &payload, context, &Stores::default()));
     if let Err(failure) = &result {
@@ -414,7 +422,15 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
             [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential, kubeconfig(false), kubeconfig(true), template]
         {
             let payload = render(&alive, &alive.claims().unwrap(), &format, &surroundings).unwrap();
-            let context = Context { target: "t", issue: "i", issued_at: 0, generation: 1, expires_at: 0, timeout: SECOND * 20 };
+            let context = Context {
+                target: "t",
+                issue: "i",
+                issued_at: 0,
+                generation: 1,
+                expires_at: 0,
+                timeout: SECOND * 20,
+                manners: tokenferry::sink::Manners::default(),
+            };
             let sink = SinkSpec::File(place.clone());
             RUNTIME.block_on(tokenferry::sink::put(&sink, &payload, context, &Stores::default())).unwrap();
             let found = tokenferry::token::extract(see(&place).unwrap().unwrap().payload.expose()).unwrap();
@@ -564,6 +580,28 @@ fn what_is_no_file_of_ours_is_never_replaced_or_waited_for() {
         }
         assert_eq!(fs::read(at("victim")).unwrap(), b"untouched");
         assert!(!at("nowhere").exists());
+    });
+}
+
+#[test]
+fn g1_a_token_that_somebody_replaces_at_once_was_not_delivered() {
+    within(60, || {
+        let folder = folder();
+        let place = spec(folder.path().join("token"));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (theirs, published, over) = (folder.path().join("theirs"), &place.path, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    fs::write(&theirs, b"theirs").unwrap();
+                    fs::rename(&theirs, published).unwrap();
+                }
+            });
+            let told = (0..3_000).filter_map(|n| put(&place, format!("token-{n}").as_bytes()).err()).take(3).collect::<Vec<_>>();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(told.len(), 3, "three thousand tokens were replaced, and each counted as delivered: {told:?}");
+            assert!(told.iter().all(|failure| failure.message.contains("token")), "{told:?}");
+        });
     });
 }
 

@@ -101,14 +101,20 @@ targets:
   - {name: one, serviceAccount: a/b, deliver: [{vault: {store: v, path: ci/x}, fallback: [{vault: {store: v, path: ci/y}}]}, {awsSecretsManager: {store: a, secretId: ci/z}}]}
 ",
     );
+    let rule =
+        |path: &str, more: &str| format!("path \"secret/{path}\" {{\n  capabilities = [\"create\", {more}\"read\", \"update\"]\n}}\n");
     let policy = host.run(&["rbac", "--for", "vault"]);
-    assert_eq!(
-        policy.stdout,
-        "path \"secret/data/ci/x\" {\n  capabilities = [\"create\", \"read\", \"update\"]\n}\npath \"secret/data/ci/y\" {\n  capabilities = [\"create\", \"read\", \"update\"]\n}\n"
-    );
+    // The copy in the fallback is removed once the place is paid.
+    let expected = [("data/ci/x", ""), ("data/ci/y", ""), ("metadata/ci/x", ""), ("metadata/ci/y", "\"delete\", ")];
+    assert_eq!(policy.stdout, expected.map(|(path, more)| rule(path, more)).concat());
+    let policy = host.run(&["rbac", "--for", "vault", "--withdraw"]);
+    assert!(policy.stdout.contains(&rule("metadata/ci/x", "\"delete\", ")), "{policy:?}");
     let iam: Value = serde_json::from_str(&host.run(&["rbac", "--for", "aws", "--account", "123456789012"]).stdout).unwrap();
     assert_eq!(iam["Statement"][0]["Resource"][0], "arn:aws:secretsmanager:eu-central-1:123456789012:secret:ci/z-??????");
     assert_eq!(iam["Statement"].as_array().unwrap().len(), 2);
+    assert!(!iam.to_string().contains("DeleteSecret") && iam.to_string().contains("TagResource"), "{iam}");
+    let all: Value = serde_json::from_str(&host.run(&["rbac", "--for", "aws", "--withdraw"]).stdout).unwrap();
+    assert!(all.to_string().contains("DeleteSecret"), "{all}");
     assert_eq!(host.run(&["rbac", "--for", "vault", "--store", "a"]).code, Some(2));
 }
 

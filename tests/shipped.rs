@@ -188,6 +188,21 @@ fn the_unit_is_right_and_well_shut() {
 }
 
 #[test]
+fn the_units_of_the_monthly_report_are_what_systemd_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["service", "timer"] {
+        let text = std::fs::read_to_string(root().join("systemd/tokenferry-report").with_extension(part)).unwrap();
+        std::fs::write(folder.path().join("tokenferry-report").with_extension(part), text.replace("/usr/local/bin/tokenferry", PROGRAM))
+            .unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    let file = |part: &str| folder.path().join("tokenferry-report").with_extension(part);
+    verify.args(["verify", "--man=no"]).args([file("service"), file("timer")]);
+    let done = finish(verify, Duration::from_secs(60));
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
+}
+
+#[test]
 fn the_units_of_the_example_without_hooks_are_what_systemd_takes() {
     let folder = tempfile::tempdir().unwrap();
     for part in ["path", "service"] {
@@ -211,6 +226,8 @@ fn the_installer_puts_all_files_in_place_for_a_package() {
     for (file, mode) in [
         ("usr/local/bin/tokenferry", 0o755),
         ("etc/systemd/system/tokenferry.service", 0o644),
+        ("etc/systemd/system/tokenferry-report.service", 0o644),
+        ("etc/systemd/system/tokenferry-report.timer", 0o644),
         ("etc/sysusers.d/tokenferry.conf", 0o644),
         ("etc/tmpfiles.d/tokenferry.conf", 0o644),
     ] {

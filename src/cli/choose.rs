@@ -18,7 +18,7 @@ pub struct Chosen {
 impl Chosen {
     /// As the daemon takes it.
     pub fn choice(&self, all: bool) -> Choice {
-        Choice { targets: self.targets.clone(), labels: self.labels.clone(), all, command: typed() }
+        Choice { targets: self.targets.clone(), labels: self.labels.clone(), all, command: typed(), ..Choice::default() }
     }
 }
 

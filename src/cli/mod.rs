@@ -4,10 +4,12 @@ mod bootstrap;
 mod check;
 mod choose;
 mod completions;
+mod doctor;
 mod error;
 mod exec;
 mod find;
 mod get;
+mod host;
 mod inspect;
 mod journal;
 mod kubeconfig;
@@ -20,12 +22,14 @@ mod rbac;
 mod records;
 mod rehearse;
 mod reload;
+mod report;
 mod rotate;
 mod run;
 mod status;
 mod tell;
 mod token;
 mod verify;
+mod withdraw;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,9 +88,13 @@ enum Command {
     Status(status::Status),
     Rotate(rotate::Rotate),
     Reload(reload::Reload),
+    Withdraw(withdraw::Withdraw),
     Mint(mint::Mint),
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
+    Report(report::Report),
+    Doctor(doctor::Doctor),
+    Host(host::Host),
     Bootstrap(bootstrap::Bootstrap),
     Completions(completions::Completions),
     #[command(flatten)]
@@ -193,9 +201,13 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Status(command) => command.run(context).await,
         Command::Rotate(command) => command.run(context).await,
         Command::Reload(command) => command.run(context).await,
+        Command::Withdraw(command) => command.run(context).await,
         Command::Mint(command) => command.run(context).await,
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,
+        Command::Report(command) => command.run(context).await,
+        Command::Doctor(command) => command.run(context).await,
+        Command::Host(command) => command.run(context),
         Command::Bootstrap(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
         Command::Plain(command) => command.run(context),

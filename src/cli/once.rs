@@ -12,7 +12,7 @@ use super::{Context, Exit, choose};
 use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::course::Told;
 use crate::daemon::{self, read};
-use crate::record::{Kind, Outcome};
+use crate::record::{Kind, LeaveLine, Outcome};
 
 /// Rotate what is due, then exit
 ///
@@ -70,7 +70,8 @@ impl Once {
             let choice = choice.clone();
             Box::new(move |target: &_| choice.takes(target))
         };
-        let (told, health) = daemon::once(schedule, context.places.clone(), daemon::Once { selector, force: self.force }).await?;
+        let (told, health) =
+            daemon::once(schedule, context.places.clone(), daemon::Once { selector, force: self.force, withdraw: None }).await?;
         if empty {
             print::talk("the schedule has no targets; nothing to do");
         } else if told.is_empty() {
@@ -96,7 +97,8 @@ impl Once {
             Err(CallError::Nobody(_)) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let due = |t: &&serde_json::Value| self.force || !matches!(t["state"].as_str(), Some("fresh" | "suspended" | "rotating"));
+        let due =
+            |t: &&serde_json::Value| self.force || !matches!(t["state"].as_str(), Some("fresh" | "suspended" | "withdrawn" | "rotating"));
         let names: Vec<String> =
             status["targets"].as_array().into_iter().flatten().filter(due).filter_map(|t| t["name"].as_str().map(str::to_owned)).collect();
         if names.is_empty() {
@@ -116,6 +118,7 @@ fn good(told: &Told) -> bool {
     let told_in_vain = told.line.kind == Kind::Told && told.line.error.is_some();
     told.line.kind != Kind::Failed
         && !told_in_vain
+        && !told.line.leaves.iter().any(LeaveLine::is_owed)
         && (told.line.kind != Kind::Paid || told.line.sinks.iter().all(|s| s.outcome.is_served()))
 }
 
@@ -129,12 +132,13 @@ fn row(told: &Told) -> Vec<Cell> {
         };
         format!("{} {outcome}", s.place)
     });
+    let left = line.leaves.iter().map(|l| format!("{} {}", l.place, format!("{:?}", l.outcome).to_lowercase()));
     let hooks = line.hooks.iter().filter(|_| line.kind == Kind::Told).map(|hook| format!("{} {}", hook.hook, hook.to));
     let error = line.error.iter().cloned().chain(line.sinks.iter().filter_map(|s| s.error.clone()));
     vec![
         line.target.as_deref().unwrap_or("-").into(),
         Cell::new(word(line.kind), if good(told) { Colour::Good } else { Colour::Bad }),
         line.expires_at.map_or_else(|| "-".into(), |t| t.to_string()).into(),
-        places.chain(hooks).chain(error).collect::<Vec<_>>().join("; ").into(),
+        places.chain(left).chain(hooks).chain(error).collect::<Vec<_>>().join("; ").into(),
     ]
 }

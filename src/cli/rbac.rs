@@ -12,7 +12,7 @@ use crate::audit::rbac::diff::{self, Difference};
 use crate::audit::rbac::{Needs, Subject, stores};
 use crate::daemon::read;
 use crate::daemon::scene::Scene;
-use crate::schedule::Plan;
+use crate::schedule::{Plan, WhenRemoved};
 
 /// Show the least rights that a schedule needs
 ///
@@ -45,6 +45,9 @@ pub struct Rbac {
     /// Version of the KV engine of Vault's mounts
     #[arg(long, value_name = "1|2", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=2))]
     kv: u8,
+    /// With the rights to take back what stands at every place, as `withdraw` does
+    #[arg(long)]
+    withdraw: bool,
     /// The AWS account, to narrow the policy to it
     #[arg(long, value_name = "ID")]
     account: Option<String>,
@@ -78,7 +81,13 @@ impl Rbac {
     /// asked and where `--diff` finds something.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let accepted = read::read(&context.schedule(self.file.as_ref())).map_err(|problems| Exit::refused(&problems))?;
-        let plan = Arc::new(accepted.plan);
+        let mut plan = accepted.plan;
+        if self.withdraw {
+            for target in &mut plan.targets {
+                Arc::make_mut(target).when_removed = WhenRemoved::Delete;
+            }
+        }
+        let plan = Arc::new(plan);
         match self.system {
             System::Kubernetes if self.diff => self.compare(&plan, context).await,
             System::Kubernetes => self.manifests(&plan, context).await,

@@ -225,6 +225,11 @@ fn what(line: &Line) -> String {
         let why = sink.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{instead}{why}", sink.place));
     }
+    for left in &line.leaves {
+        let outcome = serde_json::to_value(left.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let why = left.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+        parts.push(format!("{}={outcome}{why}", left.place));
+    }
     for hook in line.hooks.iter().filter(|_| line.kind == Kind::Told) {
         let outcome = serde_json::to_value(hook.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         parts.push(format!("{} {}={outcome}", hook.hook, hook.to));
@@ -252,7 +257,7 @@ fn hash(text: &str) -> Result<String, String> {
 }
 
 /// A time, a day or a local time (of this host's zone), or a distance back from now.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

@@ -35,7 +35,8 @@ pub async fn dry_run(accepted: Accepted, choice: &Choice, force: bool, output: O
     let now = Timestamp::now();
     let mut rows = Vec::new();
     for target in scene.plan.targets.iter().filter(|t| choice.takes(t)) {
-        let due = step::due(target, state.targets.get(&target.name), now, false, &scene.host);
+        let withdrawn = state.is_withdrawn(&target.name);
+        let due = step::due(target, state.targets.get(&target.name), now, false, &scene.host).filter(|_| !withdrawn);
         let is_due = force || due.is_some_and(|(at, _)| at <= now.as_millisecond());
         let access = match scene.cluster(&target.cluster) {
             Some(cluster) => cluster.may_mint(&target.ask).await,
@@ -43,6 +44,8 @@ pub async fn dry_run(accepted: Accepted, choice: &Choice, force: bool, output: O
         };
         let would = if is_due {
             "rotate"
+        } else if withdrawn {
+            "leave (withdrawn)"
         } else if target.suspend {
             "leave (suspended)"
         } else {

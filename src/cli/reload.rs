@@ -11,9 +11,18 @@ use crate::daemon::control;
 use crate::schedule::measure;
 
 /// Ask the daemon to take its schedule again; the exit code is the verdict
+///
+/// A target that went out of the schedule leaves its places as they are, or with `whenRemoved: delete` has what is
+/// its own there deleted. Only this command deletes: a start, SIGHUP and reloadOnChange never do. More than 10 targets
+/// or 5 % at once are refused until their number is said.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tokenferry reload && echo in force")]
+#[command(
+    after_help = "Examples:\n  tokenferry reload && echo in force\n  tokenferry reload --remove 12    12 targets with whenRemoved: delete go"
+)]
 pub struct Reload {
+    /// So many targets go and have what they left deleted: any other number is refused
+    #[arg(long, value_name = "N")]
+    remove: Option<usize>,
     /// How long to wait for the verdict
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     timeout: Duration,
@@ -33,7 +42,7 @@ impl Reload {
     /// # Errors
     /// Exit code 2 where the schedule is refused, 3 where no daemon runs.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
-        let body = control::Choice { command: choose::typed(), ..control::Choice::default() };
+        let body = control::Choice { command: choose::typed(), remove: self.remove, ..control::Choice::default() };
         let verdict = control::call(&context.socket(), Method::POST, "/reload", &body, self.timeout).await?;
         let accepted = verdict["accepted"] == true;
         match self.output {
@@ -55,6 +64,12 @@ impl Reload {
                 let count = |key: &str| verdict[key].as_array().map_or(0, Vec::len);
                 if accepted {
                     print::talk(&format!("in force: {} added, {} removed, {} changed", count("added"), count("removed"), count("changed")));
+                    if count("deleting") > 0 {
+                        print::talk(&format!(
+                            "what {} of the removed left is being deleted; `tokenferry records --kind retired` tells it",
+                            count("deleting")
+                        ));
+                    }
                 } else {
                     print::talk("refused; the schedule in force goes on");
                 }

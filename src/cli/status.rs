@@ -11,7 +11,7 @@ use super::choose::Chosen;
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit};
-use crate::daemon::control::{self, CallError};
+use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::own;
 use crate::daemon::read;
 use crate::daemon::scene::Scene;
@@ -65,34 +65,38 @@ impl Status {
     }
 
     async fn look(&self, context: &Context) -> Result<(Value, bool), Exit> {
-        let choice = self.chosen.choice(false);
-        match control::call(&context.socket(), Method::GET, "/status", &choice, self.timeout).await {
-            Ok(status) => {
-                let bad = is_bad(&status);
-                Ok((status, bad))
-            }
-            Err(CallError::Nobody(_)) => {
-                let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
-                let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
-                let state = match crate::record::read(&records) {
-                    Ok(state) => state,
-                    Err(_) if !records.exists() => crate::record::State::default(),
-                    Err(error) => return Err(Exit::own(super::error::chain(&error))),
-                };
-                print::talk("no daemon runs; this is what the records say");
-                let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
-                let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
-                let mut status = view.status(&|target| choice.takes(target));
-                for row in &mut status.targets {
-                    if let Some(target) = scene.plan.target(&row.name) {
-                        row.notes.extend(start::host_notes(&scene, target).await);
-                    }
-                }
-                let bad = status.is_bad();
-                Ok((serde_json::to_value(&status).map_err(|e| Exit::own(e.to_string()))?, bad))
-            }
-            Err(error) => Err(error.into()),
+        look(context, &self.chosen.choice(false), self.timeout).await
+    }
+}
+
+/// How these targets stand, and whether one needs a person.
+pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Result<(Value, bool), Exit> {
+    match control::call(&context.socket(), Method::GET, "/status", choice, timeout).await {
+        Ok(status) => {
+            let bad = is_bad(&status);
+            Ok((status, bad))
         }
+        Err(CallError::Nobody(_)) => {
+            let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
+            let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
+            let state = match crate::record::read(&records) {
+                Ok(state) => state,
+                Err(_) if !records.exists() => crate::record::State::default(),
+                Err(error) => return Err(Exit::own(super::error::chain(&error))),
+            };
+            print::talk("no daemon runs; this is what the records say");
+            let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
+            let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
+            let mut status = view.status(&|target| choice.takes(target));
+            for row in &mut status.targets {
+                if let Some(target) = scene.plan.target(&row.name) {
+                    row.notes.extend(start::host_notes(&scene, target).await);
+                }
+            }
+            let bad = status.is_bad();
+            Ok((serde_json::to_value(&status).map_err(|e| Exit::own(e.to_string()))?, bad))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -148,10 +152,18 @@ fn shown(status: &Value) -> String {
         let owed = sinks.filter_map(|s| Some(format!("{}: {}", s["place"].as_str()?, s["error"].as_str()?)));
         let notes = target["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned));
         let hooks = target["hooks"].as_array().into_iter().flatten().filter_map(untold);
-        let mut said: Vec<String> = errors.chain(owed).chain(hooks).chain(notes).collect();
+        let back = (target["state"] == "withdrawn").then(|| format!("withdrawn; `tokenferry rotate {name}` publishes it again"));
+        let mut said: Vec<String> = errors.chain(owed).chain(hooks).chain(notes).chain(back).collect();
         said.dedup();
         for line in said {
             text.push_str(&format!("{name}: {line}\n"));
+        }
+    }
+    for gone in status["leaving"].as_array().into_iter().flatten() {
+        for place in gone["places"].as_array().into_iter().flatten() {
+            let (name, at) = (gone["name"].as_str().unwrap_or("-"), place["place"].as_str().unwrap_or("-"));
+            let why = place["error"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+            text.push_str(&format!("{name}: what it left at {at} is still to be taken back{why}\n"));
         }
     }
     text
@@ -173,7 +185,7 @@ fn row(target: &Value, now: Timestamp) -> Vec<Cell> {
     let colour = match state {
         "fresh" => Colour::Good,
         "atRisk" | "expired" | "rejected" => Colour::Bad,
-        "suspended" => Colour::Faint,
+        "suspended" | "withdrawn" => Colour::Faint,
         _ => Colour::Warn,
     };
     let sinks = target["sinks"].as_array().cloned().unwrap_or_default();

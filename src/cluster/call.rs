@@ -37,6 +37,11 @@ impl<'a> Call<'a> {
         Self { method: &Method::GET, path, content: "application/json", body: b"", accept: "application/json", within }
     }
 
+    /// Deletes the object at that path, as `options` (`DeleteOptions`) say.
+    pub fn delete(path: &'a str, options: &'a [u8], within: Duration) -> Self {
+        Self { method: &Method::DELETE, path, content: "application/json", body: options, accept: "application/json", within }
+    }
+
     /// Sends a patch of that type.
     pub fn patch(path: &'a str, content: &'a str, body: &'a [u8], within: Duration) -> Self {
         Self { method: &Method::PATCH, path, content, body, accept: "application/json", within }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ClusterSpec;
 use super::credential::{Stamp, adopt_files, stamps};
+use crate::token::Claims;
 
 /// Changed files are noticed at most this much later.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -55,6 +57,8 @@ pub struct Clients {
     favourite: Arc<AtomicUsize>,
     /// CA certificates, PEM, for kubeconfigs that we write.
     pub ca: Option<Arc<Vec<u8>>>,
+    /// When the token that we come with ends, unix seconds, where it is one and says so.
+    pub token_until: Option<i64>,
 }
 
 /// One API server process.
@@ -174,8 +178,8 @@ impl ApiServer {
             urls.push(config.cluster_url.clone());
         }
         let ca = config.root_cert.as_ref().map(|ders| Arc::new(pem(ders)));
-        let mut endpoints = Vec::new();
-        let mut until = None;
+        let token_until = config.auth_info.token.as_ref().and_then(|token| Claims::of(token.expose_secret()).ok()?.exp);
+        let (mut endpoints, mut until) = (Vec::new(), None);
         for url in urls {
             let mut own = config.clone();
             own.cluster_url = url.clone();
@@ -192,7 +196,7 @@ impl ApiServer {
             until = own.valid_until().as_ref().map(|t| t.as_second());
             endpoints.push(Endpoint { url: url.to_string().trim_end_matches('/').to_owned(), own, bare });
         }
-        let clients = Clients { endpoints: Arc::new(endpoints), favourite: Arc::clone(&self.favourite), ca };
+        let clients = Clients { endpoints: Arc::new(endpoints), favourite: Arc::clone(&self.favourite), ca, token_until };
         Ok(Built { clients, files, looked: Instant::now(), until })
     }
 

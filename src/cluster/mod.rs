@@ -15,6 +15,7 @@ pub mod prove;
 mod refusal;
 pub mod rights;
 pub mod upstream;
+pub mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -271,6 +272,11 @@ impl Cluster {
     /// Why it cannot be told.
     pub async fn rules(&self, namespace: &str) -> Result<Vec<rights::Rule>, String> {
         rights::rules(&self.api().await?, &self.upstream, namespace).await
+    }
+
+    /// When our own credential ends, unix seconds, where it is a token that says so.
+    pub async fn own_expiry(&self) -> Option<i64> {
+        self.api().await.ok()?.token_until
     }
 
     /// Who the API server takes our own credential for.

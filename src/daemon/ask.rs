@@ -16,8 +16,10 @@ pub enum Ask {
     Status(Selector, oneshot::Sender<Status>),
     /// Rotate now; the answer names what was taken on, the channel tells each outcome.
     Rotate(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
-    /// Take the schedule again.
-    Reload(Option<Actor>, oneshot::Sender<Verdict>),
+    /// Take back what stands at every place; the answer names what was taken on, the channel tells each outcome.
+    Withdraw(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
+    /// Take the schedule again, asked for by a person where it says so.
+    Reload(Option<Explicit>, oneshot::Sender<Verdict>),
     /// Which files the target of that name writes; nothing where there is no such target.
     Places(String, oneshot::Sender<Option<Vec<PathBuf>>>),
     /// Record what a person told of himself; answered when it is recorded.
@@ -26,6 +28,14 @@ pub enum Ask {
     Metrics(oneshot::Sender<String>),
     /// End in good order.
     Stop,
+}
+
+/// A person asks for a reload: only then is anything deleted.
+pub struct Explicit {
+    /// Who.
+    pub actor: Actor,
+    /// How many targets he says will have what they left deleted.
+    pub remove: Option<usize>,
 }
 
 /// Chooses targets: takes a target, says whether it is meant.

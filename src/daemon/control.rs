@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::ask::{Ask, Selector};
+use super::ask::{Ask, Explicit, Selector};
+use super::course::Told;
 use crate::record::{Actor, Line};
 use crate::schedule::{Target, pattern};
 
@@ -33,7 +34,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Largest request body.
 const LARGEST: usize = 1 << 20;
 /// What can be asked.
-const KNOWN: &str = "GET /status, GET /places, POST /rotate, POST /reload, POST /report";
+const KNOWN: &str = "GET /status, GET /places, POST /rotate, POST /withdraw, POST /reload, POST /report";
 /// The group that may give orders, where the host has it.
 const GROUP: &str = "tokenferry-admin";
 
@@ -47,6 +48,9 @@ pub struct Choice {
     pub labels: Vec<String>,
     /// Every target.
     pub all: bool,
+    /// For `reload`: how many targets will have what they left deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove: Option<usize>,
     /// What was typed, for the record.
     pub command: String,
 }
@@ -156,10 +160,18 @@ pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
 }
 
 fn actor(stream: &UnixStream) -> Actor {
-    let uid = stream.peer_cred().map_or(u32::MAX, |c| c.uid());
+    of_uid(stream.peer_cred().map_or(u32::MAX, |c| c.uid()), String::new())
+}
+
+/// Who runs this process, and what he typed.
+pub fn caller(command: String) -> Actor {
+    of_uid(rustix::process::getuid().as_raw(), command)
+}
+
+fn of_uid(uid: u32, command: String) -> Actor {
     // A user of another user namespace shows as the overflow id.
     let user = (uid != 65_534 && uid != u32::MAX).then(|| user_name(uid)).flatten();
-    Actor { uid, user, command: String::new() }
+    Actor { uid, user, command }
 }
 
 fn user_name(uid: u32) -> Option<String> {
@@ -191,8 +203,9 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Acto
         (Method::GET, "/status") => status(choice, &asks).await,
         (Method::GET, "/places") => places(&choice, &asks).await,
         (Method::POST, "/rotate") => rotate(choice, &asks, actor).await,
-        (Method::POST, "/reload") => reload(&asks, actor).await,
-        (_, "/status" | "/places" | "/rotate" | "/reload" | "/report") => problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN),
+        (Method::POST, "/withdraw") => withdraw(choice, &asks, actor).await,
+        (Method::POST, "/reload") => reload(&asks, Explicit { actor, remove: choice.remove }).await,
+        (_, "/status" | "/places" | "/rotate" | "/withdraw" | "/reload" | "/report") => problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN),
         _ => problem(StatusCode::NOT_FOUND, KNOWN),
     }
 }
@@ -248,10 +261,27 @@ async fn rotate(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answe
         return problem(StatusCode::BAD_REQUEST, "name targets, labels, or \"all\": true");
     }
     let (reply, taken) = oneshot::channel();
-    let (waiter, mut told) = mpsc::unbounded_channel();
+    let (waiter, told) = mpsc::unbounded_channel();
     if asks.send(Ask::Rotate(choice.rotatable(), actor, waiter, reply)).await.is_err() {
         return going();
     }
+    outcomes(taken, told).await
+}
+
+async fn withdraw(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
+    if choice.is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "name targets, labels, or \"all\": true");
+    }
+    let (reply, taken) = oneshot::channel();
+    let (waiter, told) = mpsc::unbounded_channel();
+    if asks.send(Ask::Withdraw(choice.selector(), actor, waiter, reply)).await.is_err() {
+        return going();
+    }
+    outcomes(taken, told).await
+}
+
+/// What was taken on, and what came of each.
+async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::UnboundedReceiver<Told>) -> Answer {
     let Ok(taken) = taken.await else { return going() };
     if taken.is_empty() {
         return problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that");
@@ -267,9 +297,9 @@ async fn rotate(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answe
     json(&serde_json::json!({ "asked": taken, "outcomes": outcomes }))
 }
 
-async fn reload(asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
+async fn reload(asks: &mpsc::Sender<Ask>, asked: Explicit) -> Answer {
     let (reply, verdict) = oneshot::channel();
-    if asks.send(Ask::Reload(Some(actor), reply)).await.is_err() {
+    if asks.send(Ask::Reload(Some(asked), reply)).await.is_err() {
         return going();
     }
     match verdict.await {

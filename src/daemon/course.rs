@@ -31,6 +31,8 @@ pub enum Timer {
     Prove,
     /// The removal of copies in fallbacks.
     Clear,
+    /// The removal of what it left.
+    Leave,
 }
 
 /// One target on its way.

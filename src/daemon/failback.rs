@@ -13,7 +13,7 @@
 
 use crate::record::fold::{PlaceState, TargetState};
 use crate::schedule::timing::Life;
-use crate::sink::{Place, SinkSpec, WhenPaid};
+use crate::sink::{Leftover, Place, WhenPaid};
 
 /// How long a place that came back has to hold, seconds; less for a short life.
 const QUIET: i64 = 600;
@@ -88,11 +88,6 @@ fn quiet_at(place: &PlaceState, life: Option<Life>) -> i64 {
     place.returned_at.unwrap_or(place.since).as_second().saturating_add(quiet)
 }
 
-/// A file of the token's own: one that a token was merged into holds what belongs to others.
-fn is_removable(fallback: &Place) -> bool {
-    matches!(fallback.sink, SinkSpec::File(_)) && !fallback.format.merges()
-}
-
 /// The places of a target whose copies may go now, by index and fallback place, and when to look again (unix seconds).
 ///
 /// Never a copy while the place lacks the newest token, nor where the schedule keeps copies or knows the fallback no
@@ -105,7 +100,7 @@ pub fn clearable(places: &[Place], state: &TargetState, life: Option<Life>, now:
         if place.when_paid == WhenPaid::Keep || recorded.jti != state.jti {
             continue;
         }
-        let removable = |copy: &&String| place.fallback.iter().any(|f| is_removable(f) && f.sink.place() == **copy);
+        let removable = |copy: &&String| place.fallback.iter().any(|f| Leftover::of(f).is_some() && f.sink.place() == **copy);
         let copies: Vec<String> = recorded.copies.iter().filter(removable).cloned().collect();
         if copies.is_empty() {
             continue;
@@ -131,6 +126,7 @@ mod tests {
     use super::*;
     use crate::record::fold::State;
     use crate::record::{Kind, Line, Outcome, SinkLine};
+    use crate::sink::SinkSpec;
     use crate::sink::file::{FileSpec, Mode};
     use crate::sink::vault::VaultSpec;
     use crate::token::Format;
@@ -140,7 +136,7 @@ mod tests {
 
     fn places(when_paid: WhenPaid) -> Vec<Place> {
         let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None, readers: Vec::new() };
-        let vault = VaultSpec { store: "v".into(), mount: "secret".into(), path: "a".into(), key: "token".into() };
+        let vault = VaultSpec { store: "v".into(), mount: "secret".into(), path: "a".into(), key: "token".into(), ..VaultSpec::default() };
         let place = |sink, fallback| Place { sink, format: Format::Raw, required: true, fallback, when_paid };
         vec![place(SinkSpec::Vault(vault), vec![place(SinkSpec::File(file), Vec::new())])]
     }
@@ -217,6 +213,19 @@ mod tests {
         assert_eq!(both.clearable(WhenPaid::Keep, 800), (Vec::new(), None));
         both.take(801, false, Event::Cleared);
         assert_eq!(both.clearable(WhenPaid::Remove, 9_999), (Vec::new(), None));
+    }
+
+    #[test]
+    fn the_copy_of_a_token_that_the_place_does_not_have_stays_even_where_nothing_is_owed() {
+        let mut both = Both::new();
+        both.take(100, true, Event::Fallen);
+        both.take(200, false, Event::Arrived);
+        // A newer token was found at another place of the target, which says nothing of this one.
+        let mut adopted = line(Kind::Adopted, 300, 2, Outcome::Written);
+        adopted.sinks.clear();
+        both.state.apply(&adopted);
+        assert_eq!(both.state.targets["one"].places[0].jti.as_deref(), Some("1"), "the place has the token before");
+        assert_eq!(both.clearable(WhenPaid::Remove, 10_000), (Vec::new(), None));
     }
 
     #[test]

@@ -35,6 +35,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::record::Actor;
 use crate::record::append::{self, Health, OpenError, Writer};
 use crate::schedule::Problem;
 use ask::{Ask, Selector};
@@ -61,6 +62,8 @@ pub struct Once {
     pub selector: Selector,
     /// Due or not.
     pub force: bool,
+    /// Who withdraws them, where they are not to be rotated but taken back.
+    pub withdraw: Option<Actor>,
 }
 
 /// Why a run did not begin.

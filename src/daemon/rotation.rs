@@ -9,13 +9,14 @@ use tokio::sync::watch;
 use super::errands::announce;
 use super::proof;
 use super::scene::Scene;
+use super::start::readable;
 use super::timetable::Turn;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Kind, Line, Outcome, Proof, SinkLine, Through};
 use crate::schedule::{Target, own};
 use crate::sink::delivery::{self, Delivered, Load};
-use crate::sink::{Failure, FailureKind, Place};
+use crate::sink::{Failure, FailureKind, Manners, Ours, Place};
 use crate::token::render::{hex, render};
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
 
@@ -125,7 +126,8 @@ pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
-    let load = load(target, held, &issue, &render, urgency);
+    let ours = |found: &Payload| readable(found, target).is_some();
+    let load = load(target, held, &issue, &render, urgency, Ours(&ours));
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
 
@@ -135,7 +137,8 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
     let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
-    let load = load(target, held, &issue, &render, urgency);
+    let ours = |found: &Payload| readable(found, target).is_some();
+    let load = load(target, held, &issue, &render, urgency, Ours(&ours));
     delivery::pay(place, &load, &scene.stores, served).await
 }
 
@@ -145,9 +148,12 @@ fn load<'a>(
     issue: &'a str,
     render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
     urgency: Urgency,
+    ours: Ours<'a>,
 ) -> Load<'a> {
     let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
-    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency }
+    let owner = target.labels.get("owner").map(String::as_str);
+    let manners = Manners { owner, overlap: Duration::from_secs(target.overlap), ours };
+    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency, manners }
 }
 
 fn payload(held: &Held, format: &Format, surroundings: &Surroundings) -> Result<Payload, Failure> {
@@ -218,7 +224,9 @@ async fn record(writer: &Writer, line: &Line) -> bool {
 pub fn tell(line: &Line) {
     let target = line.target.as_deref().unwrap_or_default();
     let jti = line.jti.as_deref().unwrap_or_default();
-    let places = line.sinks.iter().map(|s| format!("{}={:?}", s.place, s.outcome).to_lowercase()).collect::<Vec<_>>().join(" ");
+    let places = line.sinks.iter().map(|s| format!("{}={:?}", s.place, s.outcome).to_lowercase());
+    let left = line.leaves.iter().map(|l| format!("{}={:?}", l.place, l.outcome).to_lowercase());
+    let places = places.chain(left).collect::<Vec<_>>().join(" ");
     match line.kind {
         Kind::Failed => {
             let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|s| s.error.clone())).unwrap_or_default();

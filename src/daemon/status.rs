@@ -1,19 +1,23 @@
 //! How all is: the view that `status` shows, from the running loop or from the records alone.
 
+mod rows;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::course::Course;
 use super::own;
 use super::scene::Scene;
 use super::step::{self, Standing};
 use crate::record::append::Health;
-use crate::record::fold::{State, TargetState};
+use crate::record::fold::State;
 use crate::schedule::{Problem, Target};
+
+pub use rows::{FallbackStatus, HookStatus, LeavingStatus, SinkStatus};
 
 /// The whole answer.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +27,9 @@ pub struct Status {
     pub daemon: Option<DaemonStatus>,
     /// A row for each target.
     pub targets: Vec<TargetStatus>,
+    /// Targets that are gone, and left something which is still to be taken back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<LeavingStatus>,
 }
 
 /// The daemon itself.
@@ -137,63 +144,6 @@ pub struct TargetStatus {
     pub notes: Vec<String>,
 }
 
-/// One place.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SinkStatus {
-    /// The sink's key in the schedule.
-    pub sink: String,
-    /// The place.
-    pub place: String,
-    /// The file that holds the token, where one on this host does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-    /// What became of it last; absent before its first delivery.
-    pub outcome: Option<crate::record::Outcome>,
-    /// Since when.
-    pub since: Option<Timestamp>,
-    /// The fallback that holds the token meanwhile.
-    pub fallback: Option<String>,
-    /// Why it is not written.
-    pub error: Option<String>,
-    /// The places that stand in for it, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fallbacks: Vec<FallbackStatus>,
-}
-
-/// One hook.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HookStatus {
-    /// The hook's key in the schedule.
-    pub hook: String,
-    /// Who is told.
-    pub to: String,
-    /// Whether it was told of the newest token; absent where it had nothing to be told of yet.
-    pub outcome: Option<crate::record::Heard>,
-    /// Since when.
-    pub since: Option<Timestamp>,
-    /// The generation that it is, or was, to be told of.
-    pub generation: Option<u64>,
-    /// When it was last told with success.
-    pub told_at: Option<Timestamp>,
-    /// Why the last attempt failed.
-    pub error: Option<String>,
-}
-
-/// A place that stands in for another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FallbackStatus {
-    /// The sink's key in the schedule.
-    pub sink: String,
-    /// The place.
-    pub place: String,
-    /// The file that holds the token, where one on this host does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-}
-
 /// What a status is made from.
 pub struct View<'a> {
     /// The plan at work.
@@ -219,7 +169,7 @@ impl View<'_> {
             row
         };
         let targets = self.scene.plan.targets.iter().filter(|t| meant(t)).map(row).collect();
-        Status { daemon: self.daemon(), targets }
+        Status { daemon: self.daemon(), targets, leaving: rows::leaving(self.state) }
     }
 
     fn daemon(&self) -> Option<DaemonStatus> {
@@ -261,8 +211,12 @@ impl View<'_> {
             labels: target.labels.clone(),
             cluster: target.cluster.clone(),
             service_account: format!("{}/{}", target.ask.namespace, target.ask.service_account),
-            state: step::standing(target, state, course.is_some_and(|c| c.rotating), course.map_or(0, |c| c.failures), now, host),
-            generation: state.map_or(0, |s| s.generation),
+            state: if self.state.is_withdrawn(&target.name) {
+                Standing::Withdrawn
+            } else {
+                step::standing(target, state, course.is_some_and(|c| c.rotating), course.map_or(0, |c| c.failures), now, host)
+            },
+            generation: self.state.generation(&target.name),
             jti: state.and_then(|s| s.jti.clone()),
             issued_at: state.and_then(|s| s.issued_at),
             expires_at: state.and_then(|s| s.expires_at),
@@ -270,43 +224,10 @@ impl View<'_> {
             next_rotation: if troubled { armed.or(planned) } else { planned.or(armed) },
             last_rotation: state.and_then(|s| s.last_rotation),
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),
-            sinks: target.deliver.iter().map(|place| sink(place, state)).collect(),
-            hooks: target.after.iter().map(|hook| heard(hook, state)).collect(),
+            sinks: target.deliver.iter().map(|place| rows::sink(place, state)).collect(),
+            hooks: target.after.iter().map(|hook| rows::heard(hook, state)).collect(),
             notes: course.map(|c| c.notes.clone()).unwrap_or_default(),
         }
-    }
-}
-
-fn sink(place: &crate::sink::Place, state: Option<&TargetState>) -> SinkStatus {
-    let (sink, at) = (place.sink.kind(), place.sink.place());
-    let recorded = state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at));
-    SinkStatus {
-        sink: sink.into(),
-        place: at,
-        file: place.file(),
-        outcome: recorded.map(|p| p.outcome),
-        since: recorded.map(|p| p.since),
-        fallback: recorded.and_then(|p| p.fallback.clone()),
-        error: recorded.and_then(|p| p.error.clone()),
-        fallbacks: place
-            .fallback
-            .iter()
-            .map(|f| FallbackStatus { sink: f.sink.kind().into(), place: f.sink.place(), file: f.file() })
-            .collect(),
-    }
-}
-
-fn heard(hook: &crate::after::HookSpec, state: Option<&TargetState>) -> HookStatus {
-    let (kind, to) = (hook.kind(), hook.to());
-    let recorded = state.and_then(|s| s.hook(kind, &to));
-    HookStatus {
-        outcome: recorded.map(|h| h.outcome),
-        since: recorded.map(|h| h.since),
-        generation: recorded.map(|h| h.generation),
-        told_at: recorded.and_then(|h| h.told_at),
-        error: recorded.and_then(|h| h.error.clone()),
-        hook: kind.into(),
-        to,
     }
 }
 

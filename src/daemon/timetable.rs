@@ -2,6 +2,7 @@
 //! somebody else carries out. Mutable state of the daemon's targets is here and nowhere else.
 
 mod clearings;
+mod leaves;
 mod looks;
 pub mod order;
 pub mod payments;
@@ -20,6 +21,7 @@ use crate::record::{Kind, Line, Reason};
 use crate::schedule::change::Change;
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Plan, Target};
+pub use leaves::{Removals, Removed};
 pub use order::{Clearing, Looking, Order, Owed, Payment, Turn, Wanted};
 
 /// A place that was touched is looked at after that long, ms: our own writes touch places too.
@@ -70,6 +72,7 @@ pub struct Timetable {
     pub courses: HashMap<Arc<str>, Course>,
     timers: Timers,
     orders: Vec<Order>,
+    leaves: leaves::Leaves,
     /// The skew of each cluster, seconds, by which its targets were judged.
     skews: BTreeMap<String, f64>,
 }
@@ -78,7 +81,8 @@ impl Timetable {
     /// Targets at rest; `host` is the stable name for the offsets of `splay`.
     pub fn new(plan: Arc<Plan>, host: String, manner: Manner, state: State) -> Self {
         let courses = plan.targets.iter().map(|t| (Arc::from(t.name.as_str()), Course::new(Arc::clone(t)))).collect();
-        Self { plan, host, manner, state, courses, timers: Timers::new(), orders: Vec::new(), skews: BTreeMap::new() }
+        let (timers, leaves) = (Timers::new(), leaves::Leaves::default());
+        Self { plan, host, manner, state, courses, timers, orders: Vec::new(), leaves, skews: BTreeMap::new() }
     }
 
     /// What is to be done since this was last asked.
@@ -95,6 +99,7 @@ impl Timetable {
     /// wrong, and all tokens look fresh by it: each API server is asked for the time.
     pub fn begin(&mut self, meant: Vec<Arc<Target>>) {
         self.look(meant, Looking::Start);
+        self.arm_leaves();
         self.ask_time(self.plan.clusters.keys().cloned().collect());
     }
 
@@ -121,7 +126,7 @@ impl Timetable {
     pub fn swap(&mut self, plan: &Arc<Plan>, change: &Change, moment: &Moment<'_>) {
         self.plan = Arc::clone(plan);
         for name in &change.removed {
-            self.retire(name, moment);
+            self.retire(name, change.deleting.contains(name), moment);
         }
         let mut looked = Vec::new();
         for target in &plan.targets {
@@ -139,13 +144,16 @@ impl Timetable {
         self.ask_time(change.clusters.iter().filter(|c| plan.clusters.contains_key(*c)).cloned().collect());
     }
 
-    /// A target that went out of the schedule: its places stay, its course ends.
-    fn retire(&mut self, name: &str, moment: &Moment<'_>) {
+    /// A target that went out of the schedule: its course ends; its places stay, or are deleted.
+    fn retire(&mut self, name: &str, delete: bool, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(name);
         let Some(mut course) = self.courses.remove(&name) else { return };
         course.rest(&name, &mut self.timers);
         if std::mem::take(&mut course.paying) {
             self.orders.push(Order::StopPaying(Arc::clone(&name)));
+        }
+        if delete {
+            return self.delete(&name, &course, moment);
         }
         let mut line = Line::new(Kind::Retired, moment.now);
         super::rotation::identify(&mut line, &course.target);
@@ -172,6 +180,7 @@ impl Timetable {
                     self.pay(&name, None);
                 }
                 Timer::Clear => self.clear(&name, moment),
+                Timer::Leave => self.leave(&name, moment),
             }
         }
     }
@@ -182,6 +191,7 @@ impl Timetable {
         for (name, course) in &mut self.courses {
             course.shift(name, &mut self.timers, set);
         }
+        self.shift_leaves(set);
         for (cluster, skew) in &mut self.skews {
             *skew = moment.world.skew(cluster).unwrap_or(*skew);
         }
@@ -215,6 +225,9 @@ impl Timetable {
     /// How a target stands.
     pub fn standing(&self, name: &str, now: Timestamp) -> step::Standing {
         let Some(course) = self.courses.get(name) else { return step::Standing::New };
+        if self.state.is_withdrawn(name) {
+            return step::Standing::Withdrawn;
+        }
         let state = self.state.targets.get(name);
         step::standing(&course.target, state, course.rotating, course.failures, now, &self.host)
     }
@@ -245,6 +258,9 @@ impl Timetable {
     }
 
     fn judge(&self, target: &Target, state: Option<&TargetState>, moment: &Moment<'_>) -> Option<(i64, Reason)> {
+        if self.state.is_withdrawn(&target.name) {
+            return None;
+        }
         let skew = moment.world.skew(&target.cluster);
         let now = step::server_time(moment.now, skew);
         let due = step::due(target, state, now, skew.is_some(), &self.host);

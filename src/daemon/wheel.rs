@@ -5,6 +5,7 @@ mod clearings;
 mod end;
 mod heads;
 mod hooks;
+mod leaves;
 mod orders;
 mod own;
 mod reloads;
@@ -16,8 +17,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::ask::Ask;
-use super::ask::Verdict;
+use super::ask::{Ask, Explicit, Verdict};
 use super::clock::{Clocks, Steps, now_ms};
 use super::course::Told;
 use super::cron::Ticker;
@@ -28,12 +28,12 @@ use super::rotation::{Finished, Held};
 use super::scene::Scene;
 use super::start::Finding;
 use super::status::Refused;
-use super::timetable::{Looking, Manner, Timetable};
+use super::timetable::{Looking, Manner, Removed, Timetable};
 use super::touched::Touched;
 use super::{Options, systemd};
 use crate::record::append::Writer;
 use crate::record::fold::State;
-use crate::record::{Actor, Kind, Line};
+use crate::record::{Kind, Line};
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
 use crate::sink::delivery::Delivered;
@@ -48,10 +48,11 @@ enum Done {
     Rotated(Arc<str>, Option<Box<Finished>>),
     Paid(Arc<str>, Arc<Held>, Vec<(usize, Delivered)>, Option<Box<Line>>),
     Cleared(Arc<str>, Option<Box<Line>>),
+    Left(Arc<str>, Box<Removed>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
     Told(Box<hooks::Told>),
-    Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Actor>, Option<oneshot::Sender<Verdict>>),
+    Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
 }
 
 /// The loop's state.
@@ -129,8 +130,11 @@ impl Wheel {
             self.longest_sleep = self.longest_sleep.min(BLIND_SLEEP);
         }
         self.start_ticker().await;
-        let all = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
-        self.event(|table, _| table.begin(all)).await;
+        let all: Vec<Arc<Target>> = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
+        match self.options.once.as_ref().and_then(|once| once.withdraw.clone()) {
+            Some(actor) => self.withdraw(&all, &actor).await,
+            None => self.event(|table, _| table.begin(all)).await,
+        }
         if self.unsettled == 0 {
             // A plan without targets has been looked at, too.
             notify(&self.summary());
@@ -205,6 +209,7 @@ impl Wheel {
                     self.event(|table, moment| table.cleared(&name, &line, moment)).await;
                 }
             }
+            Done::Left(name, removed) => self.event(|table, moment| table.left(&name, *removed, moment)).await,
             Done::Looked(findings, why) => {
                 for finding in findings {
                     self.event(|table, moment| match why {

@@ -22,7 +22,7 @@ use serde::Deserialize;
 use super::line::Line;
 
 pub(super) use signed::{BESIDE, sign};
-pub use signed::{BadKey, PublicKey, Signed, verify_signatures};
+pub use signed::{BadKey, PublicKey, Signed, sign_bytes, verify_signatures};
 pub use verify::{Broken, Damage, Torn, Verified, verify};
 
 /// `previous` of the very first line.

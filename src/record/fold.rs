@@ -3,6 +3,7 @@
 mod checkpoint;
 mod file;
 mod hooks;
+mod leaver;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use super::line::{Kind, Line};
 
 pub(super) use file::fold_file;
 pub use hooks::HookState;
+pub use leaver::Leaver;
 pub use target::{PlaceState, TargetState, Trouble};
 
 /// What all lines so far amount to.
@@ -24,7 +26,9 @@ pub use target::{PlaceState, TargetState, Trouble};
 pub struct State {
     /// Every target that was recorded and not retired, by name.
     pub targets: BTreeMap<String, TargetState>,
-    /// Those of them with a hook that has still to be told.
+    /// Those that are gone and not forgotten.
+    pub leavers: BTreeMap<String, Leaver>,
+    /// Those targets with a hook that has still to be told.
     pub untold: BTreeSet<String>,
     /// SHA-256 of the schedule last in force.
     pub schedule: Option<String>,
@@ -38,7 +42,15 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { targets: BTreeMap::new(), untold: BTreeSet::new(), schedule: None, seq: 0, head: GENESIS.to_owned(), time: None }
+        Self {
+            targets: BTreeMap::new(),
+            leavers: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            schedule: None,
+            seq: 0,
+            head: GENESIS.to_owned(),
+            time: None,
+        }
     }
 }
 
@@ -49,8 +61,15 @@ impl State {
         if matches!(line.kind, Kind::CheckpointEnd | Kind::Started | Kind::Reloaded) && line.schedule.is_some() {
             self.schedule.clone_from(&line.schedule);
         }
+        if line.kind == Kind::Reloaded {
+            self.reloaded(line);
+        }
         let Some(name) = &line.target else { return };
+        if matches!(line.kind, Kind::Rotated | Kind::Failed | Kind::Paid | Kind::Adopted) {
+            self.returned(name, line);
+        }
         match line.kind {
+            Kind::Checkpoint if self.take_leaver(name, line) => {}
             Kind::Checkpoint => {
                 self.targets.insert(name.clone(), TargetState::from_checkpoint(line));
             }
@@ -61,9 +80,7 @@ impl State {
             Kind::Adopted => self.target(name).adopted(line),
             Kind::Rejected => self.target(name).rejected(line),
             Kind::Told => self.target(name).told(line),
-            Kind::Retired => {
-                self.targets.remove(name);
-            }
+            Kind::Retired => self.retired(name, line),
             // What a person took for himself, and what became of the daemon, changes no target.
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
             Kind::Minted | Kind::Executed | Kind::Gap => {}

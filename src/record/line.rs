@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::hook::HookLine;
+use super::leave::LeaveLine;
 
 pub use crate::sink::delivery::Outcome;
 
@@ -81,6 +82,9 @@ pub struct Line {
     /// One entry for each hook that has to be told of a token, or was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookLine>,
+    /// One entry for each place that a target leaves (`retired`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<LeaveLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -137,6 +141,7 @@ impl Line {
             attempts: None,
             sinks: Vec::new(),
             hooks: Vec::new(),
+            leaves: Vec::new(),
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -209,6 +214,8 @@ pub enum Reason {
     Repair,
     Changed,
     Clock,
+    Withdrawn,
+    Removed,
 }
 
 /// A credential that is used when the usual one has died.

@@ -9,10 +9,12 @@ pub mod chain;
 mod files;
 pub mod fold;
 pub mod hook;
+pub mod leave;
 pub mod line;
 pub mod query;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
-pub use fold::{HookState, PlaceState, ReadError, State, TargetState, Trouble, read};
+pub use fold::{HookState, Leaver, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
+pub use leave::{LeaveLine, Parting};
 pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through};

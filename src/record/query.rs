@@ -92,6 +92,15 @@ pub fn lines(directory: &Path, query: Query) -> Result<Lines, ReadError> {
     Ok(lines)
 }
 
+/// Every line of the files that tell of that time and later, the checkpoint that opens the first of them included.
+///
+/// # Errors
+/// [`ReadError`] where the folder cannot be read.
+pub fn all_around(directory: &Path, since: Timestamp) -> Result<impl Iterator<Item = Result<Line, ReadError>>, ReadError> {
+    let mut lines = lines(directory, Query { since: Some(since), ..Query::default() })?;
+    Ok(std::iter::from_fn(move || lines.any_line().transpose()))
+}
+
 impl Iterator for Lines {
     type Item = Result<Line, ReadError>;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::schedule::plan::{Plan, Target};
+use crate::schedule::plan::{Plan, Target, WhenRemoved};
 
 /// The difference between two plans, by names, in the order of the plan that has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -19,6 +19,37 @@ pub struct Change {
     pub clusters: Vec<String>,
     /// Stores that came, went or have other settings.
     pub stores: Vec<String>,
+    /// Removed targets of which what they left is deleted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deleting: Vec<String>,
+}
+
+/// Most targets of which what they left is deleted without a word, whatever their share.
+const UNASKED: usize = 10;
+/// That share of all targets, in percent, is the most; one always may.
+const SHARE: usize = 5;
+
+/// Whether what these targets left may be deleted, of that many targets; `told` is the number that a person said.
+///
+/// # Errors
+/// Why not, with what to say.
+pub fn guard(leaving: &[String], of: usize, told: Option<usize>) -> Result<(), String> {
+    let count = leaving.len();
+    let free = UNASKED.min((of * SHARE / 100).max(1));
+    match told {
+        Some(told) if told == count => return Ok(()),
+        None if count <= free => return Ok(()),
+        _ => {}
+    }
+    let names = leaving.iter().take(UNASKED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if count > UNASKED { ", …" } else { "" };
+    Err(match told {
+        Some(told) => format!("{told} targets are said to go, and what {count} left would be deleted ({names}{more}): nothing was changed"),
+        None => format!(
+            "what {count} of {of} targets left would be deleted ({names}{more}), more than {free}: nothing was changed. If that is meant: \
+             tokenferry reload --remove {count}"
+        ),
+    })
 }
 
 impl Change {
@@ -41,6 +72,12 @@ impl Change {
         change
     }
 
+    /// Removed targets that ask for what they left to be deleted.
+    pub fn leaving(&self, before: &Plan) -> Vec<String> {
+        let asks = |name: &&String| before.target(name).is_some_and(|target| target.when_removed == WhenRemoved::Delete);
+        self.removed.iter().filter(asks).cloned().collect()
+    }
+
     /// Whether nothing differs that matters to a target.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -49,7 +86,23 @@ impl Change {
 
 /// Whether two targets mean the same, wherever they stand in their files.
 fn same(a: &Target, b: &Target) -> bool {
-    let Target { name, labels, cluster, ask, rotate, suspend, prove, prove_every, compliance, deliver, after, first: _, line: _ } = a;
+    let Target {
+        name,
+        labels,
+        cluster,
+        ask,
+        rotate,
+        suspend,
+        prove,
+        prove_every,
+        compliance,
+        overlap,
+        when_removed,
+        deliver,
+        after,
+        first: _,
+        line: _,
+    } = a;
     *name == b.name
         && *labels == b.labels
         && *cluster == b.cluster
@@ -59,6 +112,8 @@ fn same(a: &Target, b: &Target) -> bool {
         && *prove == b.prove
         && *prove_every == b.prove_every
         && *compliance == b.compliance
+        && *overlap == b.overlap
+        && *when_removed == b.when_removed
         && *deliver == b.deliver
         && *after == b.after
 }
@@ -81,6 +136,28 @@ mod tests {
             "version: 1\nclusters: {{trial: {{embedded: {{}}}}}}\ndefaults: {{cluster: trial, serviceAccount: a/b, duration: 1h}}\ntargets:\n{targets}"
         );
         plan(&Sources { path: "/etc/s.yaml".into(), text, includes: Vec::new() }, &BTreeMap::new()).unwrap()
+    }
+
+    #[test]
+    fn one_target_may_always_go_and_many_only_when_their_number_is_said() {
+        let names = |count: usize| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>();
+        for (count, of, told, good) in [
+            (0, 3, None, true),
+            (1, 3, None, true),
+            (2, 3, None, false),
+            (2, 3, Some(2), true),
+            (2, 3, Some(3), false),
+            (5, 100, None, true),
+            (6, 100, None, false),
+            (10, 10_000, None, true),
+            (11, 10_000, None, false),
+            (11, 10_000, Some(11), true),
+            (1, 3, Some(2), false),
+            (0, 3, Some(1), false),
+        ] {
+            assert_eq!(guard(&names(count), of, told).is_ok(), good, "{count} of {of}, told {told:?}");
+        }
+        assert!(guard(&names(11), 40, None).unwrap_err().contains("tokenferry reload --remove 11"));
     }
 
     #[test]

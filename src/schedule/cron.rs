@@ -86,15 +86,20 @@ impl CronTexts {
 }
 
 fn largest_gap(rules: &[CronRule]) -> Option<u64> {
+    gaps(rules).map(|gaps| gaps.into_iter().max().unwrap_or(0))
+}
+
+/// The shortest time between two of the next times of these rules, seconds.
+pub fn shortest_gap(rules: &[CronRule]) -> Option<u64> {
+    gaps(rules)?.into_iter().min()
+}
+
+fn gaps(rules: &[CronRule]) -> Option<Vec<u64>> {
     let start = Timestamp::from_second(REFERENCE).ok()?;
     let next = |after: Timestamp| rules.iter().filter_map(|rule| rule.next(after)).min();
-    let (mut last, mut largest) = (next(start)?, 0);
-    for _ in 0..64 {
-        let Some(time) = next(last) else { break };
-        largest = largest.max(u64::try_from(time.as_second() - last.as_second()).unwrap_or(0));
-        last = time;
-    }
-    Some(largest)
+    let times: Vec<Timestamp> = std::iter::successors(Some(next(start)?), |last| next(*last)).take(65).collect();
+    let between = |pair: &[Timestamp]| u64::try_from(pair[1].as_second() - pair[0].as_second()).unwrap_or(0);
+    Some(times.windows(2).map(between).collect())
 }
 
 impl CronRule {

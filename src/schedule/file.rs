@@ -11,6 +11,7 @@ use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::format::Part;
 use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
+use crate::schedule::plan::WhenRemoved;
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::{FileSpec, Mode, Reader};
 use crate::sink::kubernetes::SecretSpec;
@@ -111,6 +112,10 @@ pub struct TargetFile {
     pub compliance: Option<ComplianceFile>,
     /// Where it goes.
     pub deliver: Option<Vec<PlaceFile>>,
+    /// How long the generation before stays good.
+    pub overlap: Option<Seconds>,
+    /// What becomes of its places when it goes out of the schedule.
+    pub when_removed: Option<WhenRemoved>,
     /// Who is told.
     pub after: Option<Vec<HookFile>>,
 }
@@ -220,10 +225,9 @@ pub fn later(structure: &str, key: &str) -> bool {
         "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
         "AppRoleAuth" => &["wrapped"],
         "MetricsFile" => &["textfile"],
-        "TargetFile" => &["revocable", "overlap", "whenRemoved", "hosts"],
+        "TargetFile" => &["revocable", "hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
-        "VaultSpec" => &["keepVersions", "adopt", "encryptTo"],
-        "AwsSpec" => &["adopt", "encryptTo"],
+        "VaultSpec" | "AwsSpec" => &["encryptTo"],
         _ => &[],
     };
     keys.contains(&key)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::schedule::plan::{Compliance, Plan, Rotate, Target};
+use crate::schedule::plan::{Compliance, Plan, Rotate, Target, WhenRemoved};
 use crate::sink::file::{FileSpec, Mode};
 use crate::sink::{Place, SinkSpec, WhenPaid};
 use crate::token::Format;
@@ -46,6 +46,8 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
             prove: true,
             prove_every: PROVE_EVERY,
             compliance: Compliance::default(),
+            overlap: 0,
+            when_removed: WhenRemoved::Keep,
             deliver: vec![Place { sink, format: Format::Raw, required: true, fallback: Vec::new(), when_paid: WhenPaid::Keep }],
             after: Vec::new(),
             first: true,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use crate::after::HookSpec;
 use crate::cluster::{Ask, ClusterSpec};
 use crate::schedule::cron::CronRule;
@@ -78,6 +80,10 @@ pub struct Target {
     pub prove_every: u64,
     /// Limits that the target has to keep.
     pub compliance: Compliance,
+    /// Seconds that the generation before stays good.
+    pub overlap: u64,
+    /// What becomes of its places when it goes out of the schedule.
+    pub when_removed: WhenRemoved,
     /// Where it goes.
     pub deliver: Vec<Place>,
     /// Who is told when it stands there.
@@ -86,6 +92,17 @@ pub struct Target {
     pub first: bool,
     /// Line of its first key in its file, for messages.
     pub line: usize,
+}
+
+/// `whenRemoved`: what becomes of a target's places when it goes out of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenRemoved {
+    /// They stay as they are; the token ends by itself.
+    #[default]
+    Keep,
+    /// What is ours in them is deleted, after an explicit reload alone.
+    Delete,
 }
 
 /// `rotate`, whole.

@@ -198,6 +198,8 @@ mod tests {
             prove: true,
             prove_every: 3600,
             compliance: Compliance::default(),
+            overlap: 600,
+            when_removed: crate::schedule::plan::WhenRemoved::Keep,
             deliver: Vec::new(),
             after: Vec::new(),
             first: false,

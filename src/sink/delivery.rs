@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Context, Failure, FailureKind, Place, Put, SinkSpec, Stores, put};
+use super::{Context, Failure, FailureKind, Manners, Place, Put, SinkSpec, Stores, put};
 use crate::cluster::Urgency;
 use crate::token::{Format, Payload};
 use tries::{Step, Tries, WITHIN, verdict};
@@ -78,6 +78,8 @@ pub struct Load<'a> {
     pub generation: u64,
     /// Its turn at the stores.
     pub urgency: Urgency,
+    /// For the sinks' manners.
+    pub manners: Manners<'a>,
 }
 
 /// Delivers to all places at once; the answer has their order.
@@ -148,8 +150,8 @@ enum Gate {
 }
 
 async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &Stores, gate: Gate) -> Result<Put, Failure> {
-    let Load { target, issue, issued_at, expires_at, generation, .. } = *load;
-    let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT };
+    let Load { target, issue, issued_at, expires_at, generation, manners, .. } = *load;
+    let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners };
     let Some(upstream) = sink.upstream(stores) else { return put(sink, payload, context, stores).await };
     let upstream = upstream?;
     let name = format!("{} {}", if sink.store().is_some() { "store" } else { "cluster" }, upstream.name());
@@ -161,7 +163,7 @@ async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &S
         return Err(Failure::new(FailureKind::Unavailable, format!("{name} gave no turn within {} s", WITHIN.as_secs())));
     };
     let result = put(sink, payload, context, stores).await;
-    permit.end(verdict(&result));
+    permit.end(verdict(result.as_ref().err()));
     result
 }
 

@@ -33,10 +33,10 @@ pub use held::{Held, held};
 pub use lane::{apart, file_system};
 pub use look::look;
 pub use orphan::sweep;
-pub use remove::remove;
+pub(in crate::sink) use remove::remove;
 
 /// `file: {path, mode, owner, group, readers}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSpec {
     /// Absolute path (a relative one counts from the schedule's folder).

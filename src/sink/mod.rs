@@ -8,6 +8,8 @@ pub mod command;
 pub mod delivery;
 pub mod file;
 pub mod kubernetes;
+pub mod leftover;
+pub mod manners;
 mod patience;
 pub mod store;
 pub mod vault;
@@ -20,6 +22,8 @@ use serde::Deserialize;
 
 use crate::token::{Format, Payload};
 
+pub use leftover::Leftover;
+pub use manners::{Manners, Ours};
 pub use store::{StoreSpec, Stores};
 
 /// One element of `deliver`: a sink with what stands beside it.
@@ -41,7 +45,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum WhenPaid {
-    /// A file is removed once the place has held for a while; a copy in a store is left to end by itself.
+    /// It is removed once the place has held for a while.
     #[default]
     Remove,
     /// It stays, and ends by itself.
@@ -151,6 +155,8 @@ pub struct Context<'a> {
     pub generation: u64,
     /// How long this one attempt may take.
     pub timeout: Duration,
+    /// For the sink's manners.
+    pub manners: Manners<'a>,
 }
 
 /// What an attempt did.
@@ -160,6 +166,17 @@ pub enum Put {
     Written,
     /// The place had these bytes already.
     Unchanged,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It stood there, and does not any more.
+    Gone,
+    /// Nothing stood there.
+    Nothing,
+    /// Something stands there that is not ours: it was left.
+    Left,
 }
 
 /// Why an attempt failed, in one machine word for records and metrics.

@@ -38,18 +38,20 @@ fn g10_every_rotation_of_a_daemon_that_could_not_record_has_one_terminal_record_
     let mut host = Host::new(&schedule(port, false));
     let records = host.path("state/records");
     std::fs::create_dir_all(&records).unwrap();
-    let mount = |options: &str| tool(Command::new("mount").args(["-o", options]).arg(&records));
+    let filler = records.join("filler");
     tool(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m,mode=0700", "tokenferry-test"]).arg(&records));
     let unmount = Unmount(&records);
     host.start();
     until("all are delivered", 60, || (0..TARGETS).all(|n| host.path(&format!("out/t{n}")).exists()));
-    mount("remount,ro");
+    // The disk is full, to its last byte.
+    let full = std::fs::File::create(&filler).and_then(|mut file| std::io::copy(&mut std::io::repeat(0), &mut file));
+    assert!(full.is_err_and(|error| error.kind() == std::io::ErrorKind::StorageFull));
     let before = metric(port, "tokenferry_rotations_total");
     until("it rotates on, more than can wait", 400, || metric(port, "tokenferry_rotations_total") - before > TOO_MANY);
     until("what does not fit is counted", 60, || metric(port, "tokenferry_records_lost_total") > 0);
     let status = host.run(&["status"]);
     assert_eq!(status.code, Some(1), "lost records alarm nobody: {status:?}");
-    mount("remount,rw");
+    std::fs::remove_file(&filler).unwrap();
     host.write_schedule(&schedule(port, true));
     until("the schedule that suspends all is taken", 60, || host.run(&["reload"]).code == Some(0));
     let idle = |host: &Host| host.json(&["status"])["targets"].as_array().unwrap().iter().all(|t| t["state"] == "suspended");

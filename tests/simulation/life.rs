@@ -347,6 +347,7 @@ impl Life {
                         Done::Cleared(clearing.name, Box::new(line))
                     });
                 }
+                Order::Leave(_) => panic!("nobody withdraws anything in this world"),
                 Order::Look(wanted, why) => {
                     let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
                     self.tasks.spawn_local(async move {
@@ -597,7 +598,7 @@ async fn attempt(
         return Err(Failure::new(FailureKind::Unavailable, "no turn"));
     };
     let result = world.put(sink, &held.claims, target).await;
-    permit.end(verdict(&result));
+    permit.end(verdict(result.as_ref().err()));
     result
 }
 

@@ -18,7 +18,7 @@ pub async fn place(key: Option<&str>) -> Place {
 
 /// A place in the moto given.
 pub async fn place_at(moto: &Moto, key: Option<&str>) -> Place {
-    let spec = AwsSpec { store: "aws".into(), secret_id: fresh("ci/deployer"), key: key.map(Into::into) };
+    let spec = AwsSpec { store: "aws".into(), secret_id: fresh("ci/deployer"), key: key.map(Into::into), ..AwsSpec::default() };
     let outside = Outside::Aws(Box::new(client(&moto.endpoint)));
     Place { spec: SinkSpec::AwsSecretsManager(spec), stores: stores("aws", store(&moto.endpoint)), limit: Some(65_536), outside }
 }
@@ -83,7 +83,8 @@ async fn the_other_fields_of_a_json_secret_stay_and_a_secret_of_another_shape_is
         let place = place(Some("token")).await;
         let (client, spec) = parts(&place);
         client.create_secret().name(&spec.secret_id).secret_string(r#"{"user":"ci","list":[1,2]}"#).send().await.unwrap();
-        assert_eq!(place.put("ey.one").await, Ok(Put::Written));
+        let adopted = SinkSpec::AwsSecretsManager(AwsSpec { adopt: true, ..spec.clone() });
+        assert_eq!(attempt(&adopted, &place.stores, "ey.one", "1").await, Ok(Put::Written));
         let text = client.get_secret_value().secret_id(&spec.secret_id).send().await.unwrap().secret_string.unwrap();
         let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(fields, serde_json::json!({"user": "ci", "list": [1, 2], "token": "ey.one"}));

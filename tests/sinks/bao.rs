@@ -90,7 +90,8 @@ pub async fn place_at(bao: &Bao, mount: &str) -> Place {
     let version = if mount == "one" { "1" } else { "2" };
     root.mounted(&format!("sys/mounts/{mount}"), json!({"type": "kv", "options": {"version": version}})).await;
     ready(&root, mount).await;
-    let spec = VaultSpec { store: "vault".into(), mount: mount.into(), path: fresh("ci/deployer"), key: "token".into() };
+    let spec =
+        VaultSpec { store: "vault".into(), mount: mount.into(), path: fresh("ci/deployer"), key: "token".into(), ..VaultSpec::default() };
     let auth = VaultAuth::Token(TokenAuth { file: bao.root_token_file.clone() });
     Place { spec: SinkSpec::Vault(spec), stores: stores("vault", store(bao, auth)), limit: Some(1_048_576), outside: Outside::Bao(root) }
 }
@@ -148,6 +149,11 @@ fn may(capabilities: &str, path: &str) -> String {
     format!("path \"{path}\" {{ capabilities = [{capabilities}] }}")
 }
 
+/// What a place under the mount `secret` needs: `capabilities` on the data, all that is needed on the metadata.
+fn writer(capabilities: &str) -> String {
+    may(capabilities, "secret/data/*") + &may("\"read\", \"create\", \"update\"", "secret/metadata/*")
+}
+
 /// The leases of the logins at a mount, and when each was renewed last. (Tokens are never looked up by
 /// accessor here: OpenBao revokes a token that is looked up while it is being made.)
 async fn logins(root: &Root, mount: &str) -> Vec<(String, bool)> {
@@ -173,7 +179,8 @@ async fn the_other_fields_of_a_secret_stay() {
             let Outside::Bao(root) = &place.outside else { panic!() };
             let before = json!({"user": "ci", "count": 3, "deep": {"list": [1, null]}});
             root.set_fields(spec_of(&place), before.as_object().unwrap().clone()).await;
-            assert_eq!(place.put("ey.one").await, Ok(Put::Written), "{mount}");
+            let adopted = SinkSpec::Vault(VaultSpec { adopt: true, ..spec_of(&place).clone() });
+            assert_eq!(attempt(&adopted, &place.stores, "ey.one", "1").await, Ok(Put::Written), "{mount}");
             let after = Value::Object(root.fields(spec_of(&place)).await);
             assert_eq!(after, json!({"user": "ci", "count": 3, "deep": {"list": [1, null]}, "token": "ey.one"}), "{mount}");
         }
@@ -222,7 +229,7 @@ async fn a_missing_right_is_refused_by_name_and_costs_no_new_login() {
         let (bao, root) = shared().await;
         let place = place("secret").await;
         let folder = tempfile::tempdir().unwrap();
-        let policy = may("\"read\"", "secret/data/*");
+        let policy = writer("\"read\"");
         let (stores, mount) = app_role(bao, &root, folder.path(), &policy, json!({})).await;
         for text in ["ey.one", "ey.two", "ey.three"] {
             let failure = attempt(&place.spec, &stores, text, "1").await.unwrap_err();
@@ -241,7 +248,7 @@ async fn a_login_that_was_revoked_is_made_anew_within_the_same_put() {
         let (bao, root) = shared().await;
         let place = place("secret").await;
         let folder = tempfile::tempdir().unwrap();
-        let policy = may("\"read\", \"create\", \"update\"", "secret/data/*");
+        let policy = writer("\"read\", \"create\", \"update\"");
         let (stores, mount) = app_role(bao, &root, folder.path(), &policy, json!({})).await;
         assert_eq!(attempt(&place.spec, &stores, "ey.one", "1").await, Ok(Put::Written));
         root.done(Method::POST, &format!("sys/leases/revoke-prefix/auth/{mount}/login"), json!({"sync": true})).await;
@@ -257,10 +264,16 @@ async fn many_puts_at_once_share_one_login() {
     within(async {
         let (bao, root) = shared().await;
         let folder = tempfile::tempdir().unwrap();
-        let policy = may("\"read\", \"create\", \"update\"", "secret/data/*");
+        let policy = writer("\"read\", \"create\", \"update\"");
         let (stores, mount) = app_role(bao, &root, folder.path(), &policy, json!({})).await;
         let specs: Vec<SinkSpec> = (0..32)
-            .map(|_| VaultSpec { store: "vault".into(), mount: "secret".into(), path: fresh("many"), key: "token".into() })
+            .map(|_| VaultSpec {
+                store: "vault".into(),
+                mount: "secret".into(),
+                path: fresh("many"),
+                key: "token".into(),
+                ..VaultSpec::default()
+            })
             .map(SinkSpec::Vault)
             .collect();
         let puts = specs.iter().map(|spec| attempt(spec, &stores, "ey.one", "1"));
@@ -276,7 +289,7 @@ async fn a_lease_is_renewed_and_no_new_login_made_until_its_longest_life_is_near
         let (bao, root) = shared().await;
         let place = place("secret").await;
         let folder = tempfile::tempdir().unwrap();
-        let policy = may("\"read\", \"create\", \"update\"", "secret/data/*");
+        let policy = writer("\"read\", \"create\", \"update\"");
         let (stores, mount) = app_role(bao, &root, folder.path(), &policy, json!({"token_ttl": "3s", "token_max_ttl": "8s"})).await;
         let mut first = None;
         let mut renewed = false;
@@ -358,7 +371,7 @@ async fn a_service_account_token_logs_in_by_its_signature() {
         let (pem, token) = jwt(&claims);
         root.done(Method::POST, &format!("sys/auth/{mount}"), json!({"type": "jwt"})).await;
         root.done(Method::POST, &format!("auth/{mount}/config"), json!({"jwt_validation_pubkeys": [pem]})).await;
-        root.done(Method::POST, "sys/policies/acl/jwt", json!({"policy": may("\"read\", \"create\", \"update\"", "secret/data/*")})).await;
+        root.done(Method::POST, "sys/policies/acl/jwt", json!({"policy": writer("\"read\", \"create\", \"update\"")})).await;
         let role = json!({"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["bao"], "bound_subject": claims["sub"],
             "clock_skew_leeway": 60, "token_policies": ["jwt"]});
         root.done(Method::POST, &format!("auth/{mount}/role/ci"), role).await;
@@ -391,7 +404,7 @@ async fn a_service_account_token_logs_in_by_token_review() {
         let config = json!({"kubernetes_host": host, "token_reviewer_jwt": token, "disable_local_ca_jwt": true,
             "kubernetes_ca_cert": super::wire::OTHER_CA});
         root.done(Method::POST, &format!("auth/{mount}/config"), config).await;
-        root.done(Method::POST, "sys/policies/acl/review", json!({"policy": may("\"read\", \"create\", \"update\"", "secret/data/*")}))
+        root.done(Method::POST, "sys/policies/acl/review", json!({"policy": writer("\"read\", \"create\", \"update\"")}))
             .await;
         let role = json!({"bound_service_account_names": ["b"], "bound_service_account_namespaces": ["a"], "token_policies": ["review"]});
         root.done(Method::POST, &format!("auth/{mount}/role/ci"), role).await;
@@ -423,7 +436,13 @@ async fn a_namespace_has_its_own_secrets_and_a_missing_one_is_refused() {
             spec.vault.as_mut().unwrap().namespace = Some(namespace.into());
             stores("vault", spec)
         };
-        let spec = VaultSpec { store: "vault".into(), mount: "deep/kv".into(), path: "a b/ü%2f?".into(), key: "token".into() };
+        let spec = VaultSpec {
+            store: "vault".into(),
+            mount: "deep/kv".into(),
+            path: "a b/ü%2f?".into(),
+            key: "token".into(),
+            ..VaultSpec::default()
+        };
         assert_eq!(attempt(&SinkSpec::Vault(spec.clone()), &in_namespace(&name), "ey.one", "1").await, Ok(Put::Written));
         let found = held(&spec, &in_namespace(&name)).await.unwrap().unwrap();
         assert_eq!(found.expose(), b"ey.one");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokenferry::sink::command::CommandSpec;
 use tokenferry::sink::file::FileSpec;
 use tokenferry::sink::file::directory::DirectorySpec;
-use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, Stores, put};
+use tokenferry::sink::{Context, Failure, FailureKind, Manners, Put, SinkSpec, StoreSpec, Stores, put};
 use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
@@ -76,7 +76,13 @@ impl Place {
 
 /// One put of a text under an issue.
 pub async fn attempt(spec: &SinkSpec, stores: &Stores, text: &str, issue: &str) -> Result<Put, Failure> {
-    let context = Context { target: "ci", issue, issued_at: 0, generation: 1, expires_at: 2_000_000_000, timeout: Duration::from_secs(20) };
+    attempt_as(spec, stores, text, issue, Manners::default()).await
+}
+
+/// The same with those manners.
+pub async fn attempt_as(spec: &SinkSpec, stores: &Stores, text: &str, issue: &str, manners: Manners<'_>) -> Result<Put, Failure> {
+    let (target, expires_at, timeout) = ("ci", 2_000_000_000, Duration::from_secs(20));
+    let context = Context { target, issue, issued_at: 0, generation: 1, expires_at, timeout, manners };
     let payload = match spec {
         SinkSpec::Directory(_) => Payload::of(vec![Part::new("token", text.into())], Dress::default()),
         _ => Payload::new(text.into()),
@@ -128,7 +134,7 @@ async fn command() -> Place {
 }
 
 /// One row for each sink: a new kind of sink adds its row here.
-async fn places() -> Vec<(&'static str, Place)> {
+pub async fn places() -> Vec<(&'static str, Place)> {
     tokio::task::spawn_blocking(servers).await.unwrap();
     vec![
         ("file", file().await),

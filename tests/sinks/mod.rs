@@ -3,5 +3,6 @@
 pub mod aws;
 pub mod bao;
 pub mod conformance;
+mod manners;
 pub mod secret;
 pub mod wire;

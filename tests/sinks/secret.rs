@@ -34,7 +34,7 @@ pub fn reached_by(kubeconfig: &Path) -> Stores {
 }
 
 fn spec(name: &str) -> SecretSpec {
-    SecretSpec { cluster: "prod".into(), namespace: "secrets".into(), name: name.into(), key: "token".into() }
+    SecretSpec { cluster: "prod".into(), namespace: "secrets".into(), name: name.into(), key: "token".into(), adopt: false }
 }
 
 /// A place for the conformance suite.
@@ -370,6 +370,7 @@ async fn a_payload_of_several_parts_makes_the_type_the_keys_and_the_labels() {
                 generation: 1,
                 expires_at: 0,
                 timeout: Duration::from_secs(20),
+                manners: tokenferry::sink::Manners::default(),
             };
             tokenferry::sink::put(&SinkSpec::KubernetesSecret(spec(&here.name)), &Payload::of(parts(token), dress), context, &here.stores)
                 .await

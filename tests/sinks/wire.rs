@@ -72,7 +72,7 @@ async fn vault(answer: Vec<u8>, login: bool) -> Vault {
     };
     let vault = VaultStoreSpec { address: canned(answer).await, namespace: None, ca_file: None, auth };
     let store = StoreSpec { vault: Some(vault), aws_secrets_manager: None, limits: tokenferry::cluster::Limits::default() };
-    let spec = VaultSpec { store: "vault".into(), mount: "secret".into(), path: "ci".into(), key: "token".into() };
+    let spec = VaultSpec { store: "vault".into(), mount: "secret".into(), path: "ci".into(), key: "token".into(), ..VaultSpec::default() };
     Vault { spec: SinkSpec::Vault(spec), stores: stores("vault", store), _folder: folder }
 }
 
@@ -130,7 +130,15 @@ async fn a_store_that_never_answers_costs_the_attempts_own_time_and_no_more() {
     within(async {
         let Vault { spec, stores, _folder } = vault(Vec::new(), false).await;
         let began = Instant::now();
-        let context = Context { target: "ci", issue: "1", issued_at: 0, generation: 1, expires_at: 0, timeout: Duration::from_millis(300) };
+        let context = Context {
+            target: "ci",
+            issue: "1",
+            issued_at: 0,
+            generation: 1,
+            expires_at: 0,
+            timeout: Duration::from_millis(300),
+            manners: tokenferry::sink::Manners::default(),
+        };
         let failure = put(&spec, &Payload::new(b"ey.one".to_vec()), context, &stores).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Unavailable);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
@@ -158,7 +166,8 @@ async fn whatever_answers_in_awss_place_has_its_kind_and_leaves_no_word_in_the_m
     ];
     within(async {
         for (what, answer, kind) in table {
-            let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None });
+            let spec =
+                SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None, ..AwsSpec::default() });
             let stores = stores("aws", aws::store(&canned(answer).await));
             let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
             assert_eq!(failure.kind, kind, "{what}: {failure}");
@@ -166,6 +175,19 @@ async fn whatever_answers_in_awss_place_has_its_kind_and_leaves_no_word_in_the_m
             let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
             assert_eq!(failure.retry_after, patience, "{what}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quota_of_aws_that_is_used_up_is_asked_again_slowly() {
+    within(async {
+        let json = "content-type: application/x-amz-json-1.1\r\n";
+        let answer = http("400 Bad Request", json, r#"{"__type":"LimitExceededException","Message":"canary"}"#);
+        let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), ..AwsSpec::default() });
+        let stores = stores("aws", aws::store(&canned(answer).await));
+        let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
+        assert_eq!((failure.kind, failure.retry_after), (FailureKind::Refused, Some(Duration::from_secs(600))), "{failure}");
     })
     .await;
 }
@@ -251,7 +273,13 @@ async fn an_aws_whose_current_stage_does_not_have_what_it_acknowledged_has_not_w
         })
         .await;
         let stores = stores("aws", aws::store(&address));
-        let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None });
+        let spec = SinkSpec::AwsSecretsManager(AwsSpec {
+            store: "aws".into(),
+            secret_id: "ci".into(),
+            key: None,
+            adopt: true,
+            ..AwsSpec::default()
+        });
         let failure = attempt(&spec, &stores, "payload", "1").await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Conflict, "{failure}");
         assert!(failure.message.contains("version old has the stage AWSCURRENT"), "{failure}");

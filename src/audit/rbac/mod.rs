@@ -11,8 +11,8 @@ use std::fmt::Write;
 use crate::after::HookSpec;
 use crate::cluster::rights::Right;
 use crate::cluster::{mint, prove};
-use crate::schedule::{Plan, Target};
-use crate::sink::SinkSpec;
+use crate::schedule::{Plan, Target, WhenRemoved};
+use crate::sink::{Place, SinkSpec, WhenPaid};
 
 /// Who gets the rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,12 +185,22 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// The places of a target, fallbacks included, and whether what stands there is taken back one day: by
+/// `whenRemoved: delete`, or as a copy in a fallback.
+fn leaving(target: &Target) -> impl Iterator<Item = (&Place, bool)> {
+    let goes = target.when_removed == WhenRemoved::Delete;
+    let copies = move |place: &Place| goes || place.when_paid == WhenPaid::Remove;
+    target.deliver.iter().flat_map(move |place| {
+        let fallback = place.fallback.iter().map(move |copy| (copy, copies(place)));
+        std::iter::once((place, goes)).chain(fallback)
+    })
+}
+
 /// What a target's Secrets and restarts need on that cluster, whichever issues its token.
 fn elsewhere(target: &Target, cluster: &str) -> Vec<Right> {
-    let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
-    let mut rights: Vec<Right> = places
-        .filter_map(|place| match &place.sink {
-            SinkSpec::KubernetesSecret(spec) if spec.cluster == cluster => Some(spec.right()),
+    let mut rights: Vec<Right> = leaving(target)
+        .filter_map(|(place, leaves)| match &place.sink {
+            SinkSpec::KubernetesSecret(spec) if spec.cluster == cluster => Some(spec.right(leaves)),
             _ => None,
         })
         .collect();

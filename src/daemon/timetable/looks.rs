@@ -76,6 +76,10 @@ impl Timetable {
         let Some(course) = self.courses.get_mut(&name) else { return };
         course.notes = finding.notes;
         course.found = true;
+        if self.state.is_withdrawn(&name) && !self.manner.force {
+            self.arm_next_proof(&name, moment);
+            return;
+        }
         if stale {
             self.arm_next_proof(&name, moment);
             self.arm_look(&name, Depth::Files, SETTLED, moment);
@@ -107,6 +111,10 @@ impl Timetable {
         let stale = self.is_stale(&name);
         let Some(course) = self.courses.get_mut(&name) else { return };
         course.looking = false;
+        if self.state.is_withdrawn(&name) {
+            self.arm_next_proof(&name, moment);
+            return;
+        }
         if stale || course.paying {
             self.arm_look(&name, depth, pause(depth), moment);
             return;

@@ -8,6 +8,7 @@ use crate::cluster::Urgency;
 use crate::daemon::course::{Told, Waiter};
 use crate::daemon::rotation::Held;
 use crate::daemon::start::Depth;
+use crate::daemon::timetable::Removals;
 #[cfg(doc)]
 use crate::daemon::timetable::Timetable;
 use crate::record::fold::TargetState;
@@ -26,6 +27,8 @@ pub enum Order {
     StopPaying(Arc<str>),
     /// Remove copies in fallbacks; it ends in [`Timetable::cleared`], where some are gone.
     Clear(Box<Clearing>),
+    /// Take back what a target left; it ends in [`Timetable::left`].
+    Leave(Box<Removals>),
     /// Look at the places of targets; it ends in [`Timetable::found`] or [`Timetable::looked`] for each.
     Look(Vec<Wanted>, Looking),
     /// Ask the API server of that cluster for nothing but an answer, until it gives one: its time is not known yet.

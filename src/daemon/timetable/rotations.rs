@@ -12,7 +12,12 @@ use crate::schedule::{Target, own};
 impl Timetable {
     /// A person asks for rotations now; the answer names what was taken on, each outcome is told.
     pub fn ask(&mut self, meant: &dyn Fn(&Target) -> bool, actor: &Actor, waiter: &Waiter) -> Vec<String> {
-        let mut names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| meant(&c.target)).map(|(n, _)| Arc::clone(n)).collect();
+        let meant = |course: &Course| {
+            let withdrawn = self.state.is_withdrawn(&course.target.name);
+            // As with a suspended one, only who names it means it.
+            if withdrawn { meant(&Target { suspend: true, ..(*course.target).clone() }) } else { meant(&course.target) }
+        };
+        let mut names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| meant(c)).map(|(n, _)| Arc::clone(n)).collect();
         names.sort_unstable();
         for name in &names {
             let Some(course) = self.courses.get_mut(name) else { continue };
@@ -31,6 +36,11 @@ impl Timetable {
         if course.rotating {
             return;
         }
+        // What is published now would be taken away again.
+        if self.leaves.is_working(name) {
+            course.wanted = Some(actor);
+            return;
+        }
         course.rotating = true;
         course.arm(name, &mut self.timers, None);
         course.arm_pay(name, &mut self.timers, None);
@@ -44,7 +54,7 @@ impl Timetable {
             target: Arc::clone(&course.target),
             reason,
             actor,
-            generation: state.map_or(0, |s| s.generation) + 1,
+            generation: self.state.generation(name) + 1,
             in_use: state.and_then(step::life).map(|l| (l.issued_at, l.expires_at)),
             failures: course.failures,
         })));
@@ -65,7 +75,9 @@ impl Timetable {
         let now = moment.ms();
         let Some(course) = self.courses.get_mut(name) else {
             // It went out of the schedule meanwhile.
-            self.state.targets.remove(&**name);
+            if !self.part_now(name, moment) {
+                self.state.targets.remove(&**name);
+            }
             return;
         };
         course.rotating = false;
@@ -102,6 +114,7 @@ impl Timetable {
         self.arm_at(name, due);
         self.arm_clear(name, moment);
         self.told_time(&target.cluster, moment);
+        self.part_now(name, moment);
         if unauthorized {
             self.died(&target, moment);
         }

@@ -13,7 +13,8 @@ use crate::daemon::timetable::Clearing;
 use crate::record::fold::TargetState;
 use crate::record::{Kind, Line, Outcome, SinkLine};
 use crate::schedule::Target;
-use crate::sink::{self, SinkSpec, file};
+use crate::sink::{self, Leftover, Ours, Removal};
+use crate::token::Payload;
 
 /// A place that does not answer within that is left for the next time.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -59,14 +60,13 @@ async fn remove(scene: &Scene, target: &Target, state: &TargetState, index: usiz
     if sha256.is_none() || sha256.as_deref() != recorded {
         return Err(format!("{at} does not hold what was delivered there"));
     }
-    let stands = place.fallback.iter().find(|f| f.sink.place() == copy);
-    let Some(SinkSpec::File(spec)) = stands.map(|f| &f.sink) else { return Err("it is no file".into()) };
-    if let Some(held) = file::held(spec, WITHIN).await.map_err(|failure| failure.message)? {
-        let issued = state.issued_at.map(Timestamp::as_second);
-        if readable(&held.payload, target).is_none_or(|(_, claims)| claims.iat > issued) {
-            return Err("it holds something else than an older token of this target".into());
-        }
-        file::remove(spec, WITHIN).await.map_err(|failure| failure.message)?;
+    let stands = place.fallback.iter().find(|f| f.sink.place() == copy).and_then(Leftover::of);
+    let Some(stands) = stands else { return Err("it cannot be taken back".into()) };
+    let issued = state.issued_at.map(Timestamp::as_second);
+    let older = |held: &Payload| readable(held, target).is_some_and(|(_, claims)| claims.iat <= issued);
+    match stands.remove(Ours(&older), &scene.stores, WITHIN).await.map_err(|failure| failure.message)? {
+        Removal::Gone | Removal::Nothing => {}
+        Removal::Left => return Err("it holds something else than an older token of this target".into()),
     }
     Ok(SinkLine {
         sink: kind.into(),

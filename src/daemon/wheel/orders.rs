@@ -37,6 +37,7 @@ impl Wheel {
                     }
                 }
                 Order::Clear(clearing) => self.clear(*clearing),
+                Order::Leave(removals) => self.leave(*removals),
                 Order::Look(wanted, why) => self.look(wanted, why),
                 Order::AskTime(cluster) => self.ask_time(cluster),
                 Order::Tell(waiters, told) => {

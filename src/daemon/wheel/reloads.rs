@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::{Done, Wheel};
-use crate::daemon::ask::{Ask, Verdict};
+use crate::daemon::ask::{Ask, Explicit, Verdict};
 use crate::daemon::files;
 use crate::daemon::own;
 use crate::daemon::read::{self, Accepted};
@@ -14,8 +14,8 @@ use crate::daemon::scene::Scene;
 use crate::daemon::status::{Refused, View};
 use crate::daemon::systemd;
 use crate::record::{Actor, Kind, Line};
-use crate::schedule::Problem;
-use crate::schedule::change::Change;
+use crate::schedule::change::{self, Change};
+use crate::schedule::{Problem, Severity};
 
 impl Wheel {
     pub(super) async fn answer(&mut self, ask: Ask) {
@@ -29,6 +29,9 @@ impl Wheel {
             Ask::Rotate(selector, actor, waiter, reply) => {
                 // A caller that went away cancels nothing.
                 let _ = reply.send(self.event(|table, _| table.ask(&selector, &actor, &waiter)).await);
+            }
+            Ask::Withdraw(selector, actor, waiter, reply) => {
+                let _ = reply.send(self.event(|table, moment| table.withdraw(&selector, &actor, &waiter, moment)).await);
             }
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
             Ask::Places(name, reply) => drop(reply.send(self.scene.plan.target(&name).map(|target| files::of(target)))),
@@ -57,24 +60,24 @@ impl Wheel {
         }
     }
 
-    pub(super) fn reload(&mut self, actor: Option<Actor>, reply: Option<oneshot::Sender<Verdict>>) {
+    pub(super) fn reload(&mut self, asked: Option<Explicit>, reply: Option<oneshot::Sender<Verdict>>) {
         let path = self.options.schedule.clone();
         systemd::reloading();
         self.tasks.spawn(async move {
             let planned = tokio::task::spawn_blocking(move || read::read(&path)).await;
-            Done::Planned(Box::new(planned.unwrap_or_else(|_| Err(Vec::new()))), actor, reply)
+            Done::Planned(Box::new(planned.unwrap_or_else(|_| Err(Vec::new()))), asked, reply)
         });
     }
 
     pub(super) async fn planned(
         &mut self,
         result: Result<Accepted, Vec<Problem>>,
-        actor: Option<Actor>,
+        asked: Option<Explicit>,
         reply: Option<oneshot::Sender<Verdict>>,
     ) {
         let verdict = match result {
-            Err(problems) => self.refuse(problems, actor).await,
-            Ok(accepted) => self.swap(accepted, actor).await,
+            Err(problems) => self.refuse(problems, asked.map(|asked| asked.actor)).await,
+            Ok(accepted) => self.take(accepted, asked).await,
         };
         systemd::ready(&self.summary());
         if let Some(reply) = reply {
@@ -96,10 +99,38 @@ impl Wheel {
         Verdict { accepted: false, problems, change: Change::default() }
     }
 
-    pub(super) async fn swap(&mut self, accepted: Accepted, actor: Option<Actor>) -> Verdict {
-        let plan = Arc::new(own::join(accepted.plan, &self.options.records));
+    /// Takes a schedule, unless more would be deleted than was said.
+    async fn take(&mut self, accepted: Accepted, asked: Option<Explicit>) -> Verdict {
+        let plan = own::join(accepted.plan, &self.options.records);
+        let accepted = Accepted { plan, ..accepted };
+        let mut change = Change::between(&self.scene.plan, &accepted.plan);
+        let leaving = change.leaving(&self.scene.plan);
+        let Some(Explicit { actor, remove }) = asked else {
+            if !leaving.is_empty() {
+                let targets = leaving.join(", ");
+                tracing::warn!(targets, "what these targets left stays: only `tokenferry reload` deletes it");
+            }
+            return self.swap(accepted, None, change).await;
+        };
+        if let Err(why) = change::guard(&leaving, self.scene.plan.targets.len(), remove) {
+            let problem = Problem {
+                file: accepted.plan.path,
+                line: 1,
+                column: 1,
+                severity: Severity::Error,
+                target: None,
+                key: "targets".into(),
+                message: why,
+            };
+            return self.refuse(vec![problem], Some(actor)).await;
+        }
+        change.deleting = leaving;
+        self.swap(accepted, Some(actor), change).await
+    }
+
+    pub(super) async fn swap(&mut self, accepted: Accepted, actor: Option<Actor>, change: Change) -> Verdict {
+        let plan = Arc::new(accepted.plan);
         own::prepare(&plan, &self.options.records);
-        let change = Change::between(&self.scene.plan, &plan);
         let mut line = Line::new(Kind::Reloaded, Timestamp::now());
         line.actor = actor;
         line.schedule = Some(plan.sha256.clone());

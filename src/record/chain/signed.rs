@@ -71,6 +71,17 @@ fn message(seq: u64, head: &str) -> Vec<u8> {
 /// # Errors
 /// [`BadKey`].
 pub(in crate::record) fn sign(key: &Path, seq: u64, head: &str) -> Result<String, BadKey> {
+    let signature = STANDARD.encode(sign_bytes(key, &message(seq, head))?);
+    let line = SignedHead { seq, head: head.to_owned(), time: Timestamp::now(), signature };
+    Ok(serde_json::to_string(&line).expect("it has nothing that JSON cannot say") + "\n")
+}
+
+/// A detached signature over bytes (ECDSA P-256 with SHA-256, DER), as
+/// `openssl dgst -sha256 -verify public.pem -signature FILE.sig FILE` checks it.
+///
+/// # Errors
+/// [`BadKey`].
+pub fn sign_bytes(key: &Path, bytes: &[u8]) -> Result<Vec<u8>, BadKey> {
     let unusable = || BadKey::NotAKey {
         path: key.to_owned(),
         what: "P-256 key in PKCS#8 PEM: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` makes one",
@@ -78,9 +89,7 @@ pub(in crate::record) fn sign(key: &Path, seq: u64, head: &str) -> Result<String
     let document = pem(key, "PRIVATE KEY")?.ok_or_else(unusable)?;
     let random = SystemRandom::new();
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &document, &random).map_err(|_| unusable())?;
-    let signature = pair.sign(&random, &message(seq, head)).map_err(|_| unusable())?;
-    let line = SignedHead { seq, head: head.to_owned(), time: Timestamp::now(), signature: STANDARD.encode(signature) };
-    Ok(serde_json::to_string(&line).expect("it has nothing that JSON cannot say") + "\n")
+    Ok(pair.sign(&random, bytes).map_err(|_| unusable())?.as_ref().to_vec())
 }
 
 /// What `public.pem` holds.

@@ -15,9 +15,10 @@ impl State {
     /// The same, one line in memory at a time.
     pub(in crate::record) fn checkpoint_lines(&self, now: Timestamp) -> impl Iterator<Item = Line> + '_ {
         let mut end = Line::new(Kind::CheckpointEnd, now);
-        end.count = Some(self.targets.len() as u64);
+        end.count = Some((self.targets.len() + self.leavers.len()) as u64);
         end.schedule.clone_from(&self.schedule);
-        self.targets.iter().map(move |(name, target)| target.to_checkpoint(name, now)).chain(std::iter::once(end))
+        let leavers = self.leavers.iter().map(move |(name, leaver)| leaver.to_checkpoint(name, now));
+        self.targets.iter().map(move |(name, target)| target.to_checkpoint(name, now)).chain(leavers).chain(std::iter::once(end))
     }
 }
 

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::record::hook::{Heard, HookLine};
+use crate::record::leave::{LeaveLine, Parting};
 use crate::record::line::{Outcome, Proof, Reason, SinkLine};
 
 fn at(second: i64) -> Timestamp {
@@ -131,6 +132,34 @@ fn a_retired_target_is_gone_and_what_a_person_took_makes_none() {
     assert!(state.targets.is_empty());
 }
 
+fn retired(reason: Reason, second: i64, outcomes: &[(&str, Outcome)]) -> Line {
+    let leaves = outcomes.iter().map(|(place, outcome)| leave(&sink(place, *outcome))).collect();
+    Line { reason: Some(reason), leaves, ..event(Kind::Retired, second, None, Vec::new()) }
+}
+
+#[test]
+fn a_withdrawn_target_is_remembered_until_it_is_rotated_and_what_it_owes_until_it_is_gone() {
+    let rotation = Line { generation: Some(7), ..event(Kind::Rotated, 1, Some("a"), vec![sink("/x", Outcome::Written)]) };
+    let mut state = fold(&[rotation, retired(Reason::Withdrawn, 2, &[("/x", Outcome::Owed), ("/y", Outcome::Owed)])]);
+    assert!(state.is_withdrawn("ci") && !state.targets.contains_key("ci"));
+    assert_eq!((state.generation("ci"), state.leavers["ci"].places.len()), (7, 2));
+    state.apply(&retired(Reason::Withdrawn, 3, &[("/x", Outcome::Written)]));
+    assert_eq!(state.leavers["ci"].places[0].place, "/y");
+    state.apply(&retired(Reason::Withdrawn, 4, &[("/y", Outcome::Written)]));
+    assert!(state.is_withdrawn("ci"), "nothing is owed, and it stays withdrawn");
+    state.apply(&event(Kind::Rotated, 5, Some("b"), vec![sink("/x", Outcome::Written)]));
+    assert!(!state.is_withdrawn("ci") && state.leavers.is_empty());
+}
+
+#[test]
+fn a_place_that_a_target_publishes_again_is_not_owed_any_more_and_another_one_is() {
+    let gone = retired(Reason::Removed, 1, &[("/x", Outcome::Owed), ("/y", Outcome::Owed)]);
+    let state = fold(&[gone, event(Kind::Rotated, 2, Some("a"), vec![sink("/x", Outcome::Written)])]);
+    assert!(!state.is_withdrawn("ci"));
+    let owed: Vec<&str> = state.leavers["ci"].places.iter().map(|place| place.place.as_str()).collect();
+    assert_eq!(owed, ["/y"]);
+}
+
 #[test]
 fn the_schedule_in_force_survives_a_checkpoint() {
     let state = fold(&[Line { schedule: Some("abc".to_owned()), ..Line::new(Kind::Reloaded, at(1)) }]);
@@ -140,6 +169,11 @@ fn the_schedule_in_force_survives_a_checkpoint() {
 fn any_sink() -> impl Strategy<Value = SinkLine> {
     let outcomes = [Outcome::Written, Outcome::Unchanged, Outcome::FellBack, Outcome::Owed, Outcome::Failed];
     (0u8..3, proptest::sample::select(outcomes.to_vec())).prop_map(|(place, outcome)| sink(&format!("/{place}"), outcome))
+}
+
+fn leave(sink: &SinkLine) -> LeaveLine {
+    let outcome = if sink.outcome == Outcome::Written { Parting::Gone } else { Parting::Owed };
+    LeaveLine { sink: sink.sink.clone(), place: sink.place.clone(), outcome, sha256: None, error: sink.error.clone(), leftover: None }
 }
 
 fn any_line() -> impl Strategy<Value = Line> {
@@ -154,7 +188,13 @@ fn any_line() -> impl Strategy<Value = Line> {
             error,
             schedule,
             proof: jti.map(|_| Proof::Claims),
-            reason: generation.map(|_| Reason::Lifetime),
+            reason: generation.map(|n| match kind {
+                Retired if n % 2 == 0 => Reason::Withdrawn,
+                Retired => Reason::Removed,
+                _ => Reason::Lifetime,
+            }),
+            leaves: if kind == Retired { sinks.iter().map(leave).collect() } else { Vec::new() },
+            changed: if kind == Reloaded { vec![format!("t{target}")] } else { Vec::new() },
             service_account: generation.map(|n| format!("ns/{n}")),
             labels: jti.map(|n| ("n".to_owned(), n.to_string())).into_iter().collect(),
             ..event(kind, second, jti.map(|n| format!("j{n}")).as_deref(), sinks)
@@ -172,6 +212,7 @@ proptest! {
         lines_again.extend_from_slice(after);
         let (straight, over) = (fold(&lines), fold(&lines_again));
         prop_assert_eq!(straight.targets, over.targets);
+        prop_assert_eq!(straight.leavers, over.leavers);
         prop_assert_eq!(straight.schedule, over.schedule);
     }
 
@@ -180,8 +221,8 @@ proptest! {
         let state = fold(&lines);
         let mut checkpoint = state.checkpoint(at(20_000));
         let end = checkpoint.pop().unwrap();
-        prop_assert_eq!((end.kind, end.count), (Kind::CheckpointEnd, Some(state.targets.len() as u64)));
-        prop_assert!(checkpoint.iter().map(|line| line.target.as_ref().unwrap()).eq(state.targets.keys()));
+        prop_assert_eq!((end.kind, end.count), (Kind::CheckpointEnd, Some((state.targets.len() + state.leavers.len()) as u64)));
+        prop_assert!(checkpoint.iter().map(|line| line.target.as_ref().unwrap()).eq(state.targets.keys().chain(state.leavers.keys())));
     }
 }
 

@@ -19,6 +19,9 @@ const KINDS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "ku
 const AWS_LIMIT: u64 = 65_536;
 const VAULT_LIMIT: u64 = 1 << 20;
 
+/// Versions of a secret that can have a label of ours: AWS has 20 for a secret, and uses some itself.
+const KEPT_BY_AWS: u32 = 15;
+
 /// Who writes to a place, and where that is said.
 pub(super) struct Writer {
     name: Option<String>,
@@ -191,7 +194,17 @@ impl Planner<'_> {
         if let Err(message) = rules::word(&spec.key) {
             self.report.error(&owner.spot, &joined(here, "key"), &message);
         }
+        self.kept(owner, here, spec.keep_versions, u32::MAX);
         self.fits(owner, "Vault", VAULT_LIMIT);
+    }
+
+    fn kept(&mut self, owner: &Owner<'_>, here: &[Step<'_>], keep: Option<u32>, most: u32) {
+        let message = match keep {
+            Some(0) => "the newest version is always kept: write 1 or more".to_owned(),
+            Some(keep) if keep > most => format!("{keep} are more than the staging labels that AWS has for us: write {most} or less"),
+            _ => return,
+        };
+        self.report.error(&owner.spot, &joined(here, "keepVersions"), &message);
     }
 
     fn aws_place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &AwsSpec) {
@@ -207,6 +220,7 @@ impl Planner<'_> {
         if let Some(Err(message)) = spec.key.as_deref().map(rules::word) {
             self.report.error(&owner.spot, &joined(here, "key"), &message);
         }
+        self.kept(owner, here, spec.keep_versions, KEPT_BY_AWS);
         self.fits(owner, "AWS Secrets Manager", AWS_LIMIT);
     }
 

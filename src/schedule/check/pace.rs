@@ -5,11 +5,18 @@ use std::sync::Arc;
 
 use super::Planner;
 use super::report::Spot;
+use super::target::Subject;
 use crate::cluster::ClusterSpec;
+use crate::schedule::cron;
 use crate::schedule::measure::Seconds;
 use crate::schedule::plan::Target;
+use crate::schedule::problem::Severity;
 use crate::schedule::proof::{self, Demand, TooSlow};
-use crate::sink::StoreSpec;
+use crate::schedule::timing;
+use crate::sink::{SinkSpec, StoreSpec};
+
+/// A secret in AWS is best put no more often than that, seconds.
+const AWS_GAP: u64 = 900;
 
 impl Planner<'_> {
     pub(super) fn pace(
@@ -40,6 +47,30 @@ impl Planner<'_> {
             if let Err(slow) = proof::holds(demands, limits.per_second) {
                 let steps = [section.into(), name.as_str().into(), "limits".into(), "perSecond".into()];
                 self.report.error(spot, &steps, &told(&slow, limits.per_second));
+            }
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// AWS counts the versions of a secret, and takes none from whoever makes them too fast.
+    pub(super) fn aws_pace(&mut self, subject: &Subject<'_>, target: &Target) {
+        if target.suspend {
+            return;
+        }
+        let life = i64::try_from(target.ask.duration).unwrap_or(i64::MAX);
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // lives are below 2^52
+        let due = (life as f64 * target.rotate.at) as i64 - timing::lifetime_splay(&target.rotate, life);
+        let gap = u64::try_from(due).unwrap_or(0).min(cron::shortest_gap(&target.rotate.cron).unwrap_or(u64::MAX));
+        for (index, place) in target.deliver.iter().enumerate() {
+            if gap < AWS_GAP && matches!(place.sink, SinkSpec::AwsSecretsManager(_)) {
+                let message = format!(
+                    "it would be put every {}, and AWS takes about one version of a secret in ten minutes: rotate every {} or less often",
+                    Seconds(gap),
+                    Seconds(AWS_GAP)
+                );
+                let steps = ["deliver".into(), index.into(), "awsSecretsManager".into()];
+                self.say(subject, &steps, Severity::Warning, &message);
             }
         }
     }

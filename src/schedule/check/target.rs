@@ -8,6 +8,7 @@ use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::plan::Target;
 use crate::schedule::problem::Severity;
 use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
+use crate::sink::manners::OVERLAP;
 
 /// Shortest life that a real API server grants (`BoundServiceAccountTokenVolume` validation).
 pub(super) const SHORTEST: u64 = 600;
@@ -105,7 +106,7 @@ impl Planner<'_> {
             return None;
         }
         let (namespace, service_account) = account?;
-        Some(Target {
+        let target = Target {
             name: name?,
             labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
             cluster: cluster?,
@@ -115,11 +116,15 @@ impl Planner<'_> {
             prove,
             prove_every,
             compliance,
+            overlap: own.overlap.or(shared.overlap).map_or(OVERLAP, |overlap| overlap.0),
+            when_removed: own.when_removed.or(shared.when_removed).unwrap_or_default(),
             deliver,
             after,
             first: false,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
-        })
+        };
+        self.aws_pace(&subject, &target);
+        Some(target)
     }
 
     fn name(&mut self, subject: &Subject<'_>, name: Option<&str>) -> Option<String> {

@@ -2,8 +2,10 @@
 
 mod client;
 mod fence;
+mod gone;
 mod refusal;
 mod secret;
+mod tags;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,11 +17,11 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
 use crate::cluster::Upstream;
-use crate::sink::{Context, Failure, FailureKind, Put, Stores};
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
-/// `awsSecretsManager: {store, secretId, key}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `awsSecretsManager: {store, secretId, key, keepVersions, adopt}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwsSpec {
     /// Name of the store.
@@ -28,10 +30,34 @@ pub struct AwsSpec {
     pub secret_id: String,
     /// Field of a JSON secret; the whole secret when absent.
     pub key: Option<String>,
+    /// How many versions keep a staging label of ours, the newest among them; none has one when absent.
+    pub keep_versions: Option<u32>,
+    /// Whether a secret that is not ours may be taken over.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
-/// What the credentials have to be allowed on a secret.
-pub const ACTIONS: &[&str] = &["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:CreateSecret"];
+/// What the credentials have to be allowed on a secret. `leaves`: whether it is deleted when its target goes
+/// (`whenRemoved: delete`, `withdraw`).
+pub fn actions(spec: &AwsSpec, leaves: bool) -> Vec<&'static str> {
+    let mut actions = vec![
+        "secretsmanager:GetSecretValue",
+        "secretsmanager:PutSecretValue",
+        "secretsmanager:CreateSecret",
+        "secretsmanager:DescribeSecret",
+        "secretsmanager:TagResource",
+    ];
+    if leaves {
+        actions.push("secretsmanager:DeleteSecret");
+    }
+    if spec.keep_versions.is_some() || leaves && spec.key.is_some() {
+        actions.push("secretsmanager:UpdateSecretVersionStage");
+    }
+    if leaves && spec.key.is_some() {
+        actions.push("secretsmanager:UntagResource");
+    }
+    actions
+}
 
 /// What they have to be allowed on the key that encrypts it.
 pub const KEY_ACTIONS: &[&str] = &["kms:GenerateDataKey", "kms:Decrypt"];
@@ -135,7 +161,7 @@ pub(super) async fn put(spec: &AwsSpec, payload: &Payload, context: Context<'_>,
     if text.len() > LARGEST {
         return Err(secret::too_large(store, spec, text.len()));
     }
-    in_time(store, context.timeout, secret::set(store, spec, text, context.issue)).await
+    in_time(store, context.timeout, secret::set(store, spec, text, &context)).await
 }
 
 /// What the place holds now, `None` where there is no such secret or field.
@@ -145,6 +171,15 @@ pub(super) async fn put(spec: &AwsSpec, payload: &Payload, context: Context<'_>,
 pub async fn held(spec: &AwsSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
     let store = of(spec, stores)?;
     in_time(store, READ_TIMEOUT, secret::get(store, spec)).await
+}
+
+/// Takes the secret, or our field of it, back where it is ours.
+///
+/// # Errors
+/// [`Failure`], as for a put.
+pub(super) async fn remove(spec: &AwsSpec, ours: Ours<'_>, stores: &Stores, timeout: Duration) -> Result<Removal, Failure> {
+    let store = of(spec, stores)?;
+    in_time(store, timeout, secret::with_client(store, |client| async move { gone::remove(&client, store, spec, ours).await })).await
 }
 
 fn of<'a>(spec: &AwsSpec, stores: &'a Stores) -> Result<&'a AwsStore, Failure> {

@@ -14,6 +14,9 @@ use crate::sink::{Failure, FailureKind};
 pub(super) const NO_CREDENTIALS: &str = "no AWS credentials found: give the daemon's user a profile (`profile`, AWS_SHARED_CREDENTIALS_FILE), \
     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a web identity, or an instance role";
 
+/// A used up quota is not asked again sooner.
+const AFTER_LIMIT: Duration = Duration::from_secs(600);
+
 /// What went wrong, before it is known in which store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -89,7 +92,8 @@ fn of_code(status: u16, code: &str, words: &str, action: &str) -> Verdict {
             verdict(FailureKind::Refused, "its KMS key cannot be used: our credentials need kms:GenerateDataKey and kms:Decrypt on it")
         }
         "LimitExceededException" => {
-            verdict(FailureKind::Refused, "a quota of Secrets Manager is used up (secrets, or versions of this one)")
+            let why = "a quota of Secrets Manager is used up (secrets, or versions of this one: one put in ten minutes is what it takes)";
+            Verdict { retry_after: Some(AFTER_LIMIT), ..verdict(FailureKind::Refused, why) }
         }
         _ => of_status(status, code, verdict),
     }

@@ -10,42 +10,82 @@ use zeroize::Zeroizing;
 
 use crate::sink::aws::client::Client;
 use crate::sink::aws::refusal::{self, Verdict};
+use crate::sink::aws::tags::{self, Described};
 use crate::sink::aws::{AwsSpec, AwsStore, LARGEST};
-use crate::sink::{Failure, FailureKind, Put};
+use crate::sink::{Context, Failure, FailureKind, Put, manners};
 use crate::token::{Payload, render};
+
+/// The staging label of the version in use.
+const CURRENT: &str = "AWSCURRENT";
 
 /// A secret's current version.
 #[derive(Default)]
-struct Current {
+pub(super) struct Current {
     /// `None`: no secret, or none with a value.
-    text: Option<Zeroizing<String>>,
-    version: String,
+    pub text: Option<Zeroizing<String>>,
+    pub version: String,
+    /// Whether it holds bytes that are no text.
+    pub binary: bool,
 }
 
 /// Sets the secret, or our field of it, where it differs.
 ///
 /// # Errors
 /// As for a put.
-pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, issue: &str) -> Result<Put, Failure> {
+pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, context: &Context<'_>) -> Result<Put, Failure> {
     with_client(store, |client| async move {
         let current = read(&client, spec).await?;
-        let text = match &spec.key {
-            None => Zeroizing::new(payload.to_owned()),
-            Some(key) => merged(current.text.as_deref().map(String::as_str), key, payload).ok_or_else(|| not_an_object(spec))?,
-        };
-        if spec.key.is_none() && current.text.as_ref() == Some(&text)
-            || field(&current, spec).as_deref().map(String::as_str) == Some(payload)
-        {
-            return Ok(Put::Unchanged);
+        let found = tags::describe(&client, spec).await?;
+        let marks = tags::marks(context);
+        let up_to_date = |found: &Described| marks.iter().all(|(key, value)| found.tags.get(key) == Some(value));
+        let marked = found.as_ref().is_some_and(|found| manners::marked(&found.tags));
+        if found.is_some() && !marked {
+            if !(spec.adopt || free(&current, spec, context)) {
+                return Err(tags::not_ours(spec, context));
+            }
+            tags::write(&client, spec, &marks).await?;
         }
-        if text.len() > LARGEST {
-            return Err(larger(spec, text.len()));
+        let put = write_payload(&client, store, spec, payload, current, context).await?;
+        if marked && !found.as_ref().is_some_and(up_to_date) {
+            tags::write(&client, spec, &marks).await?;
         }
-        let token = request_token(&spec.secret_id, issue, &text, &current.version);
-        write(&client, store, spec, &text, &token).await?;
-        confirm(&client, spec, payload, &token).await
+        tags::retire(&client, spec, context, found.as_ref()).await;
+        Ok(put)
     })
     .await
+}
+
+/// Whether nothing stands there, or a token of this target.
+fn free(current: &Current, spec: &AwsSpec, context: &Context<'_>) -> bool {
+    let Some(text) = current.text.as_deref() else { return !current.binary };
+    let ours = context.manners.ours;
+    match &spec.key {
+        None => text.is_empty() || ours.is(text),
+        Some(_) => text.trim() == "{}" || field(current, spec).is_some_and(|held| ours.is(&held)),
+    }
+}
+
+async fn write_payload(
+    client: &Client,
+    store: &AwsStore,
+    spec: &AwsSpec,
+    payload: &str,
+    current: Current,
+    context: &Context<'_>,
+) -> Result<Put, Verdict> {
+    let text = match &spec.key {
+        None => Zeroizing::new(payload.to_owned()),
+        Some(key) => merged(current.text.as_deref().map(String::as_str), key, payload).ok_or_else(|| not_an_object(spec))?,
+    };
+    if spec.key.is_none() && current.text.as_ref() == Some(&text) || field(&current, spec).as_deref().map(String::as_str) == Some(payload) {
+        return Ok(Put::Unchanged);
+    }
+    if text.len() > LARGEST {
+        return Err(larger(spec, text.len()));
+    }
+    let token = request_token(&spec.secret_id, context.issue, &text, &current.version);
+    write(client, store, spec, &text, &token, Some(context)).await?;
+    confirm(client, spec, payload, &token).await
 }
 
 /// What the place holds.
@@ -73,7 +113,7 @@ pub(super) fn too_large(store: &AwsStore, spec: &AwsSpec, size: usize) -> Failur
 }
 
 /// Does it, and once more with credentials read anew where the first ones were refused.
-async fn with_client<T, F>(store: &AwsStore, attempt: impl Fn(Arc<Client>) -> F) -> Result<T, Failure>
+pub(super) async fn with_client<T, F>(store: &AwsStore, attempt: impl Fn(Arc<Client>) -> F) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Verdict>>,
 {
@@ -93,7 +133,7 @@ where
     })
 }
 
-async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
+pub(super) async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
     let found = match client.get_secret_value().secret_id(&spec.secret_id).send().await {
         Ok(found) => found,
         Err(SdkError::ServiceError(refused)) if refused.err().is_resource_not_found_exception() => return Ok(Current::default()),
@@ -104,7 +144,7 @@ async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {
         return Err(not_an_object(spec));
     }
     let Some(version) = version_id else { return Err(not_aws(&format!("cannot read `{}`", spec.secret_id))) };
-    Ok(Current { text: secret_string.map(Zeroizing::new), version })
+    Ok(Current { text: secret_string.map(Zeroizing::new), version, binary: secret_binary.is_some() })
 }
 
 /// Reads back what was acknowledged: it counts as written once the stage AWSCURRENT has it.
@@ -125,11 +165,23 @@ async fn confirm(client: &Client, spec: &AwsSpec, payload: &str, token: &str) ->
     Err(Verdict::new(kind, format!("version {token} of `{}` {why}", spec.secret_id)))
 }
 
-async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, token: &str) -> Result<(), Verdict> {
+/// Puts a new version under that request token, marked and labelled as the context says.
+pub(super) async fn write(
+    client: &Client,
+    store: &AwsStore,
+    spec: &AwsSpec,
+    text: &str,
+    token: &str,
+    context: Option<&Context<'_>>,
+) -> Result<(), Verdict> {
     let doing = format!("cannot write `{}`", spec.secret_id);
     store.doubts.fence(client, &spec.secret_id, token).await?;
     store.doubts.sent(&spec.secret_id, token);
-    let put = client.put_secret_value().secret_id(&spec.secret_id).secret_string(text).client_request_token(token).send().await;
+    let mut put = client.put_secret_value().secret_id(&spec.secret_id).secret_string(text).client_request_token(token);
+    if let Some(context) = context.filter(|_| spec.keep_versions.is_some()) {
+        put = put.version_stages(CURRENT).version_stages(tags::label(context));
+    }
+    let put = put.send().await;
     if put.as_ref().is_ok_and(|done| done.version_id() == Some(token)) || put.as_ref().is_err_and(decided) {
         store.doubts.decided(&spec.secret_id, token);
     }
@@ -144,11 +196,17 @@ async fn write(client: &Client, store: &AwsStore, spec: &AwsSpec, text: &str, to
         let why = format!("{doing}: there is no such secret, and one cannot be created by its ARN: write its name, or create it first");
         return Err(Verdict::new(FailureKind::Refused, why));
     }
-    let created = client.create_secret().name(&spec.secret_id).secret_string(text).client_request_token(token);
+    let marks = context.map(|context| tags::tags(&tags::marks(context)));
+    let created = client.create_secret().name(&spec.secret_id).secret_string(text).client_request_token(token).set_tags(marks);
     match created.set_kms_key_id(store.spec.kms_key_id.clone()).send().await {
-        Ok(done) if done.version_id() == Some(token) => Ok(()),
+        Ok(done) if done.version_id() == Some(token) => match context.filter(|_| spec.keep_versions.is_some()) {
+            Some(context) => tags::add_stage(client, spec, &tags::label(context), token).await,
+            None => Ok(()),
+        },
         Ok(_) => Err(not_aws(&doing)),
-        Err(error) => Err(refusal::of(&error, &format!("cannot create `{}`", spec.secret_id), "secretsmanager:CreateSecret")),
+        Err(error) => {
+            Err(refusal::of(&error, &format!("cannot create `{}`", spec.secret_id), "secretsmanager:CreateSecret and TagResource"))
+        }
     }
 }
 
@@ -196,7 +254,7 @@ fn merged(before: Option<&str>, key: &str, payload: &str) -> Option<Zeroizing<St
 /// Makes the same put the same request, which AWS carries out once (64 characters, as `ClientRequestToken`
 /// allows at most). The version that is replaced is part of it: AWS ignores a repeated token, and so would
 /// never bring the same token back over what somebody else wrote.
-fn request_token(secret_id: &str, issue: &str, text: &str, replaces: &str) -> String {
+pub(super) fn request_token(secret_id: &str, issue: &str, text: &str, replaces: &str) -> String {
     let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
     for part in [secret_id, issue, text, replaces] {
         digest.update(&(part.len() as u64).to_be_bytes());

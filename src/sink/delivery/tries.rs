@@ -106,10 +106,10 @@ impl<'a> Tries<'a> {
 }
 
 /// What an attempt shows of its store's health.
-pub fn verdict(result: &Result<Put, Failure>) -> Verdict {
-    match result {
-        Ok(_) => Verdict::Healthy,
-        Err(failure) => match failure.kind {
+pub fn verdict(failure: Option<&Failure>) -> Verdict {
+    match failure {
+        None => Verdict::Healthy,
+        Some(failure) => match failure.kind {
             FailureKind::Unavailable if failure.retry_after.is_some() => Verdict::Overloaded(failure.retry_after),
             FailureKind::Unavailable | FailureKind::BadAnswer => Verdict::Failed,
             FailureKind::Throttled => Verdict::Overloaded(failure.retry_after),

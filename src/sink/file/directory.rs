@@ -5,6 +5,7 @@
 //! The generation before stays until the next switch, for readers that are on their way into it.
 
 mod generation;
+mod gone;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -25,6 +26,8 @@ use crate::sink::{Context, Failure, Put};
 use crate::token::Payload;
 use crate::token::payload::{Dress, Part};
 use crate::token::render::FilePart;
+
+pub(in crate::sink) use gone::remove;
 
 /// The link that all readers pass through.
 const DATA: &str = "..data";

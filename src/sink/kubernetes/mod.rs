@@ -1,11 +1,13 @@
 //! `kubernetesSecret`: a key of a Secret, in the token's own cluster or another one, by server-side apply.
 //!
-//! Only a Secret that carries our mark, or none at all, is written; never is one taken by force, and never is it
-//! absent for a moment. What others add beside our fields stays as it is.
+//! Only a Secret that carries our mark, or none at all, is written; one is taken over only where the schedule says
+//! `adopt: true`, and never is it absent for a moment. What others add beside our fields stays as it is.
 //!
 //! Rights: `get`, `create` and `patch` on `secrets`, all three with `resourceNames: [NAME]`. `create` can be limited
-//! by name here because an apply has the name in its URL, which a POST has not.
+//! by name here because an apply has the name in its URL, which a POST has not. `delete` comes on top where the Secret
+//! goes with its target (`whenRemoved: delete`, `withdraw`).
 
+mod gone;
 mod refused;
 mod secret;
 
@@ -16,14 +18,14 @@ use serde::Deserialize;
 use crate::cluster::object::{MANAGER, NEVER};
 use crate::cluster::rights::Right;
 use crate::cluster::{Call, Cluster, Trouble, Urgency};
-use crate::sink::{Context, Failure, FailureKind, Put, Stores};
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 use refused::failure;
 use secret::{Found, Shape};
 
-/// `kubernetesSecret: {cluster, namespace, name, key}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `kubernetesSecret: {cluster, namespace, name, key, adopt}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretSpec {
     /// Name of the cluster; the target's own where the schedule leaves it out.
@@ -36,6 +38,9 @@ pub struct SecretSpec {
     /// The key of its data that holds the payload.
     #[serde(default = "key")]
     pub key: String,
+    /// Whether a Secret that is not ours may be taken over.
+    #[serde(default)]
+    pub adopt: bool,
 }
 
 fn key() -> String {
@@ -46,9 +51,11 @@ fn key() -> String {
 const LARGEST: usize = 1 << 20;
 
 impl SecretSpec {
-    /// What our account has to be allowed to do in the Secret's cluster.
-    pub fn right(&self) -> Right {
-        Right::named(&self.namespace, "", "secrets", &self.name, &["get", "create", "patch"])
+    /// What our account has to be allowed to do in the Secret's cluster. `leaves`: whether it is deleted when its
+    /// target goes.
+    pub fn right(&self, leaves: bool) -> Right {
+        let verbs: &[&str] = if leaves { &["get", "create", "patch", "delete"] } else { &["get", "create", "patch"] };
+        Right::named(&self.namespace, "", "secrets", &self.name, verbs)
     }
 
     fn path(&self) -> String {
@@ -83,7 +90,9 @@ pub(super) async fn put(spec: &SecretSpec, payload: &Payload, context: Context<'
         }
         let version = found.as_ref().map_or(NEVER, Found::version);
         let body = secret::body(spec, &shape, &marks, version);
-        let path = format!("{}?fieldManager={MANAGER}&force=false", spec.path());
+        // A person told us to take over what others own; what is ours already is never taken by force.
+        let force = spec.adopt && found.as_ref().is_some_and(|found| !found.is_marked());
+        let path = format!("{}?fieldManager={MANAGER}&force={force}", spec.path());
         // JSON is YAML too.
         let call = Call::patch(&path, "application/apply-patch+yaml", &body, context.timeout);
         cluster.call(call).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
@@ -113,6 +122,18 @@ pub async fn held(spec: &SecretSpec, stores: &Stores, timeout: Duration) -> Resu
     match found {
         None => Ok(None),
         Some(found) => found.value(spec),
+    }
+}
+
+/// Takes our keys back where they are ours, with the Secret where nothing else stands in it.
+///
+/// # Errors
+/// [`Failure`], as for a put.
+pub(super) async fn remove(spec: &SecretSpec, ours: Ours<'_>, stores: &Stores, timeout: Duration) -> Result<Removal, Failure> {
+    let cluster = of(spec, stores)?;
+    match tokio::time::timeout(timeout, gone::remove(cluster, spec, ours, timeout)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(spec.refuse(FailureKind::Unavailable, format!("no answer within {} s", timeout.as_secs_f32()))),
     }
 }
 

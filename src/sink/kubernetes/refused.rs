@@ -17,8 +17,10 @@ pub(super) fn failure(spec: &SecretSpec, refusal: &Refusal, verb: &str) -> Failu
         Trouble::Forbidden => (
             FailureKind::Refused,
             format!(
-                "we may not {verb} it: grant get, create and patch on secrets with resourceNames [{}] in namespace {} ({words})",
-                spec.name, spec.namespace
+                "we may not {verb} it: grant get, create{} patch on secrets with resourceNames [{}] in namespace {} ({words})",
+                if verb == "delete" { ", delete and" } else { " and" },
+                spec.name,
+                spec.namespace
             ),
         ),
         Trouble::NotFound => {

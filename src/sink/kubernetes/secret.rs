@@ -60,6 +60,8 @@ pub(super) struct Found {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
+    #[serde(default)]
+    uid: String,
     resource_version: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -77,13 +79,17 @@ impl Found {
         &self.metadata.resource_version
     }
 
+    pub fn is_marked(&self) -> bool {
+        self.metadata.labels.get(MARK.0).is_some_and(|value| value == MARK.1)
+    }
+
     fn is_ours(&self, spec: &SecretSpec) -> Result<(), Failure> {
-        if self.metadata.labels.get(MARK.0).is_some_and(|value| value == MARK.1) {
+        if self.is_marked() || spec.adopt {
             return Ok(());
         }
         let what = format!(
-            "it is there and not ours: it lacks the label {}={}. Name another Secret, delete this one, or hand it over: \
-             kubectl -n {} label secret {} {}={} --overwrite",
+            "it is there and not ours: it lacks the label {}={}. Name another Secret, delete this one, write `adopt: true` \
+             beside its `name`, or hand it over: kubectl -n {} label secret {} {}={} --overwrite",
             MARK.0, MARK.1, spec.namespace, spec.name, MARK.0, MARK.1
         );
         Err(spec.refuse(FailureKind::Refused, what))
@@ -109,6 +115,9 @@ impl Found {
 
     /// Whether it has all that we would apply.
     pub fn has(&self, shape: &Shape<'_>, marks: &BTreeMap<&'static str, String>) -> bool {
+        if !self.is_marked() {
+            return false;
+        }
         let labelled = shape.labels.iter().all(|(name, value)| self.metadata.labels.get(*name).is_some_and(|found| found == value));
         let marked = marks.iter().all(|(name, value)| self.metadata.annotations.get(&annotation(name)) == Some(value));
         labelled && marked && self.holds(shape)
@@ -116,6 +125,17 @@ impl Found {
 
     fn holds(&self, shape: &Shape<'_>) -> bool {
         shape.data.iter().all(|(key, value)| self.decoded(key).is_some_and(|found| found.as_slice() == *value))
+    }
+
+    /// Its type, and what it takes to delete this very state of it.
+    pub fn identity(&self) -> (&str, &str, &str) {
+        (&self.kind, &self.metadata.uid, &self.metadata.resource_version)
+    }
+
+    /// Whether it has keys beside ours.
+    pub fn has_others(&self, spec: &SecretSpec) -> bool {
+        let named = self.metadata.annotations.get(&annotation(PARTS)).map_or(&*spec.key, String::as_str);
+        self.data.keys().any(|key| !named.split(' ').any(|ours| ours == key))
     }
 
     fn decoded(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
@@ -149,6 +169,9 @@ pub(super) fn marks(context: &Context<'_>, shape: &Shape<'_>) -> BTreeMap<&'stat
         ("issued-at", time(context.issued_at)),
         ("target", context.target.to_owned()),
     ]);
+    if let Some(owner) = context.manners.owner {
+        marks.insert("owner", owner.to_owned());
+    }
     if !shape.named.is_empty() {
         marks.insert(PARTS, shape.named.join(" "));
     }

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::sink::vault::client::{Answer, Request};
+use crate::sink::vault::custom::{self, Custom};
 use crate::sink::vault::{LARGEST, VaultSpec, VaultStore, refusal};
-use crate::sink::{Failure, FailureKind, Put};
+use crate::sink::{Context, Failure, FailureKind, Put, manners};
 
 /// Version of the KV engine behind a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,23 +21,22 @@ pub(super) enum Engine {
 
 /// A secret as it stands.
 #[derive(Default)]
-struct Secret {
-    fields: Map<String, Value>,
+pub(super) struct Secret {
+    pub fields: Map<String, Value>,
     /// The version that a check-and-set has to name; 0 = there is none yet.
-    version: u64,
+    pub version: u64,
+    /// Its custom metadata, where it came with it.
+    pub custom: Option<Custom>,
 }
 
 /// Sets our field where it differs.
 ///
 /// # Errors
 /// As for a put.
-pub(super) async fn set(store: &VaultStore, spec: &VaultSpec, text: &str) -> Result<Put, Failure> {
+pub(super) async fn set(store: &VaultStore, spec: &VaultSpec, text: &str, context: &Context<'_>) -> Result<Put, Failure> {
     let known = store.engines.lock().await.get(&spec.mount).copied();
-    let engine = match known {
-        Some(engine) => engine,
-        None => engine(store, spec).await?,
-    };
-    let outcome = set_in(engine, store, spec, text).await;
+    let engine = engine_of(store, spec).await?;
+    let outcome = set_in(engine, store, spec, text, context).await;
     // The mount may have been made anew, or upgraded, since we asked.
     if let Err(failure) = &outcome
         && known.is_some()
@@ -54,11 +54,7 @@ pub(super) async fn set(store: &VaultStore, spec: &VaultSpec, text: &str) -> Res
 /// # Errors
 /// As for a put; `Refused` where the field is no text.
 pub(super) async fn get(store: &VaultStore, spec: &VaultSpec) -> Result<Option<Zeroizing<String>>, Failure> {
-    let known = store.engines.lock().await.get(&spec.mount).copied();
-    let engine = match known {
-        Some(engine) => engine,
-        None => engine(store, spec).await?,
-    };
+    let engine = engine_of(store, spec).await?;
     let mut secret = read(engine, store, spec).await?;
     match secret.fields.remove(&spec.key) {
         None => Ok(None),
@@ -73,8 +69,45 @@ pub(super) fn too_large(store: &VaultStore, spec: &VaultSpec, size: usize) -> Fa
     store.failure(FailureKind::TooLarge, what)
 }
 
-async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str) -> Result<Put, Failure> {
-    let Secret { mut fields, version } = read(engine, store, spec).await?;
+/// What stands at the spec's mount, remembered or asked.
+pub(super) async fn engine_of(store: &VaultStore, spec: &VaultSpec) -> Result<Engine, Failure> {
+    let known = store.engines.lock().await.get(&spec.mount).copied();
+    match known {
+        Some(engine) => Ok(engine),
+        None => engine(store, spec).await,
+    }
+}
+
+async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str, context: &Context<'_>) -> Result<Put, Failure> {
+    let mut secret = read(engine, store, spec).await?;
+    if engine == Engine::One {
+        return write(engine, store, spec, text, secret).await;
+    }
+    let marks = custom::marks(context);
+    let custom = match secret.custom.take() {
+        Some(custom) => custom,
+        None => custom::read(store, spec).await?.custom_metadata.unwrap_or_default(),
+    };
+    let marked = manners::marked(&custom);
+    let held = secret.fields.get(&spec.key).and_then(Value::as_str);
+    if !(marked || spec.adopt || secret.fields.is_empty() || held.is_some_and(|held| context.manners.ours.is(held))) {
+        return Err(custom::not_ours(store, spec, context));
+    }
+    let wanted = manners::with_marks(&custom, &marks);
+    if !marked {
+        custom::write(store, spec, &wanted).await?;
+    }
+    let put = write(engine, store, spec, text, secret).await?;
+    if marked && custom != wanted {
+        custom::write(store, spec, &wanted).await?;
+    }
+    custom::retire(store, spec, context).await;
+    Ok(put)
+}
+
+/// Writes our field among the others, where it differs.
+async fn write(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str, secret: Secret) -> Result<Put, Failure> {
+    let Secret { mut fields, version, .. } = secret;
     if fields.get(&spec.key).and_then(Value::as_str) == Some(text) {
         return Ok(Put::Unchanged);
     }
@@ -102,7 +135,7 @@ async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str
     }
 }
 
-async fn read(engine: Engine, store: &VaultStore, spec: &VaultSpec) -> Result<Secret, Failure> {
+pub(super) async fn read(engine: Engine, store: &VaultStore, spec: &VaultSpec) -> Result<Secret, Failure> {
     let path = path(engine, spec);
     let answer = store.ask(&Request { method: Method::GET, path: &path, body: None }).await?;
     let secret = match (answer.status, engine) {
@@ -119,14 +152,14 @@ async fn read(engine: Engine, store: &VaultStore, spec: &VaultSpec) -> Result<Se
     })
 }
 
-fn path(engine: Engine, spec: &VaultSpec) -> String {
+pub(super) fn path(engine: Engine, spec: &VaultSpec) -> String {
     match engine {
         Engine::One => format!("{}/{}", spec.mount, spec.path),
         Engine::Two => format!("{}/data/{}", spec.mount, spec.path),
     }
 }
 
-fn not_vault(store: &VaultStore, path: &str) -> Failure {
+pub(super) fn not_vault(store: &VaultStore, path: &str) -> Failure {
     let what = format!("the answer for `{path}` is not Vault's: check `address` and what stands between");
     store.failure(FailureKind::BadAnswer, what)
 }
@@ -145,9 +178,12 @@ struct Versioned {
 #[derive(Deserialize)]
 struct Version {
     version: u64,
+    /// Null where there is none, and where an older server does not tell it here.
+    #[serde(default)]
+    custom_metadata: Option<Custom>,
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(answer: &Answer) -> Option<T> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(answer: &Answer) -> Option<T> {
     answer.json.then(|| serde_json::from_slice::<Read<T>>(&answer.body).ok()).flatten().map(|read| read.data)
 }
 
@@ -158,7 +194,7 @@ fn written(answer: &Answer) -> Option<u64> {
 
 /// Reads back what was acknowledged: the value in its version, which only then counts as written.
 async fn confirm(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str, made: Option<u64>) -> Result<Put, Failure> {
-    let Secret { fields, version } = read(engine, store, spec).await?;
+    let Secret { fields, version, .. } = read(engine, store, spec).await?;
     let (mount, path) = (&spec.mount, &spec.path);
     match made {
         _ if fields.get(&spec.key).and_then(Value::as_str) == Some(text) => Ok(Put::Written),
@@ -179,10 +215,10 @@ async fn confirm(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &st
 
 fn present(engine: Engine, answer: &Answer) -> Option<Secret> {
     match engine {
-        Engine::One => parsed(answer).map(|fields| Secret { fields, version: 0 }),
+        Engine::One => parsed(answer).map(|fields| Secret { fields, ..Secret::default() }),
         Engine::Two => {
             let Versioned { data, metadata } = parsed(answer)?;
-            Some(Secret { fields: data.unwrap_or_default(), version: metadata.version })
+            Some(Secret { fields: data.unwrap_or_default(), version: metadata.version, custom: metadata.custom_metadata })
         }
     }
 }
@@ -199,7 +235,7 @@ fn absent(engine: Engine, answer: &Answer) -> Option<Secret> {
     if engine == Engine::Two
         && let Some(Versioned { metadata, .. }) = parsed(answer)
     {
-        return Some(Secret { fields: Map::new(), version: metadata.version });
+        return Some(Secret { fields: Map::new(), version: metadata.version, custom: metadata.custom_metadata });
     }
     // A warning comes with the 404 of a path of version 1 on an engine of version 2.
     let Empty { errors, warnings } = serde_json::from_slice(&answer.body).ok()?;

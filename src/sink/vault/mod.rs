@@ -1,6 +1,8 @@
 //! `vault`: a key of a KV secret (version 2 with check-and-set, or version 1) in Vault or OpenBao.
 
 mod client;
+mod custom;
+mod gone;
 mod kv;
 mod login;
 pub(super) mod own;
@@ -16,11 +18,11 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::cluster::Upstream;
-use crate::sink::{Context, Failure, FailureKind, Put, Stores};
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
-/// `vault: {store, mount, path, key}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// `vault: {store, mount, path, key, keepVersions, adopt}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VaultSpec {
     /// Name of the store.
@@ -33,6 +35,19 @@ pub struct VaultSpec {
     /// Field of the secret that holds the payload; others are left as they are.
     #[serde(default = "key")]
     pub key: String,
+    /// How many versions stay, the newest among them; all that the server keeps when absent. Version 1 has none.
+    pub keep_versions: Option<u32>,
+    /// Whether a secret that is not ours may be taken over. Version 1 of the engine keeps nothing beside a secret, so
+    /// nothing tells whose one is there: our field is always written.
+    #[serde(default)]
+    pub adopt: bool,
+}
+
+impl VaultSpec {
+    /// Where version 2 keeps what it knows of the secret.
+    fn metadata_path(&self) -> String {
+        format!("{}/metadata/{}", self.mount, self.path)
+    }
 }
 
 fn mount() -> String {
@@ -44,10 +59,19 @@ fn key() -> String {
 }
 
 /// What the store's login has to be allowed: paths with capabilities, for KV engines of that version (1 or 2). Its
-/// other fields are read and kept, so `read` is needed beside the writing.
-pub fn rights(spec: &VaultSpec, engine: u8) -> Vec<(String, &'static [&'static str])> {
-    let path = if engine == 1 { format!("{}/{}", spec.mount, spec.path) } else { format!("{}/data/{}", spec.mount, spec.path) };
-    vec![(path, &["create", "read", "update"])]
+/// other fields are read and kept, so `read` is needed beside the writing; the custom metadata of version 2 says that
+/// the secret is ours. `leaves`: whether it is deleted when its target goes (`whenRemoved: delete`, `withdraw`).
+pub fn rights(spec: &VaultSpec, engine: u8, leaves: bool) -> Vec<(String, &'static [&'static str])> {
+    let writes: &[&str] = &["create", "read", "update"];
+    let deletes: &[&str] = if leaves { &["create", "delete", "read", "update"] } else { writes };
+    if engine == 1 {
+        return vec![(format!("{}/{}", spec.mount, spec.path), deletes)];
+    }
+    let mut rights = vec![(format!("{}/data/{}", spec.mount, spec.path), writes), (spec.metadata_path(), deletes)];
+    if spec.keep_versions.is_some() {
+        rights.push((format!("{}/destroy/{}", spec.mount, spec.path), &["update"]));
+    }
+    rights
 }
 
 /// `vault` under `stores`.
@@ -165,7 +189,7 @@ pub(super) async fn put(spec: &VaultSpec, payload: &Payload, context: Context<'_
     if text.len() > LARGEST {
         return Err(kv::too_large(store, spec, text.len()));
     }
-    in_time(store, context.timeout, kv::set(store, spec, text)).await
+    in_time(store, context.timeout, kv::set(store, spec, text, &context)).await
 }
 
 /// What our field holds now, `None` where there is no such secret or field.
@@ -176,6 +200,15 @@ pub async fn held(spec: &VaultSpec, stores: &Stores) -> Result<Option<Payload>, 
     let store = of(spec, stores)?;
     let text: Option<Zeroizing<String>> = in_time(store, READ_TIMEOUT, kv::get(store, spec)).await?;
     Ok(text.map(|text| Payload::new(text.as_bytes().to_vec())))
+}
+
+/// Takes our field back where it is ours, with the secret where nothing else stands in it.
+///
+/// # Errors
+/// [`Failure`], as for a put.
+pub(super) async fn remove(spec: &VaultSpec, ours: Ours<'_>, stores: &Stores, timeout: Duration) -> Result<Removal, Failure> {
+    let store = of(spec, stores)?;
+    in_time(store, timeout, gone::remove(store, spec, ours)).await
 }
 
 fn of<'a>(spec: &VaultSpec, stores: &'a Stores) -> Result<&'a VaultStore, Failure> {

@@ -1,0 +1,181 @@
+//! `doctor`: set-ups that are broken on purpose, each named with what to do about it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::daemon::{Host, finish, tool};
+use crate::support::servers::{cluster, servers};
+
+fn findings(host: &Host) -> Vec<Value> {
+    serde_json::from_value(host.json(&["doctor"])).unwrap()
+}
+
+/// The finding of that check which is not well.
+fn named(host: &Host, check: &str, words: &str) {
+    let all = findings(host);
+    let found = all.iter().find(|f| f["check"] == check && f["verdict"] != "good");
+    let found = found.unwrap_or_else(|| panic!("nothing is wrong with {check}: {all:#?}"));
+    let said = format!("{} {}", found["evidence"].as_str().unwrap(), found["remedy"].as_str().unwrap_or_default());
+    assert!(said.contains(words), "`{said}` does not say `{words}`");
+    assert!(found["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{found}");
+    let code = host.run(&["doctor"]).code;
+    assert_eq!(code, Some(i32::from(all.iter().any(|f| f["verdict"] == "bad"))), "{all:#?}");
+}
+
+fn trial() -> Host {
+    Host::new(
+        "clusters: {trial: {embedded: {}}}\ntargets: [{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, deliver: [{file: {path: HERE/out/one}}]}]\n",
+    )
+}
+
+fn with_cluster(server: &str, ca: &str, token: &str) -> Host {
+    let host = Host::new(
+        "clusters: {prod: {kubeconfig: HERE/kubeconfig}}\ntargets: [{name: one, cluster: prod, serviceAccount: cicd/builder, duration: 1h, deliver: [{file: {path: HERE/out/one}}]}]\n",
+    );
+    let token = host.write("own-token", token);
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"tokenFile": token}}],
+    });
+    host.write("kubeconfig", &config.to_string());
+    host
+}
+
+#[test]
+fn a_sound_host_has_nothing_bad_and_a_running_daemon_is_seen() {
+    let mut host = trial();
+    host.start();
+    let all = findings(&host);
+    assert!(all.iter().all(|f| f["verdict"] != "bad"), "{all:#?}");
+    let daemon = all.iter().find(|f| f["check"] == "daemon").unwrap();
+    assert!(daemon["evidence"].as_str().unwrap().contains(&host.pid().to_string()), "{daemon}");
+    let table = host.run(&["doctor", "--all"]);
+    assert!(table.stdout.contains("good") && table.stderr.contains("checks"), "{table:?}");
+}
+
+#[test]
+fn what_is_wrong_with_the_host_is_named() {
+    let host = trial();
+    std::fs::remove_file(host.schedule()).unwrap();
+    named(&host, "schedule", "is not there");
+
+    let host = trial();
+    std::fs::write(host.schedule(), "version: 1\ntargets: [{nam: x}]\n").unwrap();
+    named(&host, "schedule", "tokenferry check");
+
+    let host = Host::new("clusters: {trial: {embedded: {}}}\ntargets: []\n");
+    named(&host, "schedule", "has no targets");
+
+    let host = trial();
+    named(&host, "daemon", "none runs");
+    named(&host, "embedded", "for trials only");
+
+    let host = trial();
+    drop(std::os::unix::net::UnixListener::bind(host.path("control.sock")).unwrap());
+    named(&host, "daemon", "systemctl status");
+
+    let host = trial();
+    std::fs::create_dir_all(host.path("out")).unwrap();
+    std::fs::set_permissions(host.path("out"), std::fs::Permissions::from_mode(0o777)).unwrap();
+    named(&host, "place", "chmod go-w");
+
+    let host = trial();
+    std::fs::create_dir_all(host.path("out/one")).unwrap();
+    named(&host, "place", "is a folder");
+
+    let host = trial();
+    std::fs::create_dir_all(host.path("out")).unwrap();
+    tool(Command::new("mkfifo").arg(host.path("out/one")));
+    named(&host, "place", "is a named pipe");
+
+    let host = trial();
+    assert_eq!(host.run(&["once"]).code, Some(0));
+    let file = std::fs::read_dir(host.path("state/records"))
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "jsonl"));
+    std::fs::write(file.unwrap(), "not a record\n").unwrap();
+    named(&host, "records", "tokenferry records verify");
+
+    let host = trial();
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 256; exec \"$@\"", "sh"])
+        .arg(crate::support::daemon::PROGRAM)
+        .arg("--schedule")
+        .arg(host.schedule())
+        .arg("doctor");
+    assert!(finish(few, std::time::Duration::from_secs(60)).stdout.contains("at most 256 open files"));
+}
+
+#[test]
+fn a_full_disk_under_records_and_places_is_named() {
+    if !crate::support::can_mount("a_full_disk_under_records_and_places_is_named", &[]) {
+        return;
+    }
+    let host = trial();
+    for (at, check) in [("out", "placeRoom"), ("state/records", "recordsRoom")] {
+        std::fs::create_dir_all(host.path(at)).unwrap();
+        tool(Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k,mode=0700", "tokenferry-test"]).arg(host.path(at)));
+        let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| named(&host, check, "make room")));
+        tool(Command::new("umount").arg("-l").arg(host.path(at)));
+        if let Err(panic) = said {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_cluster_is_named() {
+    let kube = cluster().kube();
+    let (server, ca) = (kube.server.clone(), kube.ca.display().to_string());
+    cluster().kubectl(&["create", "serviceaccount", "doctor", "-n", "default"]);
+    let token = cluster().kubectl(&["create", "token", "doctor", "-n", "default", "--duration", "30m"]);
+    let token = token.trim();
+
+    named(&with_cluster("https://127.0.0.1:1", &ca, token), "reachable", "connection refused");
+    named(&with_cluster(&server, &ca, &format!("{token}x")), "reachable", "refused");
+    named(&with_cluster(&server, &servers().bao().ca.display().to_string(), token), "reachable", "ertificate");
+    let host = with_cluster(&server, &ca, token);
+    named(&host, "rights", "tokenferry rbac");
+    named(&host, "credentialLife", "keeps it fresh");
+    std::fs::remove_file(host.path("kubeconfig")).unwrap();
+    named(&host, "reachable", "No such file");
+
+    // The clock of this host alone: libfaketime moves what the program sees.
+    let host = with_cluster(&server, &ca, token);
+    let mut skewed = host.command(&["doctor", "-o", "json"]);
+    let library = glob_faketime();
+    skewed.env("LD_PRELOAD", library).env("FAKETIME", "+300s").env("DONT_FAKE_MONOTONIC", "1");
+    let done = finish(skewed, std::time::Duration::from_secs(60));
+    assert!(done.stdout.contains("s ahead of the API server's"), "{done:?}");
+}
+
+fn glob_faketime() -> std::path::PathBuf {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|e| e.path().join("faketime/libfaketime.so.1"));
+    libraries.into_iter().find(|path| path.exists()).expect("libfaketime is installed")
+}
+
+#[test]
+fn what_is_wrong_with_a_store_is_named() {
+    let bao = servers().bao();
+    let (address, ca, root) = (bao.address.clone(), bao.ca.display().to_string(), bao.root_token_file.display().to_string());
+    let with = |address: &str, ca: &str, token: &str, place: &str| {
+        Host::new(&format!(
+            "clusters: {{trial: {{embedded: {{}}}}}}\nstores: {{vault: {{vault: {{address: \"{address}\", caFile: {ca}, auth: {{token: {{file: {token}}}}}}}}}}}\ntargets: [{{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, deliver: [{place}]}}]\n"
+        ))
+    };
+    let vault = "{vault: {store: vault, mount: secret, path: doctor/one, key: token}}";
+    let well = findings(&with(&address, &ca, &root, vault));
+    assert!(well.iter().any(|f| f["subject"] == "store vault" && f["verdict"] == "good"), "{well:#?}");
+    named(&with("https://127.0.0.1:1", &ca, &root, vault), "readable", "no connection");
+    named(&with(&address, &ca, "/nonexistent", vault), "readable", "/nonexistent");
+    named(&with(&address, &ca, &root, "{vault: {store: vault, mount: nowhere, path: doctor/one, key: token}}"), "readable", "mount");
+    named(&with(&address, &ca, &root, "{file: {path: HERE/out/one}}"), "used", "no target delivers to it");
+    let host = with(&address, &ca, &root, "{command: {command: [/nonexistent/program]}}");
+    named(&host, "program", "/nonexistent/program");
+}
