@@ -111,7 +111,7 @@ fn the_example_without_static_secrets_serves_vault_and_aws_from_nothing_but_boot
     let done = host.run(&["bootstrap", "prod", "--kubeconfig", &admin]);
     assert_eq!(done.code, Some(0), "{done:?}");
     started(&mut host);
-    until("the target is delivered", 60, || host.records_of("rotated", "ci-deployer").len() == 1);
+    until("the target is delivered", 120, || host.records_of("rotated", "ci-deployer").len() == 1);
     let line = host.records_of("rotated", "ci-deployer").pop().unwrap();
     let outcomes: Vec<&Value> = line["sinks"].as_array().unwrap().iter().map(|s| &s["outcome"]).collect();
     assert_eq!(outcomes, ["written", "written"], "{line}");
@@ -159,7 +159,7 @@ fn a_login_whose_token_ended_while_the_daemon_was_down_is_waited_for() {
     // A token that OpenBao refuses stands in the file, as one does that has ended.
     host.write("out/login", "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.bm9uZQ");
     started(&mut host);
-    until("it is delivered", 60, || host.records_of("rotated", "one").len() == 1);
+    until("it is delivered", 120, || host.records_of("rotated", "one").len() == 1);
     assert!(host.records_of("failed", "one").is_empty(), "{:?}", host.records_of("failed", "one"));
     assert!(stored("late/one").is_some());
 }
@@ -170,6 +170,6 @@ fn a_login_target_may_go_into_its_own_store_too_for_its_file_comes_first() {
         "  - {{name: vault-login, {LOGIN}, deliver: [{{vault: {{store: bao, path: self/login}}}}, {{file: {{path: HERE/out/login}}}}]}}\n"
     ));
     started(&mut host);
-    until("both places have it", 60, || host.records_of("rotated", "vault-login").len() == 1);
+    until("both places have it", 120, || host.records_of("rotated", "vault-login").len() == 1);
     assert_eq!(stored("self/login").unwrap(), host.read("out/login"));
 }
