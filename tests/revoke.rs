@@ -251,6 +251,27 @@ fn a_generation_lives_while_a_hook_is_not_told_of_the_next_one() {
 }
 
 #[test]
+fn who_withdraws_a_target_ends_its_tokens_and_a_removed_one_that_is_deleted_too() {
+    let mut here = Here::new("revoke-withdraw", "    revocable: true\n    whenRemoved: delete\n");
+    here.start();
+    let token = here.token();
+    assert!(here.accepts(&token));
+    let done = here.host.run(&["withdraw", "ci"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(!here.host.path("out/token").exists(), "it is unpublished");
+    assert_eq!(here.ring(), [], "no marker stays");
+    here.dies(&token);
+    here.rotate();
+    let again = here.token();
+    assert!(here.accepts(&again) && here.ring().len() == 1, "a rotation takes it up again");
+    let schedule = here.host.read("schedule.yaml");
+    std::fs::write(here.host.schedule(), schedule.split("targets:").next().unwrap().to_owned() + "targets: []\n").unwrap();
+    assert_eq!(here.host.run(&["reload"]).code, Some(0));
+    until("its marker is gone", 30, || here.ring().is_empty());
+    here.dies(&again);
+}
+
+#[test]
 fn names_come_round_again_with_new_uids_and_more_rotations_than_names_kill_nothing() {
     let mut here = Here::new("revoke-ring", "    revocable: true\n    overlap: 1h\n");
     here.start();

@@ -148,7 +148,7 @@ impl Timetable {
     /// A target that went out of the schedule: its course ends; its places stay, or are deleted.
     fn retire(&mut self, name: &str, delete: bool, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(name);
-        self.abandon(&name);
+        self.abandon(&name, delete);
         let Some(mut course) = self.courses.remove(&name) else { return };
         course.rest(&name, &mut self.timers);
         if std::mem::take(&mut course.paying) {

@@ -12,7 +12,10 @@ use super::file::FileSpec;
 use super::file::directory::{self, DirectorySpec};
 use super::kubernetes::SecretSpec;
 use super::vault::VaultSpec;
-use super::{Failure, Ours, Place, Removal, SinkSpec, Stores, aws, file, kubernetes, vault};
+use crate::cluster::marker::Marker;
+use crate::cluster::{Trouble, Urgency};
+
+use super::{Failure, FailureKind, Ours, Place, Removal, SinkSpec, Stores, aws, file, kubernetes, vault};
 
 /// One place, with what it takes to find our part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +71,17 @@ pub enum Leftover {
         /// The key.
         key: String,
     },
+    /// What the tokens of a revocable target are bound to: they die with it.
+    Marker {
+        /// Name of the cluster in the schedule.
+        cluster: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its UID: another object of that name is somebody else's.
+        uid: String,
+    },
 }
 
 impl Leftover {
@@ -99,9 +113,10 @@ impl Leftover {
         })
     }
 
-    /// The sink that wrote it, as far as it matters here.
-    pub fn sink(&self) -> SinkSpec {
-        match self.clone() {
+    /// The sink that wrote it, as far as it matters here; none wrote a marker.
+    pub fn sink(&self) -> Option<SinkSpec> {
+        Some(match self.clone() {
+            Self::Marker { .. } => return None,
             Self::File { path, owner } => SinkSpec::File(FileSpec { path, owner, ..FileSpec::default() }),
             Self::Directory { path, files, owner } => SinkSpec::Directory(DirectorySpec {
                 files_as: FileSpec { path, owner, ..FileSpec::default() },
@@ -114,7 +129,7 @@ impl Leftover {
             Self::KubernetesSecret { cluster, namespace, name, key } => {
                 SinkSpec::KubernetesSecret(SecretSpec { cluster, namespace, name, key, adopt: false })
             }
-        }
+        })
     }
 
     /// Makes one attempt to take it back, where what stands there is ours.
@@ -122,7 +137,7 @@ impl Leftover {
     /// # Errors
     /// [`Failure`], classified by the sink itself.
     pub async fn remove(&self, ours: Ours<'_>, stores: &Stores, timeout: Duration) -> Result<Removal, Failure> {
-        let sink = self.sink();
+        let Some(sink) = self.sink() else { return self.unmark(stores).await };
         let attempt = async {
             match &sink {
                 SinkSpec::File(spec) => file::remove(spec, ours, timeout).await,
@@ -135,9 +150,28 @@ impl Leftover {
         };
         let Some(upstream) = sink.upstream(stores) else { return attempt.await };
         // What goes can wait for what is to be delivered.
-        let permit = upstream?.enter(crate::cluster::Urgency { deadline: i64::MAX, retry: false }).await;
+        let permit = upstream?.enter(Urgency { deadline: i64::MAX, retry: false }).await;
         let result = attempt.await;
         permit.end(super::delivery::tries::verdict(result.as_ref().err()));
         result
+    }
+
+    /// Deletes the marker: whatever became of its tokens, nobody uses them any more.
+    async fn unmark(&self, stores: &Stores) -> Result<Removal, Failure> {
+        let Self::Marker { cluster, namespace, name, uid } = self else { return Ok(Removal::Left) };
+        let unknown = || Failure::new(FailureKind::Refused, format!("the schedule has no cluster `{cluster}`"));
+        let issuer = stores.cluster(cluster).ok_or_else(unknown)?;
+        let marker = Marker { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() };
+        let gone = issuer.unmark(&marker, Urgency { deadline: i64::MAX, retry: false }).await;
+        gone.map(|()| Removal::Gone).map_err(|refusal| {
+            let kind = match refusal.trouble {
+                Trouble::Unavailable => FailureKind::Unavailable,
+                Trouble::Throttled => FailureKind::Throttled,
+                Trouble::BadAnswer => FailureKind::BadAnswer,
+                _ => FailureKind::Refused,
+            };
+            let message = format!("marker {namespace}/{name} of cluster {cluster}: {}", refusal.message);
+            Failure { retry_after: refusal.retry_after, ..Failure::new(kind, message) }
+        })
     }
 }

@@ -270,7 +270,7 @@ async fn what_is_ours_is_taken_back_from_every_place_what_is_not_stays_and_the_p
                 assert_eq!(sink, "command", "only what a program has is beyond reach");
                 continue;
             };
-            assert_eq!(leftover.sink().place(), place.spec.place(), "{sink}");
+            assert_eq!(leftover.sink().unwrap().place(), place.spec.place(), "{sink}");
             let remove = async || kept(&leftover).remove(Ours(&ours), &place.stores, Duration::from_secs(20)).await;
             assert_eq!(remove().await, Ok(Removal::Nothing), "{sink}");
             assert_eq!(place.put("ey.ours").await, Ok(Put::Written), "{sink}");

@@ -8,7 +8,7 @@ use super::{Moment, Order, Timetable};
 use crate::daemon::course::{Course, Told, Waiter};
 use crate::daemon::rotation::{Fault, identify};
 use crate::daemon::step;
-use crate::record::{Actor, Kind, LeaveLine, Line, Parting, Reason};
+use crate::record::{Actor, Kind, LeaveLine, Line, MarkerState, Parting, Reason};
 use crate::schedule::Target;
 use crate::sink::{Leftover, Place};
 
@@ -108,7 +108,7 @@ impl Timetable {
         leaving.waiters.extend(waiters);
         leaving.tries = 0;
         let owed = line.leaves.iter().any(LeaveLine::is_owed);
-        // With this line the records forget its token: whoever ends that, too, has to do it before.
+        // With this line the records forget its token and its markers: what is owed of them stands in it.
         self.record(line.clone());
         if owed {
             self.leave(name, moment);
@@ -162,6 +162,8 @@ impl Timetable {
                 leftover,
             });
         }
+        // Last: a token is taken back before it dies.
+        leaves.extend(state.into_iter().flat_map(|state| &state.markers).map(marker));
         leaves
     }
 
@@ -247,6 +249,19 @@ impl Timetable {
         if let Some(actor) = self.courses.get_mut(name).and_then(|course| course.wanted.take()) {
             self.rotate(name, if actor.is_some() { Reason::Manual } else { Reason::New }, actor);
         }
+    }
+}
+
+/// A marker as something that is left: its tokens die with it.
+fn marker(marker: &MarkerState) -> LeaveLine {
+    let MarkerState { cluster, namespace, name, uid, .. } = marker.clone();
+    LeaveLine {
+        sink: "marker".into(),
+        place: format!("{cluster}/{namespace}/{name}"),
+        outcome: Parting::Owed,
+        sha256: None,
+        error: None,
+        leftover: Some(Leftover::Marker { cluster, namespace, name, uid }),
     }
 }
 

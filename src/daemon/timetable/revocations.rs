@@ -224,8 +224,8 @@ impl Timetable {
         self.tell_owed(name, |asker| asker.uids.iter().any(|uid| waits.contains(uid)), &why);
     }
 
-    /// A target goes out of the schedule: nobody looks after its markers any more.
-    pub(super) fn abandon(&mut self, name: &Arc<str>) {
+    /// A target goes out of the schedule: nobody looks after its markers any more, unless what it left is deleted.
+    pub(super) fn abandon(&mut self, name: &Arc<str>, delete: bool) {
         let left: Vec<String> = self
             .state
             .targets
@@ -234,7 +234,7 @@ impl Timetable {
             .flat_map(|state| &state.markers)
             .map(|m| format!("{}/{}", m.namespace, m.name))
             .collect();
-        if !left.is_empty() {
+        if !left.is_empty() && !delete {
             tracing::warn!(target_name = &**name, "its tokens stay good until they end or these Secrets are deleted: {}", left.join(", "));
         }
         self.tell_owed(name, |_| true, "the target went out of the schedule");
