@@ -486,7 +486,8 @@ fn told(records: &[Value], case: &Case, since: &str, slow: &mut Vec<String>) -> 
         }
         // Where: the store, or the server, or the account that is meant.
         let (port, store) = (case.proxy.url().rsplit(':').next().unwrap().to_owned(), format!("store `{}`", case.targets[0]));
-        let somewhere = [port.as_str(), &store, "cicd/builder", "API server"].iter().any(|place| error.contains(place));
+        let secret = format!("cluster {}", case.targets[0]);
+        let somewhere = [port.as_str(), &store, &secret, "cicd/builder", "API server"].iter().any(|place| error.contains(place));
         if !somewhere || !first["cluster"].is_string() {
             bad.push(format!("{target}: `{error}` does not say where"));
         }
