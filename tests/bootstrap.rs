@@ -1,11 +1,11 @@
 //! `bootstrap` and the credential that the daemon keeps fresh for itself, on the real API server with RBAC.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::daemon::{Done, Host};
+use crate::support::daemon::{Done, Host, PROGRAM, finish};
 use crate::support::servers::{Servers, cluster};
 use crate::support::until;
 
@@ -221,4 +221,31 @@ fn the_schedule_has_to_say_whose_account_it_is() {
     assert!(done.code == Some(2) && done.stderr.contains("own: {serviceAccount: tokenferry/tokenferry"), "{done:?}");
     let done = host.run(&["bootstrap", "nowhere", "--kubeconfig", &admin()]);
     assert!(done.code == Some(2) && done.stderr.contains("it has: prod, trial"), "{done:?}");
+}
+
+#[test]
+fn where_the_daemons_user_exists_its_group_reads_the_kubeconfig_and_it_alone_owns_the_token() {
+    const FERRY: u32 = 54_321;
+    if !rustix::process::geteuid().is_root() {
+        println!("NOT RUN: another /etc/group for one command needs root");
+        return;
+    }
+    let host = Host::new(&schedule("ferry-group", ""));
+    let with = |file: &str, line: &str| host.write(file, &(std::fs::read_to_string(format!("/etc/{file}")).unwrap() + line));
+    let group = with("group", &format!("tokenferry:x:{FERRY}:\n"));
+    let passwd = with("passwd", &format!("tokenferry:x:{FERRY}:{FERRY}::/nonexistent:/usr/sbin/nologin\n"));
+    // In a mount namespace of its own: this host has no such user.
+    let script = "mount --bind \"$1\" /etc/group && mount --bind \"$2\" /etc/passwd && shift 2 && exec \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).args([&group, &passwd]);
+    command.arg(PROGRAM).arg("--schedule").arg(host.schedule()).args(["bootstrap", "prod", "--kubeconfig", &admin()]);
+    let done = finish(command, std::time::Duration::from_secs(120));
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let seen = |name: &str| {
+        let meta = std::fs::metadata(host.path(name)).unwrap();
+        (meta.permissions().mode() & 0o7777, meta.uid(), meta.gid())
+    };
+    assert_eq!(seen("prod.kubeconfig"), (0o640, 0, FERRY));
+    let (mode, owner, _) = seen("state/own/prod/token");
+    assert_eq!((mode, owner), (0o600, FERRY));
 }

@@ -173,3 +173,36 @@ fn a_login_target_may_go_into_its_own_store_too_for_its_file_comes_first() {
     until("both places have it", 120, || host.records_of("rotated", "vault-login").len() == 1);
     assert_eq!(stored("self/login").unwrap(), host.read("out/login"));
 }
+
+#[test]
+fn openbaos_kubernetes_login_takes_the_token_of_a_target_too() {
+    let servers = servers();
+    let (kube, ca) = (servers.kube(), std::fs::read_to_string(&servers.kube().ca).unwrap());
+    servers.kubectl(&["create", "serviceaccount", "reviewer", "-n", "tokenferry"]);
+    let role = "--clusterrole=system:auth-delegator";
+    servers.kubectl(&["create", "clusterrolebinding", "reviewer", role, "--serviceaccount=tokenferry:reviewer"]);
+    let reviewer = servers.kubectl(&["create", "token", "reviewer", "-n", "tokenferry", "--duration", "1h"]);
+    bao(servers, "POST", "sys/auth/kubernetes", &json!({"type": "kubernetes"}));
+    let config = json!({"kubernetes_host": kube.server, "kubernetes_ca_cert": ca, "token_reviewer_jwt": reviewer.trim()});
+    bao(servers, "POST", "auth/kubernetes/config", &config);
+    let role = json!({"bound_service_account_names": "vault-login", "bound_service_account_namespaces": "tokenferry",
+        "audience": "https://vault.example.com", "token_policies": "tokenferry"});
+    bao(servers, "POST", "auth/kubernetes/role/tokenferry", &role);
+    let (minter, server) = (kube.minter_kubeconfig.display(), servers.bao());
+    let mut host = Host::new(&format!(
+        "clusters: {{prod: {{kubeconfig: {minter}}}}}
+stores: {{bao: {{vault: {{address: '{}', caFile: {}, auth: {{kubernetes: {{role: tokenferry, target: vault-login}}}}}}}}}}
+defaults: {{cluster: prod, duration: 10m}}
+targets:
+  - {{name: vault-login, {LOGIN}, deliver: [{{file: {{path: HERE/out/login}}}}]}}
+  - {{name: one, serviceAccount: cicd/builder, deliver: [{{vault: {{store: bao, path: reviewed/one}}}}]}}
+",
+        server.address,
+        server.ca.display()
+    ));
+    started(&mut host);
+    until("the target is delivered", 120, || host.records_of("rotated", "one").len() == 1);
+    let line = host.records_of("rotated", "one").pop().unwrap();
+    assert_eq!(line["sinks"][0]["outcome"], "written", "{line}");
+    assert!(stored("reviewed/one").is_some_and(|token| token.starts_with("eyJ")));
+}
