@@ -307,7 +307,8 @@ impl Disks {
     /// Takes all of them out of the tree again, with what was written to them.
     pub fn unmount(&mut self) {
         while let Some(at) = self.mounted.pop() {
-            tool(Command::new("umount").arg(&at));
+            // A child of another thread, between its fork and its exec, has all that this process has open.
+            super::until("nobody has the file system open", 20, || Command::new("umount").arg(&at).output().unwrap().status.success());
         }
     }
 
