@@ -25,8 +25,9 @@ use crate::support::{long, until};
 
 /// No run takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
-/// So many hosts go through their points side by side: much of a run is waiting for a disk or for the next attempt.
+/// So many hosts go through their points side by side: what fails for good is waited for, ten seconds at a time.
 const ABREAST: usize = 4;
+const LONG_ABREAST: usize = 12;
 /// A host goes through so many points, so that its history stays short: it is read and verified after each.
 const POINTS_OF_A_HOST: usize = 40;
 
@@ -108,7 +109,7 @@ fn abreast<S: Scene, T: Send>(points: &[usize], new: impl Fn() -> S + Sync, each
         became
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..ABREAST.min(points.len())).map(|_| scope.spawn(go)).collect();
+        let threads: Vec<_> = (0..if long() { LONG_ABREAST } else { ABREAST }.min(points.len())).map(|_| scope.spawn(go)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }
