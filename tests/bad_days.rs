@@ -262,8 +262,7 @@ fn host_problems_are_said_by_once_and_status_for_their_target_alone() {
 
 #[test]
 fn a_clock_that_is_set_back_and_forth_loses_nothing_and_mints_once_at_most() {
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    assert!(Path::new(library).exists(), "libfaketime is missing: apt-get install libfaketime");
+    let library = crate::support::faketime().display().to_string();
     let servers = cluster();
     let mut host = Host::new(&format!(
         "
@@ -276,7 +275,7 @@ targets:
     let clock = host.write("clock", "+0");
     let clock = clock.to_str().unwrap().to_owned();
     host.start_with(&[
-        ("LD_PRELOAD", library),
+        ("LD_PRELOAD", &library),
         ("FAKETIME_TIMESTAMP_FILE", &clock),
         ("FAKETIME_NO_CACHE", "1"),
         ("DONT_FAKE_MONOTONIC", "1"),

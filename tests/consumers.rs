@@ -124,13 +124,8 @@ fn consumers(host: &Host) -> Vec<Consumer> {
 /// Whether the API server takes the token in this file.
 fn is_taken(host: &Host, file: &Path) -> bool {
     let kube = cluster().kube();
-    let config = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": kube.server, "certificate-authority": kube.ca}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": file}}],
-    });
-    let config = host.write("control.kubeconfig", &config.to_string());
+    let config = kube.kubeconfig(serde_json::json!({"tokenFile": file}));
+    let config = host.write("control.kubeconfig", &config);
     let mut command = Command::new(&kube.kubectl);
     command.arg("--kubeconfig").arg(config).args(["auth", "whoami"]);
     finish(command, Duration::from_secs(60)).code == Some(0)

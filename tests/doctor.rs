@@ -1,12 +1,14 @@
 //! `doctor`: set-ups that are broken on purpose, each named with what to do about it.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::daemon::{Host, finish, tool};
-use crate::support::servers::{cluster, servers};
+use crate::support::faketime;
+use crate::support::servers::{cluster, kubeconfig, servers};
 
 fn findings(host: &Host) -> Vec<Value> {
     serde_json::from_value(host.json(&["doctor"])).unwrap()
@@ -35,13 +37,7 @@ fn with_cluster(server: &str, ca: &str, token: &str) -> Host {
         "clusters: {prod: {kubeconfig: HERE/kubeconfig}}\ntargets: [{name: one, cluster: prod, serviceAccount: cicd/builder, duration: 1h, deliver: [{file: {path: HERE/out/one}}]}]\n",
     );
     let token = host.write("own-token", token);
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": token}}],
-    });
-    host.write("kubeconfig", &config.to_string());
+    host.write("kubeconfig", &kubeconfig(server, Path::new(ca), json!({"tokenFile": token})));
     host
 }
 
@@ -113,6 +109,17 @@ fn what_is_wrong_with_the_host_is_named() {
 }
 
 #[test]
+fn a_folder_of_files_that_stands_already_is_as_good_as_one_to_be_made() {
+    let host = Host::new(
+        "clusters: {trial: {embedded: {}}}\ntargets: [{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, deliver: [{directory: {path: HERE/out/one, files: {token: raw}}}]}]\n",
+    );
+    let places = |host: &Host| findings(host).into_iter().filter(|f| f["check"] == "place").collect::<Vec<_>>();
+    assert!(places(&host).iter().all(|place| place["verdict"] == "good"), "{:#?}", places(&host));
+    assert_eq!(host.run(&["once"]).code, Some(0));
+    assert!(places(&host).iter().all(|place| place["verdict"] == "good"), "{:#?}", places(&host));
+}
+
+#[test]
 fn a_full_disk_under_records_and_places_is_named() {
     if !crate::support::can_mount("a_full_disk_under_records_and_places_is_named", &[]) {
         return;
@@ -149,15 +156,9 @@ fn what_is_wrong_with_a_cluster_is_named() {
     // The clock of this host alone: libfaketime moves what the program sees.
     let host = with_cluster(&server, &ca, token);
     let mut skewed = host.command(&["doctor", "-o", "json"]);
-    let library = glob_faketime();
-    skewed.env("LD_PRELOAD", library).env("FAKETIME", "+300s").env("DONT_FAKE_MONOTONIC", "1");
+    skewed.env("LD_PRELOAD", faketime()).env("FAKETIME", "+300s").env("DONT_FAKE_MONOTONIC", "1");
     let done = finish(skewed, std::time::Duration::from_secs(60));
     assert!(done.stdout.contains("s ahead of the API server's"), "{done:?}");
-}
-
-fn glob_faketime() -> std::path::PathBuf {
-    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|e| e.path().join("faketime/libfaketime.so.1"));
-    libraries.into_iter().find(|path| path.exists()).expect("libfaketime is installed")
 }
 
 #[test]

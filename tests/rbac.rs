@@ -14,13 +14,8 @@ fn newcomer(host: &Host, name: &str) -> String {
     let token = servers.kubectl(&["create", "token", name, "-n", "default", "--duration", "1h"]);
     let path = host.write("newcomer-token", token.trim());
     let kube = servers.kube();
-    let config = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": kube.server, "certificate-authority": kube.ca}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": path}}],
-    });
-    host.write("newcomer.kubeconfig", &config.to_string()).display().to_string()
+    let config = kube.kubeconfig(serde_json::json!({"tokenFile": path}));
+    host.write("newcomer.kubeconfig", &config).display().to_string()
 }
 
 fn apply(manifests: &str) {

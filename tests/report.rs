@@ -159,13 +159,8 @@ fn a_cluster_that_refuses_half_the_questions_gives_a_partial_view_that_says_so()
     let token = servers.kubectl(&["create", "token", "report-reader", "-n", "default"]);
     let kube = servers.kube();
     let token = host.write("reader-token", token.trim());
-    let config = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": kube.server, "certificate-authority": kube.ca}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": token}}],
-    });
-    let config = host.write("reader.kubeconfig", &config.to_string()).display().to_string();
+    let config = kube.kubeconfig(serde_json::json!({"tokenFile": token}));
+    let config = host.write("reader.kubeconfig", &config).display().to_string();
     let mut last = Value::Null;
     until("the rights hold", 30, || {
         last = host.json(&["report", "--kubeconfig", &config]);

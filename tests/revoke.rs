@@ -1,6 +1,6 @@
 //! Revocable generations against the real API server: a token dies with its marker, and no token that somebody needs.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::daemon::{Done, Host, finish};
 use crate::support::faults::{Fault, Flavour, Proxy, Real, certificates};
-use crate::support::servers::cluster;
+use crate::support::servers::{cluster, kubeconfig};
 use crate::support::until;
 
 /// A namespace with an account `ci`, and a host that mints for it.
@@ -100,13 +100,8 @@ impl Here {
 fn accepted(host: &Host, token: &str) -> bool {
     let kube = cluster().kube();
     let file = host.write("tried-token", token);
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": kube.server, "certificate-authority": kube.ca}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": file}}],
-    });
-    let config = host.write("tried.kubeconfig", &config.to_string());
+    let config = kube.kubeconfig(json!({"tokenFile": file}));
+    let config = host.write("tried.kubeconfig", &config);
     let mut command = Command::new(&kube.kubectl);
     command.arg("--kubeconfig").arg(config).args(["auth", "whoami"]).env("HOME", host.folder.path()).stdin(Stdio::null());
     let done = finish(command, Duration::from_secs(60));
@@ -378,7 +373,7 @@ fn a_target_that_becomes_revocable_is_minted_anew_and_one_that_is_no_more_loses_
 }
 
 /// An account of its own that may do exactly what `rbac` prints; gives a kubeconfig by way of that server.
-fn entitled(here: &Here, server: &str, ca: &PathBuf) -> String {
+fn entitled(here: &Here, server: &str, ca: &Path) -> String {
     let namespace = &here.namespace;
     let printed = here.host.run(&["rbac", "--for", "kubernetes", "--subject", &format!("{namespace}/ferry")]);
     assert_eq!(printed.code, Some(0), "{printed:?}");
@@ -387,13 +382,8 @@ fn entitled(here: &Here, server: &str, ca: &PathBuf) -> String {
     cluster().kubectl(&["apply", "-f", manifests.to_str().unwrap()]);
     let token = cluster().kubectl(&["-n", namespace, "create", "token", "ferry", "--duration", "2h"]);
     let file = here.host.write("ferry-token", token.trim());
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "users": [{"name": "u", "user": {"tokenFile": file}}],
-    });
-    here.host.write("ferry.kubeconfig", &config.to_string()).display().to_string()
+    let config = kubeconfig(server, ca, json!({"tokenFile": file}));
+    here.host.write("ferry.kubeconfig", &config).display().to_string()
 }
 
 /// A host whose account has the printed rights alone, behind a proxy.

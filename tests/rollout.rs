@@ -260,15 +260,10 @@ fn workloads_are_found_by_their_labels_with_the_rights_that_the_documentation_na
     town.kubectl(&["create", "rolebinding", "ferry", "--role=ferry", &format!("--serviceaccount={}:ferry", town.namespace)]);
     let token = town.kubectl(&["create", "token", "ferry"]);
     let kube = cluster().kube();
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": kube.server, "certificate-authority": kube.ca}}],
-        "users": [{"name": "u", "user": {"token": token.trim()}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    });
+    let config = kube.kubeconfig(json!({"token": token.trim()}));
     let text = town.schedule(&["ci"], "{selector: uses=token, minGap: 1s}");
     let mut host = Host::new(&text.replace(&kube.admin_kubeconfig.display().to_string(), "HERE/ferry.kubeconfig"));
-    host.write("ferry.kubeconfig", &config.to_string());
+    host.write("ferry.kubeconfig", &config);
     host.start();
     until("all three are restarted", 240, || told(&host, "ci", "done") == 1);
     for (kind, name) in [("statefulset", "db"), ("deployment", "web"), ("daemonset", "agent")] {

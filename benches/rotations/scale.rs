@@ -101,20 +101,8 @@ fn fill(directory: &Path, lines: usize) {
 /// A line of the size that a rotation of one file has.
 fn rotated(target: usize, count: usize) -> Line {
     let now = Timestamp::now();
-    let sink = SinkLine {
-        sink: "file".into(),
-        place: format!("/run/tokenferry/t{target}/token"),
-        outcome: Outcome::Written,
-        sha256: Some("0".repeat(64)),
-        attempts: 1,
-        kind: None,
-        error: None,
-        fallback: None,
-        jti: None,
-        since: None,
-        returned_at: None,
-        copies: Vec::new(),
-    };
+    let written = SinkLine::new("file", format!("/run/tokenferry/t{target}/token"), Outcome::Written);
+    let sink = SinkLine { sha256: Some("0".repeat(64)), attempts: 1, ..written };
     Line {
         target: Some(format!("t{target}")),
         cluster: Some("bench".into()),

@@ -39,7 +39,7 @@ pub fn files(plan: &Plan) -> Files {
     let mut folders: BTreeMap<PathBuf, Folder> = BTreeMap::new();
     let (mut owners, mut units, mut commands) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for target in &plan.targets {
-        for place in target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback)) {
+        for place in target.places() {
             let spec = match &place.sink {
                 SinkSpec::File(spec) => spec,
                 SinkSpec::Directory(spec) => &spec.files_as,

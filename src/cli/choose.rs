@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::Exit;
 use crate::daemon::control::Choice;
 
 /// Arguments of commands that work on targets.
@@ -20,6 +21,32 @@ impl Chosen {
     pub fn choice(&self, all: bool) -> Choice {
         Choice { targets: self.targets.clone(), labels: self.labels.clone(), all, command: typed(), ..Choice::default() }
     }
+}
+
+/// Arguments of commands that do something to targets: nobody is meant by saying nothing.
+#[derive(Debug, Clone, Args)]
+pub struct Meant {
+    #[command(flatten)]
+    chosen: Chosen,
+    /// Every target
+    #[arg(long, conflicts_with_all = ["targets", "labels"])]
+    all: bool,
+}
+
+impl Meant {
+    /// As the daemon takes it.
+    ///
+    /// # Errors
+    /// Bad usage where none was named.
+    pub fn choice(&self) -> Result<Choice, Exit> {
+        let choice = self.chosen.choice(self.all);
+        if choice.is_empty() { Err(Exit::usage("name targets, or --all")) } else { Ok(choice) }
+    }
+}
+
+/// Names and labels that fit no target of the schedule.
+pub fn nobody() -> Exit {
+    Exit::usage("no target of the schedule is meant by that")
 }
 
 /// What was typed, for the records: no argument of ours ever holds a secret.

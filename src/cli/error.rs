@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+pub use crate::audit::with_causes as chain;
 use crate::daemon::RunError;
 use crate::daemon::control::CallError;
 use crate::record::OpenError;
@@ -74,16 +75,4 @@ impl From<CallError> for Exit {
         };
         Self { code, message: Some(error.to_string()) }
     }
-}
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

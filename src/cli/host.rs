@@ -1,14 +1,12 @@
 //! `host`: what a schedule needs of this host, as files for systemd and polkit.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::Args;
 
 use super::print;
-use super::{Context, Exit};
+use super::{Context, Exit, whole};
 use crate::audit::host::{self, Files};
 use crate::daemon::read;
 
@@ -117,12 +115,7 @@ fn put(path: &Path, text: &str) -> Result<bool, Exit> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(told)?;
     }
-    let new = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new).map_err(told)?;
-    // Our umask keeps others out of tokens; these files are everybody's to read.
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(told)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(told)?;
-    std::fs::rename(&new, path).map_err(told)?;
+    whole::write(path, text.as_bytes(), 0o644).map_err(told)?;
     Ok(true)
 }
 

@@ -30,6 +30,7 @@ mod status;
 mod tell;
 mod token;
 mod verify;
+mod whole;
 mod withdraw;
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use super::{Context, Exit, choose};
 use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::course::Told;
 use crate::daemon::{self, read};
-use crate::record::{Kind, LeaveLine, Outcome};
+use crate::record::{Kind, LeaveLine, Outcome, word};
 
 /// Rotate what is due, then exit
 ///
@@ -124,7 +124,6 @@ fn good(told: &Told) -> bool {
 
 fn row(told: &Told) -> Vec<Cell> {
     let line = &told.line;
-    let word = |kind: Kind| serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     let places = line.sinks.iter().map(|s| {
         let outcome = match s.outcome {
             Outcome::FellBack => format!("fell back to {}", s.fallback.as_deref().unwrap_or("-")),

@@ -14,7 +14,7 @@ use super::{Context, Exit};
 use crate::daemon::read;
 use crate::record::chain::{self, Broken, PublicKey, Signed};
 use crate::record::query::{self, Query};
-use crate::record::{Kind, Line, ReadError, Verified};
+use crate::record::{Kind, Line, ReadError, Verified, word};
 use crate::schedule::measure;
 
 /// How often a followed history is looked at.
@@ -197,7 +197,6 @@ fn refused(path: &Path) -> Exit {
 }
 
 fn row(line: &Line) -> Vec<Cell> {
-    let word = |value: Option<serde_json::Value>| value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_else(|| "-".into());
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
         Kind::Told | Kind::Revoking if line.error.is_some() => Colour::Warn,
@@ -207,9 +206,9 @@ fn row(line: &Line) -> Vec<Cell> {
     };
     vec![
         whole(line.time).into(),
-        Cell::new(word(serde_json::to_value(line.kind).ok()), colour),
+        Cell::new(word(line.kind), colour),
         line.target.as_deref().unwrap_or("-").into(),
-        word(line.reason.and_then(|reason| serde_json::to_value(reason).ok())).into(),
+        line.reason.map_or_else(|| "-".into(), word).into(),
         line.expires_at.map_or_else(|| "-".into(), whole).into(),
         what(line).into(),
     ]
@@ -219,19 +218,19 @@ fn row(line: &Line) -> Vec<Cell> {
 fn what(line: &Line) -> String {
     let mut parts = Vec::new();
     for sink in &line.sinks {
-        let outcome = serde_json::to_value(sink.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        let word = if line.kind == Kind::Cleared { "; no copy any more at" } else { " to" };
-        let instead = sink.fallback.as_ref().map(|place| format!("{word} {place}")).unwrap_or_default();
+        let outcome = word(sink.outcome);
+        let towards = if line.kind == Kind::Cleared { "; no copy any more at" } else { " to" };
+        let instead = sink.fallback.as_ref().map(|place| format!("{towards} {place}")).unwrap_or_default();
         let why = sink.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{instead}{why}", sink.place));
     }
     for left in &line.leaves {
-        let outcome = serde_json::to_value(left.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let outcome = word(left.outcome);
         let why = left.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
         parts.push(format!("{}={outcome}{why}", left.place));
     }
     for hook in line.hooks.iter().filter(|_| line.kind == Kind::Told) {
-        let outcome = serde_json::to_value(hook.outcome).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        let outcome = word(hook.outcome);
         parts.push(format!("{} {}={outcome}", hook.hook, hook.to));
     }
     for marker in line.markers.iter().filter(|_| matches!(line.kind, Kind::Revoking | Kind::Revoked)) {

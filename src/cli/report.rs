@@ -16,7 +16,7 @@ use super::{Context, Exit};
 use crate::audit::report::{self, Judged, Question, Report as Made, Span, Verdict};
 use crate::cluster::view::View;
 use crate::daemon::read;
-use crate::record::chain;
+use crate::record::{chain, word};
 use crate::schedule::Plan;
 
 /// Show whether tokens kept their limits over a time, and what happened to them
@@ -190,7 +190,7 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
     for step in &made.steps {
         let who = step.actor.user.clone().unwrap_or_else(|| format!("user id {}", step.actor.uid));
         let what = step.target.as_ref().or(step.service_account.as_ref()).map_or(String::new(), |name| format!(" {name}"));
-        out += &format!("\n{} {who}: {} ({}{what})", day(step.time), step.actor.command, kind(step.kind));
+        out += &format!("\n{} {who}: {} ({}{what})", day(step.time), step.actor.command, word(step.kind));
     }
     if let Some(view) = view {
         out += &format!(
@@ -226,10 +226,6 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
         }
     }
     Ok(())
-}
-
-fn kind(kind: crate::record::Kind) -> String {
-    serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn row(judged: &Judged) -> Vec<Cell> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 
-use super::choose::Chosen;
+use super::choose::{Meant, nobody};
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit};
@@ -18,10 +18,7 @@ use crate::daemon::control;
 )]
 pub struct Rotate {
     #[command(flatten)]
-    chosen: Chosen,
-    /// Every target
-    #[arg(long, conflicts_with_all = ["targets", "labels"])]
-    all: bool,
+    meant: Meant,
     /// Show who is meant and how they stand; rotate nothing
     #[arg(long)]
     dry_run: bool,
@@ -39,16 +36,13 @@ impl Rotate {
     /// # Errors
     /// Exit code 1 where a target was not rotated, 2 where none is meant, 3 where no daemon runs.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
-        let choice = self.chosen.choice(self.all);
-        if choice.is_empty() {
-            return Err(Exit::usage("name targets, or --all"));
-        }
+        let choice = self.meant.choice()?;
         let socket = context.socket();
         if self.dry_run {
             let status = control::call(&socket, Method::GET, "/status", &choice, self.timeout).await?;
             let names: Vec<&str> = status["targets"].as_array().into_iter().flatten().filter_map(|t| t["name"].as_str()).collect();
             if names.is_empty() {
-                return Err(Exit::usage("no target of the schedule is meant by that"));
+                return Err(nobody());
             }
             return match self.output {
                 Output::Json => print::json(&serde_json::json!({ "wouldRotate": names })),

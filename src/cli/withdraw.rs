@@ -6,7 +6,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::choose::Chosen;
+use super::choose::{Meant, nobody};
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit, choose, status};
@@ -30,10 +30,7 @@ use crate::daemon::{self, read};
 )]
 pub struct Withdraw {
     #[command(flatten)]
-    chosen: Chosen,
-    /// Every target
-    #[arg(long, conflicts_with_all = ["targets", "labels"])]
-    all: bool,
+    meant: Meant,
     /// Show what would be taken back; take nothing
     #[arg(long)]
     dry_run: bool,
@@ -52,10 +49,7 @@ impl Withdraw {
     /// Exit code 1 where something is owed or beyond reach, 2 where no target is meant or another process holds the
     /// records.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
-        let choice = self.chosen.choice(self.all);
-        if choice.is_empty() {
-            return Err(Exit::usage("name targets, or --all"));
-        }
+        let choice = self.meant.choice()?;
         if self.dry_run {
             return self.show(context, &choice).await;
         }
@@ -84,7 +78,7 @@ impl Withdraw {
         let (status, _) = status::look(context, choice, self.timeout).await?;
         let targets = status["targets"].as_array().cloned().unwrap_or_default();
         if targets.is_empty() {
-            return Err(Exit::usage("no target of the schedule is meant by that"));
+            return Err(nobody());
         }
         let mut found = Vec::new();
         for target in &targets {
@@ -112,7 +106,7 @@ async fn alone(context: &Context, choice: Choice) -> Result<Vec<Value>, Exit> {
     let schedule = context.schedule(None);
     let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
     if !accepted.plan.targets.iter().any(|target| choice.takes(target)) {
-        return Err(Exit::usage("no target of the schedule is meant by that"));
+        return Err(nobody());
     }
     drop(accepted);
     let actor = control::caller(choose::typed());

@@ -42,6 +42,12 @@ impl<'a> Call<'a> {
         Self { method: &Method::DELETE, path, content: "application/json", body: options, accept: "application/json", within }
     }
 
+    /// Server-side apply: `body` is what is wanted, at a path of [`object::applied`](super::object::applied).
+    pub fn apply(path: &'a str, body: &'a [u8], within: Duration) -> Self {
+        // JSON is YAML too.
+        Self::patch(path, "application/apply-patch+yaml", body, within)
+    }
+
     /// Sends a patch of that type.
     pub fn patch(path: &'a str, content: &'a str, body: &'a [u8], within: Duration) -> Self {
         Self { method: &Method::PATCH, path, content, body, accept: "application/json", within }

@@ -9,12 +9,11 @@ mod refused;
 
 use std::time::Duration;
 
-use http::Method;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::object::{MANAGER, MARK, NEVER};
+use super::object::{MARK, NEVER, applied};
 use super::rights::Right;
 use super::{Call, Cluster, MintFailure, Refusal, Trouble, Urgency, Verdict};
 
@@ -189,10 +188,8 @@ impl Cluster {
                 "annotations": {FOR: purpose.target, OWNER: purpose.owner, GENERATION: purpose.generation.to_string()},
             },
         });
-        let path = format!("{}?fieldManager={MANAGER}&force=false", path(purpose.namespace, name));
-        let body = body.to_string();
-        // JSON is YAML too.
-        match self.call(Call::patch(&path, "application/apply-patch+yaml", body.as_bytes(), CALL_WITHIN)).await {
+        let (path, body) = (applied(&path(purpose.namespace, name), false), body.to_string());
+        match self.call(Call::apply(&path, body.as_bytes(), CALL_WITHIN)).await {
             Ok(answer) => read(&answer).map(|secret| Some(marker(purpose, name, &secret.metadata.uid))),
             Err(refusal) if matches!(refusal.trouble, Trouble::Conflict | Trouble::Owned) => Ok(None),
             Err(refusal) => Err(refusal),
@@ -223,8 +220,7 @@ impl Cluster {
         let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": marker.uid}}).to_string();
         let path = path(&marker.namespace, &marker.name);
         let turn = self.turn(urgency).await;
-        let call = Call { method: &Method::DELETE, body: body.as_bytes(), ..Call::get(&path, CALL_WITHIN) };
-        let answer = self.call(call).await;
+        let answer = self.call(Call::delete(&path, body.as_bytes(), CALL_WITHIN)).await;
         turn.end(answer.as_ref().map_or_else(Refusal::verdict, |_| Verdict::Healthy));
         match answer {
             Ok(_) => Ok(()),

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use http::Method;
 use serde_json::{Value, json};
 
 use super::{Call, Cluster, Refusal, Trouble, Urgency};
@@ -14,6 +13,11 @@ pub const MANAGER: &str = "tokenferry";
 pub const MARK: (&str, &str) = ("app.kubernetes.io/managed-by", "tokenferry");
 /// No object of etcd was ever written at revision 1: an apply with it makes an object and changes none.
 pub const NEVER: &str = "1";
+
+/// The path at which an object is applied as ours; by force only what a person told us to take over.
+pub fn applied(path: &str, force: bool) -> String {
+    format!("{path}?fieldManager={MANAGER}&force={force}")
+}
 
 const WITHIN: Duration = Duration::from_secs(15);
 /// What the API server itself puts into every namespace.
@@ -171,9 +175,8 @@ impl Cluster {
         let version = found.and_then(|found| found.0["metadata"]["resourceVersion"].as_str()).unwrap_or(NEVER);
         let body = object.marked(owner, version).to_string();
         let dry = if dry { "&dryRun=All" } else { "" };
-        let path = format!("{}?fieldManager={MANAGER}&force=false{dry}", object.path());
-        // JSON is YAML too.
-        self.asked(Call::patch(&path, "application/apply-patch+yaml", body.as_bytes(), WITHIN)).await.map(|_| ())
+        let path = applied(&object.path(), false) + dry;
+        self.asked(Call::apply(&path, body.as_bytes(), WITHIN)).await.map(|_| ())
     }
 
     /// Deletes exactly the object that was found.
@@ -183,8 +186,7 @@ impl Cluster {
     pub async fn remove(&self, object: &Object, found: &Found) -> Result<(), Refusal> {
         let body = json!({"preconditions": {"uid": found.0["metadata"]["uid"]}}).to_string();
         let path = object.path();
-        let call = Call { method: &Method::DELETE, body: body.as_bytes(), ..Call::get(&path, WITHIN) };
-        match self.asked(call).await {
+        match self.asked(Call::delete(&path, body.as_bytes(), WITHIN)).await {
             Err(refusal) if refusal.trouble != Trouble::NotFound => Err(refusal),
             _ => Ok(()),
         }

@@ -58,8 +58,7 @@ pub(super) fn spare(spec: &ClusterSpec) -> Option<ApiServer> {
 impl Cluster {
     /// When our own credential ends, unix seconds, where it is a token that says so.
     pub async fn own_expiry(&self) -> Option<i64> {
-        let Issuer::Api(api) = &self.issuer else { return None };
-        api.clients().await.ok()?.token_until
+        self.api().await.ok()?.token_until
     }
 
     /// Mints our own credential. Where the one in use has died, the spare is used, and only then.

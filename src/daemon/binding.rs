@@ -52,19 +52,7 @@ pub(super) fn ask(target: &Target, marker: Option<&Marker>) -> Ask {
 /// A marker as a record names it.
 pub fn line(target: &Target, marker: &Marker) -> MarkerLine {
     let Marker { namespace, name, uid } = marker.clone();
-    MarkerLine {
-        cluster: target.cluster.clone(),
-        namespace,
-        name,
-        uid,
-        asked: None,
-        verified: None,
-        first: None,
-        generation: None,
-        jti: None,
-        expires_at: None,
-        error: None,
-    }
+    MarkerLine { cluster: target.cluster.clone(), namespace, name, uid, ..MarkerLine::default() }
 }
 
 /// The marker that a token of the target says it is bound to.

@@ -25,6 +25,7 @@ use super::ask::{Ask, Explicit, Selector};
 use super::course::Told;
 use crate::record::{Actor, Line};
 use crate::schedule::{Target, pattern};
+use crate::sink::file::system_group;
 
 pub use call::{CallError, call};
 pub use peer::caller;
@@ -112,21 +113,13 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
     let bound = UnixListener::bind(path);
     rustix::process::umask(umask);
     let listener = bound.map_err(fail)?;
-    if let Some(gid) = group_id(GROUP)
+    if let Some(gid) = system_group(GROUP)
         && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid))
     {
         tracing::warn!(%error, "the control socket cannot be given to the group {GROUP}; only this user can use it");
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     Ok(listener)
-}
-
-fn group_id(name: &str) -> Option<u32> {
-    let text = std::fs::read_to_string("/etc/group").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 /// Serves until the loop is gone.

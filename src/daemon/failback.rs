@@ -142,20 +142,8 @@ mod tests {
     }
 
     fn line(kind: Kind, at: i64, jti: i64, outcome: Outcome) -> Line {
-        let sink = SinkLine {
-            sink: "vault".into(),
-            place: "v/secret/a".into(),
-            outcome,
-            sha256: None,
-            attempts: 1,
-            kind: None,
-            error: None,
-            fallback: (outcome == Outcome::FellBack || kind == Kind::Cleared).then(|| COPY.to_owned()),
-            jti: None,
-            since: None,
-            returned_at: None,
-            copies: Vec::new(),
-        };
+        let fallback = (outcome == Outcome::FellBack || kind == Kind::Cleared).then(|| COPY.to_owned());
+        let sink = SinkLine { attempts: 1, fallback, ..SinkLine::new("vault", "v/secret/a", outcome) };
         Line {
             target: Some("one".into()),
             jti: Some(jti.to_string()),

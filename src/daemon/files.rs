@@ -28,7 +28,7 @@ const VERSION: u32 = 2;
 /// Removes what a killed run left beside the places of these targets; returns how much there was.
 pub async fn sweep(targets: &[Arc<Target>], timeout: Duration) -> usize {
     let (mut files, mut directories) = (Vec::new(), Vec::new());
-    for place in targets.iter().flat_map(|target| places(target)) {
+    for place in targets.iter().flat_map(|target| target.places()) {
         match &place.sink {
             SinkSpec::File(spec) => files.push(spec.path.clone()),
             SinkSpec::Directory(spec) => directories.push(spec.files_as.path.clone()),
@@ -38,14 +38,10 @@ pub async fn sweep(targets: &[Arc<Target>], timeout: Duration) -> usize {
     file::sweep(files, timeout).await + file::directory::sweep(directories, timeout).await
 }
 
-fn places(target: &Target) -> impl Iterator<Item = &Place> {
-    target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback))
-}
-
 /// Every file with a target's token, each before what stands in for it. A kubeconfig that is merged into holds
 /// tokens of others too, so it is none of them.
 pub fn of(target: &Target) -> Vec<PathBuf> {
-    places(target).filter_map(Place::file).collect()
+    target.places().filter_map(Place::file).collect()
 }
 
 /// The first line of an index.

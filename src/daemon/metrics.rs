@@ -11,11 +11,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use serde::Serialize;
 
 use super::rotation::Finished;
 use super::scene::Scene;
 use super::status::Status;
+use crate::record::word;
 use crate::schedule::own;
 
 /// Bounds in seconds, from a call on the same host to one that was given up.
@@ -100,10 +100,10 @@ impl Counters {
     /// Counts one rotation.
     pub fn count(&self, finished: &Finished) {
         let line = &finished.line;
-        let reason = line.reason.map(|r| word(&r)).unwrap_or_default();
-        self.rotations.get_or_create(&Rotation { result: word(&line.kind), reason }).inc();
+        let reason = line.reason.map(word).unwrap_or_default();
+        self.rotations.get_or_create(&Rotation { result: word(line.kind), reason }).inc();
         for sink in &line.sinks {
-            let labels = Delivery { sink: sink.sink.clone(), outcome: word(&sink.outcome) };
+            let labels = Delivery { sink: sink.sink.clone(), outcome: word(sink.outcome) };
             self.attempts.get_or_create(&labels).inc_by(u64::from(sink.attempts.max(1)));
         }
         if let (Some(took), Some(cluster)) = (finished.mint_took, &line.cluster) {
@@ -165,7 +165,7 @@ fn states(registry: &mut Registry, status: &Status) {
     let mut counts: HashMap<String, i64> = known.iter().map(|s| ((*s).to_owned(), 0)).collect();
     let mut owed = 0;
     for target in &status.targets {
-        *counts.entry(word(&target.state)).or_default() += 1;
+        *counts.entry(word(target.state)).or_default() += 1;
         owed += target.sinks.iter().filter(|s| s.outcome.is_some_and(crate::record::Outcome::is_owed)).count();
     }
     for (state, count) in counts {
@@ -212,8 +212,4 @@ fn targets(registry: &mut Registry, status: &Status) {
     for ((name, help), family) in helps.into_iter().zip(times) {
         registry.register(name, help, family);
     }
-}
-
-fn word(value: &impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -17,7 +17,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub fn parts(targets: Vec<Arc<Target>>) -> Vec<Vec<Arc<Target>>> {
     let mut parts: BTreeMap<BTreeSet<String>, Vec<Arc<Target>>> = BTreeMap::new();
     for target in targets {
-        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+        let places = target.places();
         let on = places.map(|place| match (&place.sink, place.sink.store()) {
             (SinkSpec::File(spec), _) => file::file_system(&spec.path),
             (SinkSpec::Directory(spec), _) => file::file_system(&spec.files_as.path),

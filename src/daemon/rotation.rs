@@ -14,7 +14,7 @@ use super::start::readable;
 use super::timetable::Turn;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
-use crate::record::{Kind, Line, Outcome, Proof, SinkLine, Through};
+use crate::record::{Kind, Line, Outcome, Proof, SinkLine, Through, word};
 use crate::schedule::{Target, own};
 use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{Failure, FailureKind, Manners, Ours, Place};
@@ -237,7 +237,7 @@ pub fn tell(line: &Line) {
             tracing::error!(target_name = target, jti, places, "rotation failed: {error}");
         }
         kind => {
-            let kind = serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            let kind = word(kind);
             let until = line.expires_at.map(|t| t.to_string()).unwrap_or_default();
             match &line.error {
                 Some(error) => tracing::warn!(target_name = target, jti, places, until, "{kind}: {error}"),
@@ -277,20 +277,13 @@ pub fn ask_hash(target: &Target) -> String {
 
 /// The entry of one place.
 pub fn sink_line(place: &Place, delivered: &Delivered) -> SinkLine {
-    let word = |kind: FailureKind| serde_json::to_value(kind).ok().and_then(|v| v.as_str().map(str::to_owned));
     SinkLine {
-        sink: place.sink.kind().into(),
-        place: place.sink.place(),
-        outcome: delivered.outcome,
         sha256: matches!(delivered.outcome, Outcome::Written | Outcome::Unchanged | Outcome::FellBack).then(|| delivered.sha256.clone()),
         attempts: delivered.attempts,
-        kind: delivered.failure.as_ref().and_then(|f| word(f.kind)),
+        kind: delivered.failure.as_ref().map(|f| word(f.kind)),
         error: delivered.failure.as_ref().map(|f| f.message.clone()),
         fallback: delivered.fallback.as_ref().map(|(_, place)| place.clone()),
-        jti: None,
-        since: None,
-        returned_at: None,
-        copies: Vec::new(),
+        ..SinkLine::new(place.sink.kind(), place.sink.place(), delivered.outcome)
     }
 }
 

@@ -39,7 +39,7 @@ impl Scene {
     /// What formats say of a target beside its token. Where the API server is, is looked up only for formats that
     /// say it; where that fails they say so.
     pub async fn surroundings(&self, target: &Target) -> Surroundings {
-        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+        let places = target.places();
         let (mut server, mut ca) = (None, None);
         if places.into_iter().any(|place| place.format.needs_cluster())
             && let Some(cluster) = self.cluster(&target.cluster)

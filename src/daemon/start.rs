@@ -70,8 +70,7 @@ pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)
 /// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.
 pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
     let mut notes = Vec::new();
-    let places: Vec<&Place> = target.deliver.iter().flat_map(|p| std::iter::once(p).chain(&p.fallback)).collect();
-    for place in places {
+    for place in target.places() {
         match &place.sink {
             SinkSpec::File(spec) => notes.extend(file::look(spec, LOOK).await),
             SinkSpec::Directory(spec) => notes.extend(file::directory::look(spec, LOOK).await),

@@ -9,6 +9,7 @@ use super::hook::HookLine;
 use super::leave::LeaveLine;
 use super::marker::MarkerLine;
 
+pub use super::sink::SinkLine;
 pub use crate::sink::delivery::Outcome;
 
 /// Format of the lines that this program writes; newer ones are refused, older ones read.
@@ -160,6 +161,11 @@ impl Line {
     }
 }
 
+/// A kind, reason or outcome in the word that records have for it.
+pub fn word(value: impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// What a checkpoint knows of a target beyond its token: the fold of lines that `keep` may have removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -256,49 +262,6 @@ pub struct Actor {
     pub user: Option<String>,
     /// What was typed.
     pub command: String,
-}
-
-/// What became of one place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SinkLine {
-    /// The sink's key in the schedule.
-    pub sink: String,
-    /// The place as people name it.
-    pub place: String,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// SHA-256 of the payload's bytes at that place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
-    /// Attempts made.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub attempts: u32,
-    /// The failure's machine word.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The failure in words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// For `fellBack`: the place that was written instead. For `cleared`: the one whose copy is gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fallback: Option<String>,
-    /// `jti` of the token that the place holds (checkpoints only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
-    /// Since when the place has this outcome (checkpoints only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
-    /// Since when the place has its tokens again, where a copy in a fallback waits to be removed (checkpoints only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub returned_at: Option<Timestamp>,
-    /// Fallbacks in which a copy stands (checkpoints only).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copies: Vec<String>,
-}
-
-fn is_zero(n: &u32) -> bool {
-    *n == 0
 }
 
 fn is_zero_u64(n: &u64) -> bool {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// One marker. In a line about a token (`rotated`, `failed`, `adopted`) it is the one that this token is bound to;
 /// `revoking` and `revoked` say that it is to be deleted, and that it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MarkerLine {
     /// Its cluster.

@@ -13,10 +13,11 @@ pub mod leave;
 pub mod line;
 pub mod marker;
 pub mod query;
+pub mod sink;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
 pub use fold::{HookState, Leaver, MarkerState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};
-pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through};
+pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through, word};
 pub use marker::{Asked, MarkerLine, Verified};

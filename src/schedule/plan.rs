@@ -107,6 +107,13 @@ pub enum WhenRemoved {
     Delete,
 }
 
+impl Target {
+    /// Every place, each before what stands in for it.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback))
+    }
+}
+
 /// `rotate`, whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rotate {

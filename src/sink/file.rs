@@ -28,6 +28,7 @@ use serde::Deserialize;
 use crate::sink::{Context, Failure, FailureKind, Put};
 use crate::token::Payload;
 
+pub use account::{system_group, system_user};
 pub use acl::Reader;
 pub use held::{Held, held};
 pub use lane::{apart, file_system};

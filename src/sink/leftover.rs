@@ -12,8 +12,8 @@ use super::file::FileSpec;
 use super::file::directory::{self, DirectorySpec};
 use super::kubernetes::SecretSpec;
 use super::vault::VaultSpec;
+use crate::cluster::Urgency;
 use crate::cluster::marker::Marker;
-use crate::cluster::{Trouble, Urgency};
 
 use super::{Failure, FailureKind, Ours, Place, Removal, SinkSpec, Stores, aws, file, kubernetes, vault};
 
@@ -164,14 +164,8 @@ impl Leftover {
         let marker = Marker { namespace: namespace.clone(), name: name.clone(), uid: uid.clone() };
         let gone = issuer.unmark(&marker, Urgency { deadline: i64::MAX, retry: false }).await;
         gone.map(|()| Removal::Gone).map_err(|refusal| {
-            let kind = match refusal.trouble {
-                Trouble::Unavailable => FailureKind::Unavailable,
-                Trouble::Throttled => FailureKind::Throttled,
-                Trouble::BadAnswer => FailureKind::BadAnswer,
-                _ => FailureKind::Refused,
-            };
             let message = format!("marker {namespace}/{name} of cluster {cluster}: {}", refusal.message);
-            Failure { retry_after: refusal.retry_after, ..Failure::new(kind, message) }
+            Failure { retry_after: refusal.retry_after, ..Failure::new(kubernetes::kind(refusal.trouble), message) }
         })
     }
 }

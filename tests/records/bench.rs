@@ -16,20 +16,8 @@ pub const ROOMY: Options = Options { keep: 400 * 86_400, max_size: 64 << 20 };
 /// A rotation of that target with that jti.
 pub fn rotated(target: &str, jti: &str) -> Line {
     let now = Timestamp::now();
-    let sink = SinkLine {
-        sink: "file".to_owned(),
-        place: format!("/run/tokens/{target}"),
-        outcome: Outcome::Written,
-        sha256: Some("0".repeat(64)),
-        attempts: 1,
-        kind: None,
-        error: None,
-        fallback: None,
-        jti: None,
-        since: None,
-        returned_at: None,
-        copies: Vec::new(),
-    };
+    let written = SinkLine::new("file", format!("/run/tokens/{target}"), Outcome::Written);
+    let sink = SinkLine { sha256: Some("0".repeat(64)), attempts: 1, ..written };
     Line {
         target: Some(target.to_owned()),
         jti: Some(jti.to_owned()),

@@ -436,20 +436,8 @@ fn clear(world: &World, clearing: &Clearing) -> Line {
             alone(world.seed)
         );
         world.destroy(&fallback.sink);
-        line.sinks.push(SinkLine {
-            sink: place.sink.kind().into(),
-            place: place.sink.place(),
-            outcome: Outcome::Unchanged,
-            sha256: None,
-            attempts: 0,
-            kind: None,
-            error: None,
-            fallback: Some(copy.clone()),
-            jti: None,
-            since: None,
-            returned_at: None,
-            copies: Vec::new(),
-        });
+        let cleared = SinkLine::new(place.sink.kind(), place.sink.place(), Outcome::Unchanged);
+        line.sinks.push(SinkLine { fallback: Some(copy.clone()), ..cleared });
     }
     line
 }

@@ -194,13 +194,8 @@ fn limited(folder: &Path, account: &str, verbs: &str, name: &str) -> PathBuf {
     servers.kubectl(&["-n", namespace(), "create", "rolebinding", account, &format!("--role={account}"), &subject]);
     let token = servers.kubectl(&["-n", namespace(), "create", "token", account]);
     let path = folder.join(account);
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": kube.server, "certificate-authority": kube.ca}}],
-        "users": [{"name": "u", "user": {"token": token.trim()}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    });
-    std::fs::write(&path, config.to_string()).unwrap();
+    let config = kube.kubeconfig(json!({"token": token.trim()}));
+    std::fs::write(&path, config).unwrap();
     path
 }
 

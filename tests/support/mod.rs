@@ -25,6 +25,12 @@ pub fn until(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// The library that moves the clock of one program.
+pub fn faketime() -> std::path::PathBuf {
+    let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path().join("faketime/libfaketime.so.1"));
+    libraries.into_iter().find(|path| path.exists()).expect("libfaketime is missing: apt-get install libfaketime")
+}
+
 /// Whether the long form of the tests is asked for (`TOKENFERRY_LONG=1`).
 pub fn long() -> bool {
     std::env::var_os("TOKENFERRY_LONG").is_some_and(|value| value == "1")

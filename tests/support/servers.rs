@@ -59,6 +59,24 @@ pub struct Kube {
     pub in_cluster: PathBuf,
 }
 
+impl Kube {
+    /// A kubeconfig for this API server whose user is that: `{"tokenFile": …}`, `{"token": …}`, `{"exec": …}`.
+    pub fn kubeconfig(&self, user: serde_json::Value) -> String {
+        kubeconfig(&self.server, &self.ca, user)
+    }
+}
+
+/// A kubeconfig for whatever answers at that URL with a certificate of that CA.
+pub fn kubeconfig(server: &str, ca: &Path, user: serde_json::Value) -> String {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": ca}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": user}],
+    })
+    .to_string()
+}
+
 /// An API server, OpenBao and moto, started once for all tests that stop none of them.
 pub fn cluster() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();

@@ -15,6 +15,7 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::Stop;
+use crate::sink::file::{system_group, system_user};
 
 /// What became of something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +183,7 @@ impl<'a> Place<'a> {
             if make {
                 std::fs::create_dir_all(parent).map_err(|e| io(&e))?;
             }
-            let group = root.then(|| group(GROUP)).flatten();
+            let group = root.then(|| system_group(GROUP)).flatten();
             let mode = if group.is_some() { 0o640 } else { 0o600 };
             return Ok((rustix::fs::openat(CWD, parent, FOLDER, Mode::empty())?, Owner { uid: None, gid: group }, mode));
         };
@@ -218,24 +219,11 @@ fn make_state(state: &Path, root: bool) -> Result<(), rustix::io::Errno> {
         std::fs::create_dir_all(parent).map_err(|e| io(&e))?;
     }
     rustix::fs::mkdir(state, Mode::from_raw_mode(0o711))?;
-    let ids = || Some((id("/etc/passwd", GROUP)?, group(GROUP)?));
+    let ids = || Some((system_user(GROUP)?, system_group(GROUP)?));
     match root.then(ids).flatten() {
         Some((uid, gid)) => rustix::fs::chown(state, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
         None => Ok(()),
     }
-}
-
-fn group(name: &str) -> Option<u32> {
-    id("/etc/group", name)
-}
-
-/// The number of a system user or group: accounts of the system stand in these files (sysusers.d writes them).
-fn id(file: &str, name: &str) -> Option<u32> {
-    let text = std::fs::read_to_string(file).ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
 }
 
 fn not_allowed(path: &Path) -> Stop {

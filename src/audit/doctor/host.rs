@@ -9,7 +9,7 @@ use super::{ABREAST, Finding, Findings, Patient, WITHIN};
 use crate::daemon::scene::Scene;
 use crate::record::{ReadError, chain};
 use crate::schedule::Target;
-use crate::sink::{SinkSpec, file};
+use crate::sink::{Place, SinkSpec, file};
 
 /// Descriptors that a daemon may need: each file system lane, connection and watch takes some.
 const FEWEST_DESCRIPTORS: u64 = 1024;
@@ -169,22 +169,18 @@ fn clock(found: &mut Findings) {
 
 /// Every file place of the plan, as a delivery would find it.
 pub(super) async fn places(scene: &Scene) -> Vec<Finding> {
-    let looks = scene.plan.targets.iter().flat_map(|target| {
-        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
-        places.filter_map(move |place| match &place.sink {
-            SinkSpec::File(spec) => Some(look(target, spec)),
-            SinkSpec::Directory(spec) => Some(look(target, &spec.files_as)),
-            _ => None,
-        })
-    });
+    let looks = scene.plan.targets.iter().flat_map(|target| target.places().map(move |place| look(target, place)));
     let all: Vec<Vec<Finding>> = futures_util::stream::iter(looks).buffered(ABREAST).collect().await;
     all.into_iter().flatten().collect()
 }
 
-async fn look(target: &Target, spec: &file::FileSpec) -> Vec<Finding> {
+async fn look(target: &Target, place: &Place) -> Vec<Finding> {
+    let (path, problems) = match &place.sink {
+        SinkSpec::File(spec) => (&spec.path, file::look(spec, WITHIN).await),
+        SinkSpec::Directory(spec) => (&spec.files_as.path, file::directory::look(spec, WITHIN).await),
+        _ => return Vec::new(),
+    };
     let mut found = Findings::about(format!("target {}", target.name));
-    let problems = file::look(spec, WITHIN).await;
-    let path = &spec.path;
     for problem in &problems {
         found.bad("place", problem, "mend it as it says, then tokenferry rotate the target");
     }

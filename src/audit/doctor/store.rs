@@ -9,20 +9,14 @@ use crate::sink::{FailureKind, Place, SinkSpec, held};
 
 pub(super) async fn examine(scene: &Scene) -> Vec<Finding> {
     let looks = scene.plan.targets.iter().flat_map(|target| {
-        let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+        let places = target.places();
         let elsewhere = places.filter(|place| !matches!(place.sink, SinkSpec::File(_) | SinkSpec::Directory(_)));
         elsewhere.map(move |place| look(scene, target, place))
     });
     let all: Vec<Vec<Finding>> = futures_util::stream::iter(looks).buffered(ABREAST).collect().await;
     let mut findings: Vec<Finding> = all.into_iter().flatten().collect();
     for name in scene.plan.stores.keys() {
-        let used = scene.plan.targets.iter().any(|target| {
-            target
-                .deliver
-                .iter()
-                .flat_map(|place| std::iter::once(place).chain(&place.fallback))
-                .any(|place| place.sink.store() == Some(name))
-        });
+        let used = scene.plan.targets.iter().flat_map(|target| target.places()).any(|place| place.sink.store() == Some(name));
         if !used {
             let mut found = Findings::about(format!("store {name}"));
             found.warn("used", "no target delivers to it", "remove it, or deliver to it");

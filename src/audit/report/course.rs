@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::period::{Period, Span};
 use super::receiver::Receiver;
-use crate::record::{Kind, Line, Outcome, Reason, SinkLine};
+use crate::record::{Kind, Line, Outcome, Reason, SinkLine, word};
 
 /// Spans that are listed one by one; more are counted and summed alone.
 const LISTED: usize = 50;
@@ -29,7 +29,7 @@ pub struct Course {
     /// Terminal records of success.
     pub rotations: u64,
     /// Those by their reason.
-    pub reasons: BTreeMap<&'static str, u64>,
+    pub reasons: BTreeMap<String, u64>,
     /// Rotations that came late: their time had passed while nothing ran, or their token had ended.
     pub missed: u64,
     /// Terminal records of failure.
@@ -283,20 +283,4 @@ fn stands(outcome: Outcome) -> bool {
 
 fn seconds(from: Timestamp, until: Timestamp) -> u64 {
     u64::try_from(until.as_second() - from.as_second()).unwrap_or(0)
-}
-
-fn word(reason: Reason) -> &'static str {
-    match reason {
-        Reason::New => "new",
-        Reason::Lifetime => "lifetime",
-        Reason::Cron => "cron",
-        Reason::Manual => "manual",
-        Reason::Missed => "missed",
-        Reason::Rejected => "rejected",
-        Reason::Repair => "repair",
-        Reason::Changed => "changed",
-        Reason::Clock => "clock",
-        Reason::Withdrawn => "withdrawn",
-        Reason::Removed => "removed",
-    }
 }

@@ -60,10 +60,8 @@ pub struct Step {
 /// One source's daemon over the period.
 #[derive(Debug, Default)]
 pub struct Life {
-    /// When none ran.
-    pub down: Vec<Span>,
-    /// Whether each of those began in good order.
-    pub stopped: Vec<bool>,
+    /// When none ran, and whether that began in good order.
+    pub down: Vec<(Span, bool)>,
     /// Schedules.
     pub reloads: Vec<Reload>,
     /// What people did.
@@ -119,8 +117,7 @@ impl Life {
 
     fn was_down(&mut self, from: Timestamp, until: Timestamp, stopped: bool, period: &Period) {
         if let Some(span) = period.within(from, until).filter(|span| span.seconds() > 0) {
-            self.down.push(span);
-            self.stopped.push(stopped);
+            self.down.push((span, stopped));
         }
     }
 }

@@ -11,6 +11,7 @@ mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -21,9 +22,10 @@ pub use judge::{Judged, Sums, Verdict};
 pub use period::{Period, Span};
 pub use receiver::Receiver;
 
+use crate::audit::with_causes;
 use crate::record::query::{self, fits};
 use crate::record::{Kind, chain};
-use crate::schedule::plan::Plan;
+use crate::schedule::plan::{Plan, Target};
 
 /// Parts of the period in the charts.
 const PARTS: usize = 60;
@@ -206,8 +208,7 @@ impl<'q, 'a> Made<'q, 'a> {
             course.take(&line, &period);
         }
         life.end(&period);
-        let down = life.down.iter().zip(&life.stopped).map(|(span, stopped)| Down { source: index, span: *span, stopped: *stopped });
-        self.report.down.extend(down);
+        self.report.down.extend(life.down.into_iter().map(|(span, stopped)| Down { source: index, span, stopped }));
         self.report.reloads.append(&mut life.reloads);
         self.report.steps.append(&mut life.steps);
         self.report.lost += life.lost;
@@ -237,10 +238,10 @@ impl<'q, 'a> Made<'q, 'a> {
         self.report.groups = groups.into_values().collect();
         let told: BTreeSet<&String> = self.report.targets.iter().map(|judged| &judged.course.name).collect();
         let expected = plan.iter().flat_map(|plan| &plan.targets).filter(|target| self.asked_for(&target.name));
-        let untold: Vec<&String> = expected.map(|target| &target.name).filter(|name| !told.contains(name)).collect();
-        let untold = untold.into_iter().map(|name| format!("target {name} is in the schedule, and no record of the period tells of it"));
-        let mut untold: Vec<String> = untold.collect();
-        self.report.missing.append(&mut untold);
+        let untold = expected.filter(|target| !told.contains(&target.name));
+        let said = |target: &Arc<Target>| format!("target {} is in the schedule, and no record of the period tells of it", target.name);
+        let untold: Vec<String> = untold.map(said).collect();
+        self.report.missing.extend(untold);
         if plan.is_none() {
             self.report.missing.push("no schedule was read, so no limit (`compliance`) is judged".into());
         }
@@ -253,17 +254,6 @@ impl<'q, 'a> Made<'q, 'a> {
         }
         self.report
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -34,7 +34,6 @@ pub fn page(report: &Report, view: Option<&View>) -> String {
     environment.add_filter("count", |list: Value| list.len().unwrap_or(0));
     environment.add_template("page", PAGE).expect("the page's template is sound");
     let template = environment.get_template("page").expect("it was added");
-    let failures: Vec<u64> = report.failures.clone();
     let oldest: Vec<u64> = (0..report.rotations.len())
         .map(|part| report.targets.iter().filter_map(|t| t.course.ages.get(part).copied().flatten()).max().unwrap_or(0))
         .collect();
@@ -42,9 +41,9 @@ pub fn page(report: &Report, view: Option<&View>) -> String {
     let values = context! {
         report => value(report),
         view => value(&view),
-        rotations => value(&stacked(&report.rotations, &failures)),
-        most => report.rotations.iter().zip(&failures).map(|(a, b)| a + b).max().unwrap_or(0),
-        ages => value(&bars(&oldest, WIDTH, HEIGHT, false)),
+        rotations => value(&stacked(&report.rotations, &report.failures)),
+        most => report.rotations.iter().zip(&report.failures).map(|(a, b)| a + b).max().unwrap_or(0),
+        ages => value(&bars(&oldest, WIDTH, HEIGHT)),
         oldest => oldest.iter().copied().max().unwrap_or(0),
         sparks => value(&lines),
     };
@@ -70,7 +69,7 @@ fn of_json(json: serde_json::Value) -> Value {
 
 fn spark(judged: &Judged) -> Vec<Bar> {
     let ages: Vec<u64> = judged.course.ages.iter().map(|age| age.unwrap_or(0)).collect();
-    bars(&ages, 120, 20, false)
+    bars(&ages, 120, 20)
 }
 
 fn stacked(good: &[u64], bad: &[u64]) -> Vec<Bar> {
@@ -81,8 +80,8 @@ fn stacked(good: &[u64], bad: &[u64]) -> Vec<Bar> {
     all
 }
 
-fn bars(values: &[u64], width: u64, height: u64, bad: bool) -> Vec<Bar> {
-    scaled(values, values.iter().copied().max().unwrap_or(0), width, height, bad)
+fn bars(values: &[u64], width: u64, height: u64) -> Vec<Bar> {
+    scaled(values, values.iter().copied().max().unwrap_or(0), width, height, false)
 }
 
 #[allow(clippy::cast_precision_loss)] // a picture

@@ -14,20 +14,6 @@ fn at(hour: i64) -> Timestamp {
 
 /// A line of the target `one` about a token of ten hours.
 fn line(kind: Kind, hour: i64, jti: &str) -> Line {
-    let place = SinkLine {
-        sink: "file".into(),
-        place: "/run/one".into(),
-        outcome: Outcome::Written,
-        sha256: None,
-        attempts: 1,
-        kind: None,
-        error: None,
-        fallback: None,
-        jti: None,
-        since: None,
-        returned_at: None,
-        copies: Vec::new(),
-    };
     Line {
         target: Some("one".into()),
         cluster: Some("prod".into()),
@@ -39,7 +25,7 @@ fn line(kind: Kind, hour: i64, jti: &str) -> Line {
         granted: Some(36_000),
         issued_at: Some(at(hour)),
         expires_at: Some(at(hour + 10)),
-        sinks: vec![place],
+        sinks: vec![SinkLine { attempts: 1, ..SinkLine::new("file", "/run/one", Outcome::Written) }],
         ..Line::new(kind, at(hour))
     }
 }

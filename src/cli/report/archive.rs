@@ -1,7 +1,5 @@
 //! Reports that are kept: one of each whole month, written once and never again.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -9,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::{Whole, chain, csv};
 use crate::audit::report::{Report, Span, page};
-use crate::cli::{Exit, print};
+use crate::cli::{Exit, print, whole};
 use crate::cluster::view::View;
 
 /// The month before the one that we have, in UTC.
@@ -41,16 +39,13 @@ pub fn keep(folder: &Path, report: &Report, view: Option<&View>, key: Option<&Pa
     Ok(())
 }
 
-/// Whole or not at all; false where a file of that name is there.
+/// False where a file of that name is there.
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<bool, Exit> {
-    let (path, new) = (folder.join(name), folder.join(format!(".{name}.new")));
-    let told = |error: std::io::Error| Exit::own(format!("{}: {error}", path.display()));
+    let path = folder.join(name);
     if path.exists() {
         return Ok(false);
     }
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&new).map_err(told)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(told)?;
-    std::fs::rename(&new, &path).map_err(told)?;
+    whole::write(&path, bytes, 0o600).map_err(|error| Exit::own(format!("{}: {error}", path.display())))?;
     Ok(true)
 }
 

@@ -30,19 +30,11 @@ pub(super) fn line(target: &Target, held: &Held, seen: &[Look], state: Option<&T
         .map(|(place, seen)| {
             let there = if let Look::Seen(seen) = seen { Some(seen).filter(|s| holds(s, Some(&current))) } else { None };
             let before = state.and_then(|s| recorded_at(s, place));
+            let outcome = if there.is_some() { Outcome::Unchanged } else { Outcome::Owed };
             SinkLine {
-                sink: place.sink.kind().into(),
-                place: place.sink.place(),
-                outcome: if there.is_some() { Outcome::Unchanged } else { Outcome::Owed },
                 sha256: there.map(|s| s.sha256.clone()),
-                attempts: 0,
-                kind: None,
-                error: None,
                 fallback: before.and_then(|p| p.fallback.clone()),
-                jti: None,
-                since: None,
-                returned_at: None,
-                copies: Vec::new(),
+                ..SinkLine::new(place.sink.kind(), place.sink.place(), outcome)
             }
         })
         .collect();

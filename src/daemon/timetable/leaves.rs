@@ -10,7 +10,7 @@ use crate::daemon::rotation::{Fault, identify};
 use crate::daemon::step;
 use crate::record::{Actor, Kind, LeaveLine, Line, MarkerState, Parting, Reason};
 use crate::schedule::Target;
-use crate::sink::{Leftover, Place};
+use crate::sink::Leftover;
 
 #[cfg(doc)]
 use crate::record::Leaver;
@@ -146,7 +146,7 @@ impl Timetable {
         let state = self.state.targets.get(&target.name);
         let mut seen = HashSet::new();
         let mut leaves = Vec::new();
-        for place in everywhere(target) {
+        for place in target.places() {
             let (sink, at) = (place.sink.kind(), place.sink.place());
             if !seen.insert((sink, at.clone())) {
                 continue;
@@ -222,7 +222,7 @@ impl Timetable {
     /// Whether a target that is served has the place now.
     fn is_taken(&self, left: &LeaveLine) -> bool {
         let serves = |target: &&Arc<Target>| !self.state.is_withdrawn(&target.name);
-        let mut places = self.plan.targets.iter().filter(serves).flat_map(|target| everywhere(target));
+        let mut places = self.plan.targets.iter().filter(serves).flat_map(|target| target.places());
         places.any(|place| place.sink.kind() == left.sink && place.sink.place() == left.place)
     }
 
@@ -263,9 +263,4 @@ fn marker(marker: &MarkerState) -> LeaveLine {
         error: None,
         leftover: Some(Leftover::Marker { cluster, namespace, name, uid }),
     }
-}
-
-/// The places of a target and those that stand in for them.
-fn everywhere(target: &Target) -> impl Iterator<Item = &Place> {
-    target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback))
 }

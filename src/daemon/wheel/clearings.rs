@@ -68,18 +68,5 @@ async fn remove(scene: &Scene, target: &Target, state: &TargetState, index: usiz
         Removal::Gone | Removal::Nothing => {}
         Removal::Left => return Err("it holds something else than an older token of this target".into()),
     }
-    Ok(SinkLine {
-        sink: kind.into(),
-        place: at,
-        outcome: Outcome::Unchanged,
-        sha256,
-        attempts: 0,
-        kind: None,
-        error: None,
-        fallback: Some(copy.to_owned()),
-        jti: None,
-        since: None,
-        returned_at: None,
-        copies: Vec::new(),
-    })
+    Ok(SinkLine { sha256, fallback: Some(copy.to_owned()), ..SinkLine::new(kind, at, Outcome::Unchanged) })
 }

@@ -129,7 +129,7 @@ fn stray(target: &Target, marker: crate::cluster::marker::Marker, generation: u6
 
 /// The tokens that stand at a target's places now.
 async fn standing(scene: &Scene, target: &Target) -> Vec<Arc<Held>> {
-    let places = target.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback));
+    let places = target.places();
     let readings = places.filter(|place| place.sink.is_readable()).map(|place| async {
         let read = tokio::time::timeout(READ_WITHIN, sink::held(&place.sink, &scene.stores, READ_WITHIN)).await;
         let (token, claims) = read.ok()?.ok()?.and_then(|payload| readable(&payload, target))?;

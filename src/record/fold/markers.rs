@@ -169,13 +169,7 @@ mod tests {
             namespace: "ci".into(),
             name: format!("tokenferry.ci.{name}"),
             uid: uid.into(),
-            asked: None,
-            verified: None,
-            first: None,
-            generation: None,
-            jti: None,
-            expires_at: None,
-            error: None,
+            ..MarkerLine::default()
         });
         MarkerLine { first: None, ..marker.to_line() }
     }

@@ -13,18 +13,12 @@ fn at(second: i64) -> Timestamp {
 fn sink(place: &str, outcome: Outcome) -> SinkLine {
     let arrived = matches!(outcome, Outcome::Written | Outcome::Unchanged);
     SinkLine {
-        sink: "file".to_owned(),
-        place: place.to_owned(),
-        outcome,
         sha256: arrived.then(|| format!("sha-of-{place}")),
         attempts: 1,
         kind: (!arrived).then(|| "unavailable".to_owned()),
         error: (!arrived).then(|| format!("{place} does not answer")),
         fallback: (outcome == Outcome::FellBack).then(|| "/fallback".to_owned()),
-        jti: None,
-        since: None,
-        returned_at: None,
-        copies: Vec::new(),
+        ..SinkLine::new("file", place, outcome)
     }
 }
 

@@ -106,8 +106,21 @@ async fn id(key: &str, database: Database, wanted: Option<&str>) -> Result<Optio
 /// The local file first: it needs no process and no network. Then whatever else the host asks (LDAP, SSSD).
 fn look_up(database: Database, name: &str) -> Option<u32> {
     let sound = !name.is_empty() && !name.contains(|c: char| c == ':' || c.is_control());
-    let local = std::fs::read_to_string(format!("/etc/{}", database.word())).ok().and_then(|text| in_table(&text, name));
-    local.or_else(|| in_table(&getent(database, name).filter(|_| sound)?, name))
+    in_file(database, name).or_else(|| in_table(&getent(database, name).filter(|_| sound)?, name))
+}
+
+/// The id of an account of the system itself, as sysusers.d(5) writes them into `/etc/passwd`.
+pub fn system_user(name: &str) -> Option<u32> {
+    in_file(Database::Users, name)
+}
+
+/// The id of a group of the system itself, likewise.
+pub fn system_group(name: &str) -> Option<u32> {
+    in_file(Database::Groups, name)
+}
+
+fn in_file(database: Database, name: &str) -> Option<u32> {
+    in_table(&std::fs::read_to_string(format!("/etc/{}", database.word())).ok()?, name)
 }
 
 /// The id of `name` in text of the form `NAME:…:ID:…` (passwd(5), group(5)).

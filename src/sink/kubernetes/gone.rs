@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{MANAGER, SecretSpec, failure, read};
+use super::{SecretSpec, failure, read};
+use crate::cluster::object::applied;
 use crate::cluster::{Call, Cluster, Trouble};
 use crate::sink::manners::Ours;
 use crate::sink::{Failure, Removal};
@@ -28,9 +29,8 @@ pub(super) async fn remove(cluster: &Cluster, spec: &SecretSpec, ours: Ours<'_>,
             "apiVersion": "v1", "kind": "Secret", "type": kind,
             "metadata": {"name": spec.name, "namespace": spec.namespace, "resourceVersion": version},
         });
-        let (path, body) = (format!("{path}?fieldManager={MANAGER}&force=false"), rest.to_string());
-        let call = Call::patch(&path, "application/apply-patch+yaml", body.as_bytes(), timeout);
-        cluster.call(call).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
+        let (path, body) = (applied(&path, false), rest.to_string());
+        cluster.call(Call::apply(&path, body.as_bytes(), timeout)).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
         return Ok(Removal::Gone);
     }
     let options = json!({

@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::cluster::object::{MANAGER, NEVER};
+use crate::cluster::object::{NEVER, applied};
 use crate::cluster::rights::Right;
 use crate::cluster::{Call, Cluster, Trouble, Urgency};
 use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 use refused::failure;
+pub(super) use refused::kind;
 use secret::{Found, Shape};
 
 /// `kubernetesSecret: {cluster, namespace, name, key, adopt}`.
@@ -92,10 +93,8 @@ pub(super) async fn put(spec: &SecretSpec, payload: &Payload, context: Context<'
         let body = secret::body(spec, &shape, &marks, version);
         // A person told us to take over what others own; what is ours already is never taken by force.
         let force = spec.adopt && found.as_ref().is_some_and(|found| !found.is_marked());
-        let path = format!("{}?fieldManager={MANAGER}&force={force}", spec.path());
-        // JSON is YAML too.
-        let call = Call::patch(&path, "application/apply-patch+yaml", &body, context.timeout);
-        cluster.call(call).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
+        let path = applied(&spec.path(), force);
+        cluster.call(Call::apply(&path, &body, context.timeout)).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
         Ok(Put::Written)
     };
     match tokio::time::timeout(context.timeout, attempt).await {

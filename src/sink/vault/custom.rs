@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::client::Request;
+use super::client::{Answer, Request};
 use super::kv::{not_vault, parsed};
 use super::{VaultSpec, VaultStore, refusal};
 use crate::sink::manners::{self, retirable};
@@ -50,18 +50,18 @@ pub(super) fn marks(context: &Context<'_>) -> Custom {
     })
 }
 
-/// The metadata of a secret that may have no version; nothing where there is none.
+/// The metadata of a secret that may have no version; `None` where the login may not read it: a policy for the data
+/// alone is enough to deliver.
 ///
 /// # Errors
 /// As for a put.
-pub(super) async fn read(store: &VaultStore, spec: &VaultSpec) -> Result<Metadata, Failure> {
+pub(super) async fn read(store: &VaultStore, spec: &VaultSpec) -> Result<Option<Metadata>, Failure> {
     let path = spec.metadata_path();
     let answer = store.ask(&Request { method: Method::GET, path: &path, body: None }).await?;
     match answer.status {
-        200 => parsed(&answer).ok_or_else(|| not_vault(store, &path)),
-        404 if answer.json => Ok(Metadata::default()),
-        // A policy for the data alone is enough to deliver: nothing is said beside it then.
-        403 => Ok(Metadata::default()),
+        200 => parsed(&answer).map(Some).ok_or_else(|| not_vault(store, &path)),
+        404 if answer.json => Ok(Some(Metadata::default())),
+        403 => Ok(None),
         _ => {
             let right = format!("the login's policy needs `read` on `{path}`");
             Err(refusal::of_answer(&answer, &format!("cannot read `{path}`"), &right).into_failure(&store.name))
@@ -75,14 +75,14 @@ pub(super) async fn read(store: &VaultStore, spec: &VaultSpec) -> Result<Metadat
 /// As for a put.
 pub(super) async fn write(store: &VaultStore, spec: &VaultSpec, custom: &Custom) -> Result<(), Failure> {
     let body = serde_json::json!({ "custom_metadata": custom });
-    match send(store, Method::POST, &spec.metadata_path(), &body, "`create` and `update`").await {
-        Err(failure) if failure.message.contains("(HTTP 403)") => {
-            // The token matters more than what is said beside it; whether it is ours is told by the token itself then.
-            tracing::debug!(place = %spec.path, error = %failure, "the custom metadata stays as it is");
-            Ok(())
-        }
-        other => other,
+    let path = spec.metadata_path();
+    let answer = ask(store, Method::POST, &path, &body).await?;
+    if answer.status == 403 {
+        // The token matters more than what is said beside it; whether it is ours is told by the token itself then.
+        tracing::debug!(place = %spec.path, "the login may not write `{path}`: the custom metadata stays as it is");
+        return Ok(());
     }
+    done(store, &answer, &format!("cannot write `{path}`"), "`create` and `update`", &path)
 }
 
 /// Deletes the secret with all its versions and metadata.
@@ -104,7 +104,10 @@ pub(super) async fn retire(store: &VaultStore, spec: &VaultSpec, context: &Conte
 }
 
 async fn destroy_old(store: &VaultStore, spec: &VaultSpec, keep: u32, context: &Context<'_>) -> Result<(), Failure> {
-    let Metadata { versions, .. } = read(store, spec).await?;
+    let Some(Metadata { versions, .. }) = read(store, spec).await? else {
+        let path = spec.metadata_path();
+        return Err(store.failure(FailureKind::Refused, format_args!("the login's policy needs `read` on `{path}` (HTTP 403)")));
+    };
     let live = versions.iter().filter(|(_, version)| !version.destroyed);
     let live: Vec<(i64, u64)> = live.filter_map(|(number, v)| Some((v.created_time.as_second(), number.parse().ok()?))).collect();
     let overlap = i64::try_from(context.manners.overlap.as_secs()).unwrap_or(i64::MAX);
@@ -119,13 +122,21 @@ async fn destroy_old(store: &VaultStore, spec: &VaultSpec, keep: u32, context: &
 /// Sends what has no answer worth reading. `right` is what it needs on the path.
 pub(super) async fn send(store: &VaultStore, method: Method, path: &str, body: &serde_json::Value, right: &str) -> Result<(), Failure> {
     let doing = format!("cannot {} `{path}`", if method == Method::DELETE { "delete" } else { "write" });
+    let answer = ask(store, method, path, body).await?;
+    done(store, &answer, &doing, right, path)
+}
+
+async fn ask(store: &VaultStore, method: Method, path: &str, body: &serde_json::Value) -> Result<Answer, Failure> {
     let body = if body.is_null() { None } else { Some(Zeroizing::new(body.to_string().into_bytes())) };
-    let answer = store.ask(&Request { method, path, body }).await?;
+    store.ask(&Request { method, path, body }).await
+}
+
+fn done(store: &VaultStore, answer: &Answer, doing: &str, right: &str, path: &str) -> Result<(), Failure> {
     match answer.status {
         200 | 204 => Ok(()),
         _ => {
             let right = format!("the login's policy needs {right} on `{path}`");
-            Err(refusal::of_answer(&answer, &doing, &right).into_failure(&store.name))
+            Err(refusal::of_answer(answer, doing, &right).into_failure(&store.name))
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn remove(store: &VaultStore, spec: &VaultSpec, ours: Ours<'_>)
         (Engine::One, false) => without(engine, store, spec, fields, version).await?,
         (Engine::Two, false) => {
             without(engine, store, spec, fields, version).await?;
-            let custom = custom::read(store, spec).await?.custom_metadata.unwrap_or_default();
+            let custom = custom::read(store, spec).await?.and_then(|found| found.custom_metadata).unwrap_or_default();
             if custom.keys().any(|key| is_mark(key)) {
                 custom::write(store, spec, &custom.into_iter().filter(|(key, _)| !is_mark(key)).collect()).await?;
             }

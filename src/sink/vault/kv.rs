@@ -86,7 +86,7 @@ async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str
     let marks = custom::marks(context);
     let custom = match secret.custom.take() {
         Some(custom) => custom,
-        None => custom::read(store, spec).await?.custom_metadata.unwrap_or_default(),
+        None => custom::read(store, spec).await?.and_then(|found| found.custom_metadata).unwrap_or_default(),
     };
     let marked = manners::marked(&custom);
     let held = secret.fields.get(&spec.key).and_then(Value::as_str);

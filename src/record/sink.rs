@@ -1,0 +1,69 @@
+//! What a line says of the places of a target.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::sink::delivery::Outcome;
+
+/// What became of one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkLine {
+    /// The sink's key in the schedule.
+    pub sink: String,
+    /// The place as people name it.
+    pub place: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// SHA-256 of the payload's bytes at that place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Attempts made.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// The failure's machine word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The failure in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// For `fellBack`: the place that was written instead. For `cleared`: the one whose copy is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// `jti` of the token that the place holds (checkpoints only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Since when the place has this outcome (checkpoints only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Since when the place has its tokens again, where a copy in a fallback waits to be removed (checkpoints only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_at: Option<Timestamp>,
+    /// Fallbacks in which a copy stands (checkpoints only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
+}
+
+impl SinkLine {
+    /// What became of a place, and nothing else yet.
+    pub fn new(sink: impl Into<String>, place: impl Into<String>, outcome: Outcome) -> Self {
+        Self {
+            sink: sink.into(),
+            place: place.into(),
+            outcome,
+            sha256: None,
+            attempts: 0,
+            kind: None,
+            error: None,
+            fallback: None,
+            jti: None,
+            since: None,
+            returned_at: None,
+            copies: Vec::new(),
+        }
+    }
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
