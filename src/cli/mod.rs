@@ -30,7 +30,6 @@ mod status;
 mod tell;
 mod token;
 mod verify;
-mod whole;
 mod withdraw;
 
 use std::path::PathBuf;

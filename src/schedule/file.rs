@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de;
 
 use crate::cluster::{Binding, ClusterSpec};
+use crate::schedule::alerts::{AlertFile, HeartbeatFile, MonitorFile};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::format::Part;
 use crate::schedule::hooks::HookFile;
@@ -38,6 +39,12 @@ pub struct ScheduleFile {
     pub control: ControlFile,
     /// Metrics.
     pub metrics: MetricsFile,
+    /// Who is told of trouble.
+    pub alerts: Vec<AlertFile>,
+    /// Who is told that all is well.
+    pub heartbeat: Option<HeartbeatFile>,
+    /// Tokens of others.
+    pub monitor: Vec<MonitorFile>,
     /// Reload when the file changes.
     pub reload_on_change: bool,
     /// Keys that targets need not repeat.
@@ -82,6 +89,8 @@ pub struct ControlFile {
 pub struct MetricsFile {
     /// `ADDRESS:PORT`.
     pub listen: Option<String>,
+    /// A file for node_exporter.
+    pub textfile: Option<PathBuf>,
 }
 
 /// One target, or `defaults`.
@@ -223,10 +232,9 @@ pub struct CommandFile {
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
-        "ScheduleFile" => &["alerts", "heartbeat", "monitor", "fleet"],
+        "ScheduleFile" => &["fleet"],
         "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
         "AppRoleAuth" => &["wrapped"],
-        "MetricsFile" => &["textfile"],
         "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" | "AwsSpec" => &["encryptTo"],
