@@ -45,6 +45,28 @@ fn the_files_name_each_folder_group_reader_owner_and_unit_and_nothing_else() {
 }
 
 #[test]
+fn the_textfile_the_monitored_files_and_the_programs_of_alerts_are_told_of() {
+    let more = "
+metrics: {textfile: /var/lib/prometheus/node-exporter/tokenferry.prom}
+alerts: [{exec: {command: [/usr/local/bin/page]}}]
+monitor: [{path: /var/lib/agent/token}, {path: /home/ci/token}]
+";
+    let host = Host::new(&format!("{more}{SCHEDULE}"));
+    let shown = host.json(&["host"]);
+    let unit = shown["unit"].as_str().unwrap();
+    assert!(unit.contains("ReadWritePaths=\"/secure/app one\" /srv/app -/var/lib/prometheus/node-exporter\n"), "{unit}");
+    let notes = shown["notes"].to_string();
+    for note in [
+        "as tokenferry: /usr/local/bin/page",
+        "setfacl -m u:tokenferry:rwx /var/lib/prometheus/node-exporter",
+        "allowed to read /var/lib/agent/token:",
+        "the unit's sandbox hides /home/ci/token:",
+    ] {
+        assert!(notes.contains(note), "no `{note}` in {notes}");
+    }
+}
+
+#[test]
 fn what_is_applied_is_taken_by_systemd_once_and_goes_when_it_is_needed_no_more() {
     let host = Host::new(SCHEDULE);
     let root = host.path("image");

@@ -12,6 +12,7 @@ use tokenferry::token::wipe::Wiping;
 #[global_allocator]
 static MEMORY: Wiping = Wiping;
 
+mod alerts;
 mod api_faults;
 mod architecture;
 mod bad_days;
@@ -48,6 +49,8 @@ mod long_form;
 mod manuals;
 mod metrics;
 mod mint;
+mod monitor;
+mod monitoring;
 mod mutations;
 mod own;
 mod pipelines;
@@ -70,6 +73,7 @@ mod shipped;
 mod signature;
 mod simulation;
 mod sinks;
+mod status;
 mod story;
 mod support;
 mod systemd_notify;

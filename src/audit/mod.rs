@@ -11,10 +11,11 @@ pub mod doctor;
 pub mod host;
 pub mod inspect;
 pub mod plan;
-pub mod published;
 pub mod rbac;
 pub mod report;
 pub mod verify;
+
+pub use crate::daemon::published;
 
 /// An error with its causes.
 pub fn with_causes(error: &dyn std::error::Error) -> String {

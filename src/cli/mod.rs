@@ -33,7 +33,6 @@ mod status;
 mod tell;
 mod token;
 mod verify;
-mod whole;
 mod withdraw;
 
 use std::path::PathBuf;

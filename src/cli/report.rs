@@ -180,6 +180,7 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
     let head =
         [made.group_by.to_uppercase(), "TARGETS".into(), "BROKEN".into(), "DONE".into(), "LATE".into(), "FAILED".into(), "NO TOKEN".into()];
     out += &print::table(&head.each_ref().map(String::as_str), &made.groups.iter().map(group).collect::<Vec<_>>());
+    out += &monitored(made);
     for down in &made.down {
         let how = if down.stopped { "it had been stopped" } else { "it had ended without a word" };
         out += &format!(
@@ -228,6 +229,27 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
         }
     }
     Ok(())
+}
+
+/// Tokens that others mint; nothing where none was watched.
+fn monitored(made: &Made) -> String {
+    if made.monitored.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<Cell>> = made.monitored.iter().map(watched).collect();
+    format!("\n{}", print::table(&["MONITORED", "STATE", "TOKENS", "OLDEST", "NOT WELL", "WHY"], &rows))
+}
+
+fn watched(file: &report::Watched) -> Vec<Cell> {
+    let colour = if file.unwell == 0 { Colour::Good } else { Colour::Bad };
+    vec![
+        file.path.display().to_string().into(),
+        word(file.state).into(),
+        file.tokens.to_string().into(),
+        file.longest_age.map_or_else(|| "-".to_owned(), print::span).into(),
+        Cell::new(print::span(file.unwell), colour),
+        file.why.join("; ").into(),
+    ]
 }
 
 fn row(judged: &Judged) -> Vec<Cell> {

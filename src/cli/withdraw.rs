@@ -78,7 +78,11 @@ impl Withdraw {
 
     /// Every place that something would be taken from.
     async fn show(&self, context: &Context, choice: &Choice) -> Result<(), Exit> {
-        let (status, _) = status::look(context, choice, self.timeout).await?;
+        let looked = status::look(context, choice, self.timeout).await?;
+        if let Some(note) = looked.note {
+            print::talk(note);
+        }
+        let status = looked.status;
         let targets = status["targets"].as_array().cloned().unwrap_or_default();
         if targets.is_empty() {
             return Err(nobody());

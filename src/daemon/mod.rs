@@ -1,6 +1,7 @@
 //! Who keeps it going? The event loop with all mutable state, the pure steps that it takes, the story of one
 //! rotation, and what joins it to the host: schedule file, control socket, cron, systemd.
 
+pub mod alerts;
 pub mod ask;
 pub mod binding;
 pub mod clock;
@@ -12,11 +13,14 @@ pub mod failback;
 pub mod files;
 pub mod listen;
 pub mod metrics;
+pub mod monitor;
 pub mod named;
 pub mod own;
+pub mod pace;
 pub mod parts;
 pub mod places;
 pub mod proof;
+pub mod published;
 pub mod read;
 pub mod revocation;
 pub mod rotation;
@@ -29,6 +33,7 @@ pub mod timetable;
 pub mod touched;
 pub mod watch;
 pub mod wheel;
+pub mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de;
 
 use crate::cluster::{Binding, ClusterSpec};
+use crate::schedule::alerts::{AlertFile, HeartbeatFile, MonitorFile};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::format::Part;
 use crate::schedule::hooks::HookFile;
@@ -41,7 +42,14 @@ pub struct ScheduleFile {
     pub control: ControlFile,
     /// Metrics for Prometheus; none unless asked for.
     pub metrics: MetricsFile,
-    /// Whether the schedule is taken again when its file has changed and was quiet for a second; otherwise only when told to.
+    /// Who is told of trouble, by a command or a request.
+    pub alerts: Vec<AlertFile>,
+    /// Who is told again and again that all is well, and raises the alarm when that stops.
+    pub heartbeat: Option<HeartbeatFile>,
+    /// Tokens that others mint, watched all the same.
+    pub monitor: Vec<MonitorFile>,
+    /// Whether the schedule is taken again when its file has changed and was quiet for a second; otherwise only when
+    /// told to.
     pub reload_on_change: bool,
     /// Keys that targets need not repeat; a target's own key counts before it.
     pub defaults: TargetFile,
@@ -91,6 +99,8 @@ pub struct ControlFile {
 pub struct MetricsFile {
     /// Where `/metrics`, `/livez`, `/readyz` and `/status` are served, `ADDRESS:PORT`.
     pub listen: Option<String>,
+    /// A file for node_exporter's textfile collector, `….prom`, with what `/metrics` shows.
+    pub textfile: Option<PathBuf>,
 }
 
 /// One target, or `defaults`.
@@ -241,10 +251,9 @@ pub struct CommandFile {
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
-        "ScheduleFile" => &["alerts", "heartbeat", "monitor", "fleet"],
+        "ScheduleFile" => &["fleet"],
         "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
         "AppRoleAuth" => &["wrapped"],
-        "MetricsFile" => &["textfile"],
         "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" | "AwsSpec" => &["encryptTo"],

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::after::HookSpec;
 use crate::cluster::{Ask, ClusterSpec};
+use crate::schedule::alerts::Unasked;
 use crate::schedule::cron::CronRule;
 use crate::schedule::problem::Problem;
 use crate::sink::{Place, StoreSpec};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub socket: Option<PathBuf>,
     /// Where metrics are served, if at all.
     pub metrics: Option<std::net::SocketAddr>,
+    /// What the daemon tells unasked.
+    pub unasked: Unasked,
     /// Reload when the file changes.
     pub reload_on_change: bool,
     /// What smells but does not stop the schedule.

@@ -144,6 +144,12 @@ impl Servers {
     }
 }
 
+/// Where a program of the tests' own stands: promtool, dashboard or kubectl.
+pub fn program(name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
+    super::daemon::tool(Command::new(&script).args(["path", name])).trim().into()
+}
+
 /// Runs the script of the servers; it has to succeed.
 pub fn script(verb: &str, folder: &Path, rest: &[&str]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
