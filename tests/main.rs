@@ -41,6 +41,7 @@ mod inspect;
 mod kills;
 mod kubeconfigs;
 mod leaves;
+mod legacy;
 mod lifetime;
 mod logins;
 mod long_form;
