@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::object::Object;
 use super::pages::Listing;
 use super::{Call, Cluster, Refusal, Trouble};
 use crate::token::Token;
@@ -213,7 +214,7 @@ impl Cluster {
     /// # Errors
     /// [`Refusal`], classified.
     pub async fn account(&self, namespace: &str, name: &str) -> Result<Option<Account>, Refusal> {
-        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}");
+        let path = Object::account(namespace, name).path();
         let found = match self.asked(Call::get(&path, WITHIN)).await {
             Ok(found) => found,
             Err(refusal) if refusal.trouble == Trouble::NotFound => return Ok(None),
