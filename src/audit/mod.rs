@@ -12,11 +12,12 @@ pub mod host;
 pub mod inspect;
 pub mod legacy;
 pub mod plan;
-pub mod published;
 pub mod rbac;
 pub mod report;
 pub mod trail;
 pub mod verify;
+
+pub use crate::daemon::published;
 
 /// An error with its causes.
 pub fn with_causes(error: &dyn std::error::Error) -> String {

@@ -174,7 +174,10 @@ impl Wanted {
         let cluster = self.reach.cluster(context)?;
         let longest = i64::try_from(self.max_lifetime.as_secs()).unwrap_or(i64::MAX);
         let question = Question { scope, only: &only, others: true, longest, now: Timestamp::now() };
-        let inventory = scan::look(&cluster, &question, log).await.map_err(|error| Exit::own(error.to_string()))?;
+        let shown = context.progress("looking through the cluster");
+        let inventory = scan::look(&cluster, &question, log).await.map_err(|error| Exit::own(error.to_string()));
+        drop(shown);
+        let inventory = inventory?;
         if inventory.forbidden {
             let message = format!("{}; kubectl auth can-i list secrets -A tells whether you may", inventory.missing.join("; "));
             return Err(Exit { code: 4, message: Some(message) });

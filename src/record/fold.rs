@@ -89,7 +89,7 @@ impl State {
             Kind::Retired => self.retired(name, line),
             // What a person took for himself, and what became of the daemon, changes no target.
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
-            Kind::Minted | Kind::Executed | Kind::Gap => {}
+            Kind::Minted | Kind::Executed | Kind::Monitored | Kind::Gap => {}
         }
         if self.targets.get(name).is_some_and(TargetState::is_untold) {
             self.untold.insert(name.clone());

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::hook::HookLine;
 use super::leave::LeaveLine;
 use super::marker::MarkerLine;
+use super::monitored::MonitoredLine;
 
 pub use super::sink::SinkLine;
 pub use crate::sink::delivery::Outcome;
@@ -90,6 +91,9 @@ pub struct Line {
     /// The marker that the token is bound to, where it is revocable; those that are revoked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<MarkerLine>,
+    /// A token that others mint (`monitored`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitored: Option<MonitoredLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -148,6 +152,7 @@ impl Line {
             hooks: Vec::new(),
             leaves: Vec::new(),
             markers: Vec::new(),
+            monitored: None,
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -210,6 +215,7 @@ pub enum Kind {
     Retired,
     Minted,
     Executed,
+    Monitored,
     Gap,
 }
 

@@ -12,6 +12,7 @@ pub mod hook;
 pub mod leave;
 pub mod line;
 pub mod marker;
+pub mod monitored;
 pub mod query;
 pub mod sink;
 
@@ -21,3 +22,4 @@ pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};
 pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through, word};
 pub use marker::{Asked, MarkerLine, Verified};
+pub use monitored::{MonitoredLine, Verdict};
