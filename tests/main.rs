@@ -43,6 +43,7 @@ mod inspect;
 mod kills;
 mod kubeconfigs;
 mod leaves;
+mod legacy;
 mod lifetime;
 mod logins;
 mod long_form;

@@ -13,6 +13,7 @@ mod host;
 mod inspect;
 mod journal;
 mod kubeconfig;
+mod legacy;
 mod logs;
 mod man;
 mod mint;
@@ -99,6 +100,7 @@ enum Command {
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
     Report(report::Report),
+    Legacy(legacy::Legacy),
     Doctor(doctor::Doctor),
     Host(host::Host),
     Bootstrap(bootstrap::Bootstrap),
@@ -222,6 +224,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,
         Command::Report(command) => command.run(context).await,
+        Command::Legacy(command) => command.run(context).await,
         Command::Doctor(command) => command.run(context).await,
         Command::Host(command) => command.run(context),
         Command::Bootstrap(command) => command.run(context).await,
