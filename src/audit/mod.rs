@@ -14,6 +14,7 @@ pub mod plan;
 pub mod published;
 pub mod rbac;
 pub mod report;
+pub mod trail;
 pub mod verify;
 
 /// An error with its causes.
