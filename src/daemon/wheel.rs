@@ -8,6 +8,7 @@ mod hooks;
 mod leaves;
 mod orders;
 mod own;
+mod rehearsals;
 mod reloads;
 mod revocations;
 
@@ -55,6 +56,7 @@ enum Done {
     Revoked(Arc<str>, Vec<Outcome>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
+    Rehearsed,
     Told(Box<hooks::Told>),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
 }
@@ -232,6 +234,7 @@ impl Wheel {
                 }
             }
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)).await,
+            Done::Rehearsed => {}
             Done::Told(told) => self.told(*told).await,
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
         }

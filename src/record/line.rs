@@ -208,6 +208,7 @@ pub enum Kind {
     Revoking,
     Revoked,
     Retired,
+    Rehearsed,
     Minted,
     Executed,
     Gap,
