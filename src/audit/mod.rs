@@ -1,7 +1,8 @@
 //! Is all well? What a token says (`inspect`), whether it is good (`verify`), which rights a schedule needs (`rbac`),
 //! what is wrong with host, cluster and stores (`doctor`), what a schedule needs of this host (`host`), what will happen
 //! (`plan`), what happened and whether that kept the limits (`report`), what the daemon needs before it can begin
-//! (`bootstrap`).
+//! (`bootstrap`), what the API server wrote down of it all (`trail`), and whether that
+//! and the records agree (`join`).
 //!
 //! Everything here decides and shows, and no token byte is in what is shown. Nothing changes anything but `bootstrap`,
 //! which a person asks to.
@@ -10,6 +11,7 @@ pub mod bootstrap;
 pub mod doctor;
 pub mod host;
 pub mod inspect;
+pub mod join;
 pub mod plan;
 pub mod published;
 pub mod rbac;
