@@ -14,6 +14,7 @@ pub mod patience;
 pub mod person;
 pub mod prove;
 mod refusal;
+pub mod review;
 pub mod rights;
 pub mod upstream;
 pub mod view;
