@@ -171,3 +171,96 @@ fn a_watched_token_is_shown_again() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_token_of_a_megabyte_is_shown_and_one_of_five_is_named_and_neither_is_quoted() {
+    use base64::Engine;
+    let host = host();
+    let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let token = |size: usize| {
+        let claims = format!("{{\"sub\":\"system:serviceaccount:a:b\",\"exp\":4102444800,\"iat\":1,\"x\":\"{}\"}}", "q".repeat(size));
+        format!("{}.{}.c2ln", part("{\"alg\":\"ES256\"}".into()), part(claims))
+    };
+    let large = host.write("large", &token(1 << 20)).display().to_string();
+    let told = host.json(&["inspect", &large]);
+    assert!(told["bytes"].as_u64().unwrap() > 1 << 20, "{told}");
+    let codes: Vec<&str> = told["warnings"].as_array().unwrap().iter().filter_map(|w| w["code"].as_str()).collect();
+    assert_eq!(codes, ["long", "large"]);
+    let done = host.run(&["verify", &large]);
+    assert!(done.code == Some(0) && done.stdout.len() < 4096 && !done.stdout.contains("qqqq"), "{} {:?}", done.stdout.len(), done.code);
+    let huge = host.write("huge", &token(5 << 20)).display().to_string();
+    for command in ["inspect", "verify"] {
+        let done = host.run(&[command, &huge]);
+        assert!(done.code == Some(1) && done.stderr.contains("larger than 4 MiB") && !done.stderr.contains("qqq"), "{done:?}");
+    }
+}
+
+/// Answers every request with that body, once each, for as long as the test lives.
+fn serving(body: String, status: &'static str) -> u16 {
+    use std::io::Read;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head);
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        }
+    });
+    port
+}
+
+/// The check of that name in what `verify` shows.
+fn check_of(done: &Done, name: &str) -> String {
+    let told: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));
+    let checks = told["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["check"] == name).map(|c| c["verdict"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn keys_come_from_an_address_and_what_cannot_be_read_there_is_no_good_signature() {
+    let host = host();
+    let port = serving(host.read("embedded/jwks.json"), "200 OK");
+    let verify = |url: &str| host.run(&["verify", "--target", "ci", "--jwks", url, "-o", "json"]);
+    let done = verify(&format!("http://127.0.0.1:{port}/jwks"));
+    assert_eq!((check_of(&done, "signature").as_str(), done.code), ("good", Some(0)), "{done:?}");
+    let gone = serving("{}".into(), "404 Not Found");
+    let junk = serving("<html>".into(), "200 OK");
+    let endless = serving("x".repeat(2 << 20), "200 OK");
+    for (port, said) in [(gone, "it answered 404"), (junk, "no JSON Web Key Set"), (endless, "larger than 1 MiB"), (1, "127.0.0.1:1")] {
+        let done = verify(&format!("http://127.0.0.1:{port}/jwks"));
+        assert_eq!((check_of(&done, "signature").as_str(), done.code), ("unknown", Some(1)), "{done:?}");
+        assert!(done.stdout.contains(said), "{said}: {done:?}");
+    }
+    assert_eq!(host.run(&["verify", "--target", "ci", "--ca", "/nonexistent"]).code, Some(2), "--ca is for --jwks");
+    assert_eq!(host.run(&["verify", "--target", "ci", "--kubeconfig", "/nonexistent"]).code, Some(2), "nobody is to be asked");
+}
+
+#[test]
+fn keys_are_read_over_tls_from_the_api_server_itself_with_its_ca_alone() {
+    let servers = cluster();
+    let kube = servers.kube();
+    let role = "--clusterrole=system:service-account-issuer-discovery";
+    servers.kubectl(&["create", "clusterrolebinding", "inspect-jwks", role, "--group=system:unauthenticated"]);
+    let host = Host::new("targets: []");
+    let token = host.write("token", servers.kubectl(&["create", "token", "builder", "-n", "cicd"]).trim()).display().to_string();
+    let url = format!("{}/openid/v1/jwks", kube.server);
+    let ca = kube.ca.display().to_string();
+    let done = host.run(&["verify", &token, "--jwks", &url, "--ca", &ca, "-o", "json"]);
+    assert_eq!((check_of(&done, "signature").as_str(), done.code), ("good", Some(0)), "{done:?}");
+    let done = host.run(&["verify", &token, "--jwks", &url, "-o", "json"]);
+    assert_eq!((check_of(&done, "signature").as_str(), done.code), ("unknown", Some(1)), "its CA is not this host's: {done:?}");
+    // An account that may mint and nothing else: it may read neither keys nor reviews, and that is said.
+    let minter = kube.minter_kubeconfig.display().to_string();
+    let done = host.run(&["verify", &token, "--kubeconfig", &minter, "--cluster-keys", "--token-review", "--review", "-o", "json"]);
+    let verdicts = ["signature", "tokenReview", "review"].map(|name| check_of(&done, name));
+    assert_eq!((verdicts, done.code), (["unknown".into(), "unknown".into(), "good".into()], Some(1)), "{done:?}");
+    // A token for others is no token for the API server, and TokenReview says for whom it is good.
+    let other = host.write("other", servers.kubectl(&["create", "token", "builder", "-n", "cicd", "--audience", "vault"]).trim());
+    let admin = kube.admin_kubeconfig.display().to_string();
+    let ask = ["verify", other.to_str().unwrap(), "--kubeconfig", &admin, "--token-review", "--review", "-o", "json"];
+    let done = host.run(&[&ask[..], &["--audience", "vault"]].concat());
+    assert_eq!(["tokenReview", "review"].map(|name| check_of(&done, name)), ["good", "bad"], "{done:?}");
+    let done = host.run(&ask);
+    assert_eq!(check_of(&done, "tokenReview"), "bad", "asked for the API server's own audience: {done:?}");
+}

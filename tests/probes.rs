@@ -118,7 +118,7 @@ pub fn control(bytes: &[u8]) {
         let socket = folder.path().join("control.sock");
         let listener = control::bind(&socket).unwrap();
         let (asks, mut asked) = tokio::sync::mpsc::channel(4);
-        let server = tokio::spawn(control::serve(listener, asks));
+        let server = tokio::spawn(control::serve(listener, asks, std::sync::Arc::new(|_| Box::pin(async { Default::default() }))));
         // The loop's place: it judges each choice as the loop would, and is about to stop.
         let judge = tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {

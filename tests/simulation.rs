@@ -263,7 +263,12 @@ fn t7_g7_a_place_that_is_removed_again_and_again_costs_no_more_mints_for_restart
         live(&world, &mut events, 4 * HOUR).await;
         world
     });
-    assert!(world.figures.mints.get() > 4 && world.figures.starts.get() > 15, "nothing was mended, or nothing was killed");
+    assert!(
+        world.figures.mints.get() > 4 && world.figures.starts.get() > 15,
+        "{} mints, {} starts",
+        world.figures.mints.get(),
+        world.figures.starts.get()
+    );
 }
 
 #[test]

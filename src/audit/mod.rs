@@ -1,7 +1,8 @@
 //! Is all well? What a token says (`inspect`), whether it is good (`verify`), which rights a schedule needs (`rbac`),
 //! what is wrong with host, cluster and stores (`doctor`), what a schedule needs of this host (`host`), what will happen
 //! (`plan`), what happened and whether that kept the limits (`report`), what the daemon needs before it can begin
-//! (`bootstrap`), which tokens live too long and how they end (`legacy`), what the API server wrote down (`trail`).
+//! (`bootstrap`), which tokens live too long and how they end (`legacy`), what the API server wrote down (`trail`), and
+//! whether that and the records agree (`join`).
 //!
 //! Everything here decides and shows, and no token byte is in what is shown. Nothing changes anything but `bootstrap`
 //! and `legacy`, which a person asks to.
@@ -10,6 +11,7 @@ pub mod bootstrap;
 pub mod doctor;
 pub mod host;
 pub mod inspect;
+pub mod join;
 pub mod legacy;
 pub mod plan;
 pub mod rbac;

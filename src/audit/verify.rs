@@ -1,11 +1,15 @@
 //! Whether a token is good: each expectation a check with its own verdict.
 
+mod asked;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::audit::published::Published;
 use crate::token::claims::Header;
 use crate::token::signature::Keys;
+
+pub use asked::{Asked, of_asked};
 
 /// What is expected of a token; what is left empty is not checked. Seconds.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +24,10 @@ pub struct Expected {
     pub max_age: Option<u64>,
     /// Longest life that it may have been given.
     pub max_lifetime: Option<u64>,
-    /// Keys one of which has to have signed it.
-    pub keys: Option<Keys>,
+    /// The object that it has to be bound to: `pod`, `secret` or `node`, and its name.
+    pub bound_to: Option<(String, String)>,
+    /// Keys one of which has to have signed it, or why there are none though they were asked for.
+    pub keys: Option<Result<Keys, String>>,
 }
 
 /// How a check ended.
@@ -34,13 +40,15 @@ pub enum Verdict {
     Bad,
     /// Nothing was given to check it by.
     Unchecked,
+    /// It was asked for, and could not be checked.
+    Unknown,
 }
 
 /// One check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Check {
-    /// `begin`, `end`, `audience`, `subject`, `minRemaining`, `maxAge`, `maxLifetime`, `signature`.
+    /// `begin`, `end`, `audience`, `subject`, `minRemaining`, `maxAge`, `maxLifetime`, `binding`, `signature`, `review`, `tokenReview`.
     pub check: &'static str,
     /// How it ended.
     pub verdict: Verdict,
@@ -80,13 +88,28 @@ pub fn verify(found: &Published, expected: &Expected, now: i64) -> Vec<Check> {
     if let Some(most) = expected.max_lifetime {
         checks.push(at_most("maxLifetime", claims.lifetime(), most, "given", "does not say how long it lives"));
     }
+    if let Some((kind, name)) = &expected.bound_to {
+        checks.push(binding(found, kind, name));
+    }
     checks.push(signature(found, expected.keys.as_ref()));
     checks
 }
 
-/// Whether nothing is bad.
+/// Whether nothing is bad, and nothing that was asked for is unknown.
 pub fn is_good(checks: &[Check]) -> bool {
-    checks.iter().all(|check| check.verdict != Verdict::Bad)
+    checks.iter().all(|check| matches!(check.verdict, Verdict::Good | Verdict::Unchecked))
+}
+
+fn binding(found: &Published, kind: &str, name: &str) -> Check {
+    let own = &found.claims.kubernetes;
+    let bound: Vec<String> = [("pod", &own.pod), ("secret", &own.secret), ("node", &own.node)]
+        .into_iter()
+        .filter_map(|(kind, object)| object.as_ref().map(|object| format!("{kind}/{}", object.name)))
+        .collect();
+    let wanted = format!("{kind}/{name}");
+    let good = bound.contains(&wanted);
+    let is = if bound.is_empty() { "nothing".to_owned() } else { bound.join(" and ") };
+    check("binding", good, if good { format!("bound to {is}") } else { format!("bound to {is}, not to {wanted}") })
 }
 
 fn check(check: &'static str, good: bool, detail: String) -> Check {
@@ -113,9 +136,12 @@ fn at_most(name: &'static str, found: Option<i64>, most: u64, word: &str, missin
     }
 }
 
-fn signature(found: &Published, keys: Option<&Keys>) -> Check {
-    let Some(keys) = keys else {
-        return Check { check: "signature", verdict: Verdict::Unchecked, detail: "no keys were given".into() };
+fn signature(found: &Published, keys: Option<&Result<Keys, String>>) -> Check {
+    let without = |verdict, detail: &str| Check { check: "signature", verdict, detail: detail.to_owned() };
+    let keys = match keys {
+        None => return without(Verdict::Unchecked, "no keys were given"),
+        Some(Err(why)) => return without(Verdict::Unknown, why),
+        Some(Ok(keys)) => keys,
     };
     match keys.check(found.token.expose()) {
         Ok(Header { alg, kid: Some(kid) }) => check("signature", true, format!("{alg} by {kid}")),
@@ -171,6 +197,7 @@ mod tests {
             min_remaining: Some(3000),
             max_age: Some(600),
             max_lifetime: Some(3600),
+            bound_to: None,
             keys: None,
         };
         let checks = verify(&hour(), &expected, NOW);
@@ -188,6 +215,26 @@ mod tests {
         assert_eq!(bad(&hour(), &Expected { min_remaining: Some(3001), ..none() }), ["minRemaining"]);
         assert_eq!(bad(&hour(), &Expected { max_age: Some(599), ..none() }), ["maxAge"]);
         assert_eq!(bad(&hour(), &Expected { max_lifetime: Some(3599), ..none() }), ["maxLifetime"]);
+    }
+
+    #[test]
+    fn a_binding_is_to_that_object_and_no_other() {
+        let token = |own: &str| published(&format!(r#"{{"exp":{},"kubernetes.io":{{{own}}}}}"#, NOW + 1));
+        let expect = |kind: &str, name: &str| Expected { bound_to: Some((kind.into(), name.into())), ..Expected::default() };
+        let pod = token(r#""pod":{"name":"web-1","uid":"u"},"node":{"name":"n1","uid":"v"}"#);
+        assert!(bad(&pod, &expect("pod", "web-1")).is_empty() && bad(&pod, &expect("node", "n1")).is_empty());
+        for (kind, name) in [("pod", "web-2"), ("secret", "web-1")] {
+            assert_eq!(bad(&pod, &expect(kind, name)), ["binding"]);
+        }
+        assert_eq!(bad(&token(""), &expect("pod", "web-1")), ["binding"]);
+    }
+
+    #[test]
+    fn keys_that_were_asked_for_and_are_not_to_be_had_are_no_good_signature() {
+        let expected = Expected { keys: Some(Err("no answer".into())), ..Expected::default() };
+        let checks = verify(&hour(), &expected, NOW);
+        assert_eq!(checks.last().map(|check| check.verdict), Some(Verdict::Unknown));
+        assert!(!is_good(&checks));
     }
 
     #[test]

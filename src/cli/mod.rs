@@ -5,6 +5,7 @@ mod check;
 mod choose;
 mod completions;
 mod doctor;
+mod dry_run;
 mod error;
 mod exec;
 mod find;
@@ -23,7 +24,6 @@ mod print;
 mod progress;
 mod rbac;
 mod records;
-mod rehearse;
 mod reload;
 mod report;
 mod revoke;
@@ -112,7 +112,7 @@ enum Command {
 }
 
 /// Commands that only read what is on this host: they start no runtime, no TLS and no logs, so that they can be
-/// asked for each request.
+/// asked for each request. `verify` starts what it needs where it is to ask somebody.
 #[derive(Debug, Subcommand)]
 enum Plain {
     Get(get::Get),
@@ -200,10 +200,15 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
 }
 
 fn with_runtime(command: Command, context: &Context) -> Result<(), Exit> {
+    on_runtime(dispatch(command, context))
+}
+
+/// Runs what waits for others, on threads and with TLS that are started for it.
+fn on_runtime<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Exit::own("the TLS provider was set twice"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Exit::own(format!("the runtime cannot start: {error}")))?;
-    let result = runtime.block_on(dispatch(command, context));
+    let result = runtime.block_on(work);
     // A thread that hangs in a dead file system must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
     result

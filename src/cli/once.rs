@@ -58,7 +58,7 @@ impl Once {
             return Err(Exit::usage(format!("the schedule has no target `{}`", self.targets.join("`, `"))));
         }
         if self.dry_run {
-            return super::rehearse::dry_run(accepted, &choice, self.force, self.output, context).await;
+            return super::dry_run::show(accepted, &choice, self.force, self.output, context).await;
         }
         let socket = accepted.plan.socket.clone().unwrap_or_else(|| context.places.socket.clone());
         let empty = accepted.plan.targets.is_empty();

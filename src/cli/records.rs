@@ -1,5 +1,7 @@
 //! `records`: the history, and that nobody changed it.
 
+mod joined;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use super::{Context, Exit};
 use crate::daemon::read;
 use crate::record::chain::{self, Broken, PublicKey, Signed};
 use crate::record::query::{self, Query};
-use crate::record::{Kind, Line, ReadError, Verified, word};
+use crate::record::{Kind, Line, Outcome, ReadError, Verified, word};
 use crate::schedule::measure;
 
 /// How often a followed history is looked at.
@@ -26,6 +28,13 @@ const WIDTHS: [usize; 5] = [20, 13, 22, 9, 20];
 ///
 /// Reads the records folder beside a running daemon, without its lock; works with no daemon as well. `-o json`
 /// prints the lines as they were written, one a line.
+///
+/// With `--audit-log` each rotation is set beside its TokenRequest in the API server's audit log (by Audit-Id and by the
+/// token's id), TokenRequests for our accounts that no record names are told, and so is which target's tokens were seen
+/// in use. Give the logs of every API server of the cluster. A log covers from its first to its last event, without
+/// lines that cannot be read: what it does not cover is said to be unknown. Exits 1 where a rotation is missing or
+/// contradicts its event, or a TokenRequest (a kubelet's for its Pods excepted) has no record; unused targets, and what
+/// is unknown, fail nothing.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
@@ -33,7 +42,9 @@ const WIDTHS: [usize; 5] = [20, 13, 22, 9, 20];
   tokenferry records -f -o json | jq -c 'select(.kind == \"rotated\") | {time, target, expiresAt}'
   tokenferry records head > /mnt/elsewhere/head
   tokenferry records verify --head \"$(cat /mnt/elsewhere/head)\"
-  tokenferry records verify --public-key /mnt/elsewhere/records.pem")]
+  tokenferry records verify --public-key /mnt/elsewhere/records.pem
+  tokenferry records --audit-log /var/log/kubernetes/audit.log --since 24h
+  zcat audit-*.log.gz | tokenferry records --audit-log - -o json | jq '.mints'")]
 pub struct Records {
     #[command(subcommand)]
     check: Option<Check>,
@@ -55,6 +66,12 @@ pub struct Records {
     /// Only about the token with this jti
     #[arg(long)]
     jti: Option<String>,
+    /// The API server's audit log, or - for standard input: joins the history with it; may be given more than once
+    #[arg(long = "audit-log", value_name = "FILE", conflicts_with_all = ["follow", "kinds"])]
+    logs: Vec<PathBuf>,
+    /// Whose logs those are, by the cluster's name in the schedule [default: the cluster whose records join]
+    #[arg(long, value_name = "NAME", requires = "logs")]
+    cluster: Option<String>,
     /// Another records folder than the schedule's, such as a copy
     #[arg(long = "records", value_name = "DIR", global = true)]
     folder: Option<PathBuf>,
@@ -91,12 +108,17 @@ impl Records {
                 verify(&folder, head.as_deref(), public_key.as_deref(), self.output)
             }
             Some(Check::Head) => head(&folder, self.output),
-            None => self.show(&folder),
+            None => self.show(folder, context),
         }
     }
 
-    fn show(self, folder: &Path) -> Result<(), Exit> {
+    fn show(self, folder: PathBuf, context: &Context) -> Result<(), Exit> {
         let query = Query { since: self.since, until: self.until, targets: self.targets, kinds: self.kinds, jti: self.jti };
+        if !self.logs.is_empty() {
+            let wish = joined::Wish { logs: self.logs, records: folder, query, cluster: self.cluster, output: self.output };
+            return joined::show(wish, context);
+        }
+        let folder = &folder;
         let mut lines = query::lines(folder, query).map_err(|e| unreadable(&e))?;
         if self.output == Output::Table {
             let head = ["TIME", "KIND", "TARGET", "REASON", "EXPIRES", "WHAT"].map(|h| Cell::new(h, Colour::Faint));
@@ -203,6 +225,8 @@ fn row(line: &Line) -> Vec<Cell> {
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
         Kind::Told | Kind::Revoking | Kind::Monitored if line.error.is_some() => Colour::Warn,
+        Kind::Rehearsed if line.error.is_some() || line.sinks.iter().any(|sink| sink.outcome == Outcome::Failed) => Colour::Bad,
+        Kind::Rehearsed => Colour::Good,
         Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted | Kind::Told | Kind::Revoked => Colour::Good,
         Kind::Failed | Kind::Rejected | Kind::Gap | Kind::ReloadRefused => Colour::Bad,
         _ => Colour::Plain,
@@ -258,7 +282,7 @@ fn what(line: &Line) -> String {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, started, stopped, reloaded, reloadRefused, minted, executed, monitored, gap, checkpoint and checkpointEnd".into())
+    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, rehearsed, started, stopped, reloaded, reloadRefused, minted, executed, monitored, gap, checkpoint and checkpointEnd".into())
 }
 
 fn hash(text: &str) -> Result<String, String> {

@@ -261,7 +261,11 @@ fn row(judged: &Judged) -> Vec<Cell> {
         Verdict::Broken => Cell::new("broken", Colour::Bad),
     };
     let causes = course.causes.iter().map(|cause| format!("{} × {}", cause.count, cause.error));
-    let why: Vec<String> = judged.why.iter().cloned().chain(causes).collect();
+    let rehearsed = course.rehearsal.as_ref().map(|rehearsal| {
+        let day = rehearsal.time.round(jiff::Unit::Minute).unwrap_or(rehearsal.time);
+        format!("rehearsed {day}: {}", rehearsal.error.as_deref().unwrap_or("good"))
+    });
+    let why: Vec<String> = judged.why.iter().cloned().chain(causes).chain(rehearsed).collect();
     vec![
         course.name.as_str().into(),
         verdict,

@@ -9,12 +9,14 @@ use super::choose::{Meant, nobody};
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit};
-use crate::daemon::control;
+use crate::daemon::control::{self, CallError, Choice};
+use crate::daemon::rehearsal;
+use crate::record::{Line, Outcome, word};
 
 /// Ask the daemon to rotate targets now, wait, and show the outcome
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tokenferry rotate ci-deployer\n  tokenferry rotate 'ci-*' -l tier=prod\n  tokenferry rotate --all --timeout 10m"
+    after_help = "Examples:\n  tokenferry rotate ci-deployer\n  tokenferry rotate 'ci-*' -l tier=prod\n  tokenferry rotate --all --timeout 10m\n  tokenferry rotate --all --rehearse"
 )]
 pub struct Rotate {
     #[command(flatten)]
@@ -22,6 +24,11 @@ pub struct Rotate {
     /// Show who is meant and how they stand; rotate nothing
     #[arg(long)]
     dry_run: bool,
+    /// Try the whole way and publish nothing: mint, prove, try each place and fallback, record it. Vault is asked what
+    /// the login may do, an API server judges an apply that it does not keep, files are made beside the place and removed
+    /// again, a command is not run. Where no daemon runs this process does it
+    #[arg(long, conflicts_with = "dry_run")]
+    rehearse: bool,
     /// How long to wait; the daemon goes on all the same
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     timeout: Duration,
@@ -49,6 +56,9 @@ impl Rotate {
                 Output::Table => print::data(&names.iter().map(|n| format!("{n}\n")).collect::<String>()),
             };
         }
+        if self.rehearse {
+            return self.rehearsed(&choice, context).await;
+        }
         let shown = context.progress("waiting for the daemon to rotate them");
         let answer = control::call(&socket, Method::POST, "/rotate", &choice, self.timeout).await?;
         drop(shown);
@@ -64,6 +74,65 @@ impl Rotate {
         let done = outcomes.iter().filter(|o| o["record"]["kind"] == "rotated").count();
         if done == asked { Ok(()) } else { Err(Exit::failed()) }
     }
+}
+
+impl Rotate {
+    async fn rehearsed(&self, choice: &Choice, context: &Context) -> Result<(), Exit> {
+        let lines: Vec<Line> = match control::call(&context.socket(), Method::POST, "/rehearse", choice, self.timeout).await {
+            Ok(answer) => {
+                let told = answer["outcomes"].as_array().into_iter().flatten();
+                let lines = told.map(|outcome| serde_json::from_value(outcome["record"].clone())).collect::<Result<Vec<_>, _>>();
+                let lines =
+                    lines.map_err(|_| Exit::own("the daemon's answer is not that of a rehearsal: is it as new as this program?"))?;
+                if answer["asked"].as_array().map_or(0, Vec::len) > lines.len() {
+                    return Err(Exit::own("the daemon is about to stop, and rehearses no more"));
+                }
+                lines
+            }
+            Err(CallError::Nobody(_)) => alone(choice, context).await?,
+            Err(error) => return Err(error.into()),
+        };
+        if lines.is_empty() {
+            return Err(nobody());
+        }
+        match self.output {
+            Output::Json => print::json(&lines)?,
+            Output::Table => {
+                let rows: Vec<Vec<Cell>> = lines.iter().flat_map(rehearsal_rows).collect();
+                print::data(&print::table(&["TARGET", "PLACE", "OUTCOME", "WHAT"], &rows))?;
+            }
+        }
+        if lines.iter().all(rehearsal::is_good) { Ok(()) } else { Err(Exit::failed()) }
+    }
+}
+
+async fn alone(choice: &Choice, context: &Context) -> Result<Vec<Line>, Exit> {
+    let meant = choice.clone();
+    let actor = control::caller(choice.command.clone());
+    let selector = Box::new(move |target: &_| meant.takes(target));
+    let (lines, health) = rehearsal::alone(context.schedule(None), context.places.clone(), selector, actor).await?;
+    match health.error {
+        Some(error) => Err(Exit::own(format!("what happened could not be recorded: {error}"))),
+        None => Ok(lines),
+    }
+}
+
+/// The token first, then each place.
+fn rehearsal_rows(line: &Line) -> Vec<Vec<Cell>> {
+    let cells = |place: String, good: bool, what: String| {
+        let outcome = if good { Cell::new("good", Colour::Good) } else { Cell::new("bad", Colour::Bad) };
+        vec![line.target.as_deref().unwrap_or("-").into(), place.into(), outcome, what.into()]
+    };
+    let life = line.granted.map(print::span).unwrap_or_default();
+    let minted = line
+        .error
+        .clone()
+        .unwrap_or_else(|| format!("minted for {life}, proven by {}", line.proof.map_or_else(|| "nobody".to_owned(), |proof| word(proof))));
+    let places = line.sinks.iter().map(|sink| {
+        let what = sink.tried.clone().or_else(|| sink.error.clone()).unwrap_or_default();
+        cells(format!("{} {}", sink.sink, sink.place), sink.outcome == Outcome::Probed, what)
+    });
+    std::iter::once(cells("token".into(), line.error.is_none(), minted)).chain(places).collect()
 }
 
 fn row(outcome: &serde_json::Value) -> Vec<Cell> {

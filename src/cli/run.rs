@@ -1,11 +1,14 @@
 //! `run`: the daemon, in the foreground.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::{Context, Exit};
+use crate::audit::doctor;
 use crate::daemon;
+use crate::daemon::control::Examine;
 
 /// Keep every target's token fresh, in the foreground
 ///
@@ -26,6 +29,11 @@ impl Run {
     /// As the daemon's start.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let schedule = context.schedule(self.file.as_ref());
-        daemon::run(schedule, context.places.clone()).await.map_err(Exit::from)
+        let (examined, places) = (schedule.clone(), context.places.clone());
+        let examine: Examine = Arc::new(move |probe| {
+            let (schedule, places) = (examined.clone(), places.clone());
+            Box::pin(async move { serde_json::json!(doctor::within(schedule, places, probe).await) })
+        });
+        daemon::run(schedule, context.places.clone(), examine).await.map_err(Exit::from)
     }
 }

@@ -1,6 +1,8 @@
 //! Clients of one API server: built from a kubeconfig or the Pod's account, and built anew when the
 //! kubeconfig or a file that it names changes.
 
+mod certificate;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const BUILD_WITHIN: Duration = Duration::from_secs(30);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(30);
+/// What the API server's audit log has of us: our own calls are told from those of a token's consumers.
+const AGENT: &str = concat!("tokenferry/", env!("CARGO_PKG_VERSION"));
 
 /// No client can be made of what the schedule names. Says what is wrong with which file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +61,17 @@ pub struct Clients {
     favourite: Arc<AtomicUsize>,
     /// CA certificates, PEM, for kubeconfigs that we write.
     pub ca: Option<Arc<Vec<u8>>>,
-    /// When the token that we come with ends, unix seconds, where it is one and says so.
-    pub token_until: Option<i64>,
+    /// When what we come with ends, where it says so.
+    pub own_until: Option<Ends>,
+}
+
+/// When our own credential ends, unix seconds, by what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// A token, which programs renew.
+    Token(i64),
+    /// A client certificate, which people renew.
+    Certificate(i64),
 }
 
 /// One API server process.
@@ -162,6 +175,7 @@ impl ApiServer {
         config.connect_timeout = Some(CONNECT_WITHIN);
         config.read_timeout = Some(READ_WITHIN);
         config.reset_reader_on_write = true;
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(AGENT)));
         if let Some(proxy) = &self.proxy {
             config.proxy_url = Some(proxy.parse().map_err(|_| NoClient(format!("{source}: proxyUrl is no URL")))?);
         } else if std::env::var("NO_PROXY")
@@ -178,7 +192,7 @@ impl ApiServer {
             urls.push(config.cluster_url.clone());
         }
         let ca = config.root_cert.as_ref().map(|ders| Arc::new(pem(ders)));
-        let token_until = config.auth_info.token.as_ref().and_then(|token| Claims::of(token.expose_secret()).ok()?.exp);
+        let mut own_until = config.auth_info.token.as_ref().and_then(|token| Claims::of(token.expose_secret()).ok()?.exp).map(Ends::Token);
         let (mut endpoints, mut until) = (Vec::new(), None);
         for url in urls {
             let mut own = config.clone();
@@ -188,15 +202,17 @@ impl ApiServer {
             let label = source.clone();
             // kube runs credential plugins while it builds, and blocks the thread.
             let made = tokio::task::spawn_blocking(move || {
+                let certified = certificate::of_user(&own.auth_info);
                 let own = Client::try_from(own).map_err(|e| NoClient(explain(&label, &e)))?;
                 let bare = Client::try_from(bare).map_err(|e| NoClient(explain(&label, &e)))?;
-                Ok::<_, NoClient>((own, bare))
+                Ok::<_, NoClient>((own, bare, certified))
             });
-            let (own, bare) = made.await.map_err(|_| NoClient(format!("{source}: building the client was cut short")))??;
+            let (own, bare, certified) = made.await.map_err(|_| NoClient(format!("{source}: building the client was cut short")))??;
+            own_until = own_until.or(certified.map(Ends::Certificate));
             until = own.valid_until().as_ref().map(|t| t.as_second());
             endpoints.push(Endpoint { url: url.to_string().trim_end_matches('/').to_owned(), own, bare });
         }
-        let clients = Clients { endpoints: Arc::new(endpoints), favourite: Arc::clone(&self.favourite), ca, token_until };
+        let clients = Clients { endpoints: Arc::new(endpoints), favourite: Arc::clone(&self.favourite), ca, own_until };
         Ok(Built { clients, files, looked: Instant::now(), until })
     }
 

@@ -16,6 +16,7 @@ pub mod patience;
 pub mod person;
 pub mod prove;
 mod refusal;
+pub mod review;
 pub mod rights;
 mod spec;
 pub mod upstream;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::client::ApiServer;
+use super::client::{ApiServer, Ends};
 use super::{Ask, Cluster, ClusterSpec, Issuer, MintFailure, MintFailureKind, Minted, Permit, Urgency, credential, mint};
 
 /// `own: {serviceAccount: NAMESPACE/NAME, duration: 24h}`.
@@ -59,9 +59,9 @@ pub(super) fn spare(spec: &ClusterSpec) -> Option<ApiServer> {
 }
 
 impl Cluster {
-    /// When our own credential ends, unix seconds, where it is a token that says so.
-    pub async fn own_expiry(&self) -> Option<i64> {
-        self.api().await.ok()?.token_until
+    /// When our own credential ends, unix seconds: a token that says so, or a client certificate.
+    pub async fn own_expiry(&self) -> Option<Ends> {
+        self.api().await.ok()?.own_until
     }
 
     /// Mints our own credential. Where the one in use has died, the spare is used, and only then.

@@ -16,6 +16,8 @@ pub enum Ask {
     Status(Selector, oneshot::Sender<Status>),
     /// Rotate now; the answer names what was taken on, the channel tells each outcome.
     Rotate(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
+    /// Try the whole way and publish nothing; the answer names what was taken on, the channel tells each outcome.
+    Rehearse(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
     /// Revoke generations of a target; nothing where there is no such target.
     Revoke(Demand, Actor, oneshot::Sender<Option<Revoked>>),
     /// Take back what stands at every place; the answer names what was taken on, the channel tells each outcome.

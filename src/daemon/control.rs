@@ -2,6 +2,8 @@
 //! recorded from the peer's credentials. A caller that goes away cancels nothing.
 
 mod call;
+mod doctor;
+mod orders;
 mod peer;
 mod report;
 mod revoke;
@@ -22,13 +24,14 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::ask::{Ask, Explicit, Selector};
-use super::course::Told;
 use super::listen;
-use crate::record::{Actor, Line};
+use crate::record::Actor;
 use crate::schedule::{Target, pattern};
 use crate::sink::file::system_group;
 
 pub use call::{CallError, call};
+pub use doctor::Examine;
+use doctor::Examiner;
 pub use peer::caller;
 pub use report::Report;
 pub use revoke::Revocation;
@@ -40,7 +43,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Largest request body.
 const LARGEST: usize = 1 << 20;
 /// What can be asked.
-const KNOWN: &str = "GET /status, GET /places, GET /metrics, GET /livez, GET /readyz, POST /rotate, POST /withdraw, POST /revoke, POST /reload, POST /report";
+const KNOWN: &str = "GET /status, GET /places, GET /doctor, GET /metrics, GET /livez, GET /readyz, POST /rotate, POST /rehearse, POST /withdraw, POST /revoke, POST /reload, POST /report";
 /// The group that may give orders, where the host has it.
 const GROUP: &str = "tokenferry-admin";
 
@@ -87,14 +90,6 @@ impl Choice {
     }
 }
 
-/// One line of the answer to `rotate`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Outcome {
-    state: super::step::Standing,
-    record: Line,
-}
-
 /// Binds the socket, private before anybody can reach it.
 ///
 /// # Errors
@@ -129,7 +124,8 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
 }
 
 /// Serves until the loop is gone.
-pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
+pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>, examine: Examine) {
+    let examiner = Arc::new(Examiner::new(examine));
     let callers = Arc::new(Semaphore::new(CALLERS));
     loop {
         let Ok(turn) = Arc::clone(&callers).acquire_owned().await else { return };
@@ -141,12 +137,12 @@ pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
                 continue;
             }
         };
-        let asks = asks.clone();
+        let (asks, examiner) = (asks.clone(), Arc::clone(&examiner));
         tokio::spawn(async move {
             let actor = peer::actor(&stream);
             let service = hyper::service::service_fn(move |request| {
-                let (asks, actor) = (asks.clone(), actor.clone());
-                async move { Ok::<_, Infallible>(answer(request, asks, actor).await) }
+                let (asks, examiner, actor) = (asks.clone(), Arc::clone(&examiner), actor.clone());
+                async move { Ok::<_, Infallible>(answer(request, asks, examiner, actor).await) }
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -164,12 +160,15 @@ pub async fn serve(listener: UnixListener, asks: mpsc::Sender<Ask>) {
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Actor) -> Answer {
+async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, examiner: Arc<Examiner>, actor: Actor) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
     let Ok(body) = Limited::new(request.into_body(), LARGEST).collect().await.map(http_body_util::Collected::to_bytes) else {
         return problem(StatusCode::BAD_REQUEST, "the request body is too large or broke off");
     };
+    if (&method, path.as_str()) == (&Method::GET, "/doctor") {
+        return doctor::answer(&query, &examiner).await;
+    }
     if (&method, path.as_str()) == (&Method::POST, "/report") {
         return report::take(&body, &asks, actor).await;
     }
@@ -187,12 +186,13 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, actor: Acto
     match (method, path.as_str()) {
         (Method::GET, "/status") => status(choice, &asks).await,
         (Method::GET, "/places") => places(&choice, &asks).await,
-        (Method::POST, "/rotate") => rotate(choice, &asks, actor).await,
-        (Method::POST, "/withdraw") => withdraw(choice, &asks, actor).await,
+        (Method::POST, "/rotate" | "/rehearse" | "/withdraw") => orders::take(&path, choice, &asks, actor).await,
         (Method::POST, "/reload") => reload(&asks, Explicit { actor, remove: choice.remove }).await,
-        (_, "/status" | "/places" | "/metrics" | "/livez" | "/readyz" | "/rotate" | "/withdraw" | "/revoke" | "/reload" | "/report") => {
-            problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN)
-        }
+        (
+            _,
+            "/status" | "/places" | "/doctor" | "/metrics" | "/livez" | "/readyz" | "/rotate" | "/rehearse" | "/withdraw" | "/revoke"
+            | "/reload" | "/report",
+        ) => problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN),
         _ => problem(StatusCode::NOT_FOUND, KNOWN),
     }
 }
@@ -241,47 +241,6 @@ async fn status(choice: Choice, asks: &mpsc::Sender<Ask>) -> Answer {
         Ok(status) => json(&status),
         Err(_) => going(),
     }
-}
-
-async fn rotate(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
-    if choice.is_empty() {
-        return problem(StatusCode::BAD_REQUEST, "name targets, labels, or \"all\": true");
-    }
-    let (reply, taken) = oneshot::channel();
-    let (waiter, told) = mpsc::unbounded_channel();
-    if asks.send(Ask::Rotate(choice.rotatable(), actor, waiter, reply)).await.is_err() {
-        return going();
-    }
-    outcomes(taken, told).await
-}
-
-async fn withdraw(choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
-    if choice.is_empty() {
-        return problem(StatusCode::BAD_REQUEST, "name targets, labels, or \"all\": true");
-    }
-    let (reply, taken) = oneshot::channel();
-    let (waiter, told) = mpsc::unbounded_channel();
-    if asks.send(Ask::Withdraw(choice.selector(), actor, waiter, reply)).await.is_err() {
-        return going();
-    }
-    outcomes(taken, told).await
-}
-
-/// What was taken on, and what came of each.
-async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::UnboundedReceiver<Told>) -> Answer {
-    let Ok(taken) = taken.await else { return going() };
-    if taken.is_empty() {
-        return problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that");
-    }
-    let mut outcomes = Vec::with_capacity(taken.len());
-    while outcomes.len() < taken.len() {
-        match told.recv().await {
-            Some(told) => outcomes.push(Outcome { state: told.standing, record: told.line }),
-            None => break,
-        }
-    }
-    outcomes.sort_by(|a, b| a.record.target.cmp(&b.record.target));
-    json(&serde_json::json!({ "asked": taken, "outcomes": outcomes }))
 }
 
 async fn reload(asks: &mpsc::Sender<Ask>, asked: Explicit) -> Answer {

@@ -22,6 +22,7 @@ pub mod places;
 pub mod proof;
 pub mod published;
 pub mod read;
+pub mod rehearsal;
 pub mod revocation;
 pub mod rotation;
 pub mod scene;
@@ -90,11 +91,11 @@ pub enum RunError {
     Host(String),
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. `examine` looks at it from within, for `doctor`.
 ///
 /// # Errors
 /// [`RunError`]; once it runs, nothing ends it but a signal.
-pub async fn run(schedule: PathBuf, places: Places) -> Result<(), RunError> {
+pub async fn run(schedule: PathBuf, places: Places, examine: control::Examine) -> Result<(), RunError> {
     let (accepted, refused) = accept(&schedule, &places)?;
     let socket = accepted.plan.socket.clone().unwrap_or_else(|| places.socket.clone());
     let (records, scene, writer, state) = open(accepted, &places).await?;
@@ -106,7 +107,7 @@ pub async fn run(schedule: PathBuf, places: Places) -> Result<(), RunError> {
     let (asks, asked) = mpsc::channel(64);
     let reload_on_change = scene.plan.reload_on_change;
     let mut wheel = Wheel::new(Options { schedule: schedule.clone(), records, once: None }, scene, writer.clone(), state, refused);
-    let server = tokio::spawn(control::serve(listener, asks.clone()));
+    let server = tokio::spawn(control::serve(listener, asks.clone(), examine));
     let metrics = metrics.map(|listener| tokio::spawn(listen::serve(listener, asks.clone())));
     let signals = tokio::spawn(heed(signals()?, asks.clone()));
     let watcher = reload_on_change.then(|| tokio::spawn(watch::watch(schedule, asks.clone())));

@@ -54,6 +54,22 @@ pub(super) async fn of_fresh(job: &Job, cluster: &Cluster, minted: &Minted) -> R
     Err(failure(MintFailureKind::Unavailable, format!("the fresh token cannot be proven now ({unknown}); the one in use stays")))
 }
 
+/// Proves the token of a rehearsal, once.
+///
+/// # Errors
+/// Why it is refused, or could not be proven now.
+pub(super) async fn of_rehearsed(target: &Target, cluster: &Cluster, minted: &Minted) -> Result<Proof, String> {
+    if !target.prove || cluster.is_embedded() {
+        return Ok(Proof::Claims);
+    }
+    match ask(target, cluster, &minted.token, &minted.claims, Turn::urgency_of_proof(0), KEYS_SERVE).await {
+        Proven::Online => Ok(Proof::Online),
+        Proven::Signed => Ok(Proof::Signature),
+        Proven::NotOffered(_) | Proven::Unserved(_) => Ok(Proof::Claims),
+        Proven::Refused(why) | Proven::Unknown(why) => Err(why),
+    }
+}
+
 /// Proves a token that was delivered; `None` where nobody can be asked. `recorded` is how this very token was proven
 /// when it was published: a key that signed it then, and that the cluster serves no more, has it refused by
 /// everyone who follows the cluster's keys.

@@ -143,7 +143,8 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     delivery::pay(place, &load, &scene.stores, served).await
 }
 
-fn load<'a>(
+/// A token on its way to the places of its target.
+pub(super) fn load<'a>(
     target: &'a Target,
     held: &Held,
     issue: &'a str,
@@ -157,7 +158,8 @@ fn load<'a>(
     Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency, manners }
 }
 
-fn payload(held: &Held, format: &Format, surroundings: &Surroundings) -> Result<Payload, Failure> {
+/// The bytes of a format.
+pub(super) fn payload(held: &Held, format: &Format, surroundings: &Surroundings) -> Result<Payload, Failure> {
     render(&held.token, &held.claims, format, surroundings).map_err(|missing| Failure::new(FailureKind::Local, missing.to_string()))
 }
 

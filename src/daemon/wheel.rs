@@ -9,6 +9,7 @@ mod leaves;
 mod orders;
 mod outward;
 mod own;
+mod rehearsals;
 mod reloads;
 mod revocations;
 
@@ -56,6 +57,7 @@ enum Done {
     Revoked(Arc<str>, Vec<Outcome>),
     Looked(Vec<Finding>, Looking),
     ToldTime(String),
+    Rehearsed,
     Told(Box<hooks::Told>),
     Outward(Box<outward::News>),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
@@ -239,6 +241,7 @@ impl Wheel {
                 }
             }
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)).await,
+            Done::Rehearsed => {}
             Done::Told(told) => self.told(*told).await,
             Done::Outward(news) => self.heard(*news).await,
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,

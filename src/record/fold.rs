@@ -89,7 +89,8 @@ impl State {
             Kind::Retired => self.retired(name, line),
             // What a person took for himself, and what became of the daemon, changes no target.
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
-            Kind::Minted | Kind::Executed | Kind::Monitored | Kind::Gap => {}
+            // A rehearsal changes nothing: it is evidence.
+            Kind::Rehearsed | Kind::Minted | Kind::Executed | Kind::Monitored | Kind::Gap => {}
         }
         if self.targets.get(name).is_some_and(TargetState::is_untold) {
             self.untold.insert(name.clone());

@@ -231,6 +231,7 @@ pub enum Kind {
     Revoking,
     Revoked,
     Retired,
+    Rehearsed,
     Minted,
     Executed,
     Monitored,

@@ -42,6 +42,9 @@ pub struct SinkLine {
     /// Fallbacks in which a copy stands (checkpoints only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<String>,
+    /// How it was tried (`rehearsed`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<String>,
 }
 
 impl SinkLine {
@@ -60,6 +63,7 @@ impl SinkLine {
             since: None,
             returned_at: None,
             copies: Vec::new(),
+            tried: None,
         }
     }
 }

@@ -5,9 +5,12 @@
 
 mod child;
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::sink::{Context, Failure, Put};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use crate::sink::{Context, Failure, FailureKind, Put};
 use crate::token::Payload;
 
 /// Life of a program where `timeout` is absent.
@@ -29,6 +32,19 @@ impl CommandSpec {
         let quoted = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', "'\\''")) };
         self.command.iter().map(quoted).collect::<Vec<_>>().join(" ")
     }
+
+    /// Whether the program is there and may be run, in words.
+    ///
+    /// # Errors
+    /// `Local` where it is not.
+    pub fn look(&self) -> Result<String, Failure> {
+        let program = self.command.first().map(String::as_str).unwrap_or_default();
+        if is_program(program) {
+            Ok(format!("{program} is there"))
+        } else {
+            Err(Failure::new(FailureKind::Local, format!("{program} is not there, or may not be run")))
+        }
+    }
 }
 
 /// One attempt: runs the program, hands it the payload, waits for its end.
@@ -38,6 +54,22 @@ impl CommandSpec {
 /// else `Unavailable`: it failed or took too long. The message has the end of what it said, without secrets.
 pub(super) async fn put(spec: &CommandSpec, payload: &Payload, context: Context<'_>) -> Result<Put, Failure> {
     child::run(spec, payload, context.target).await.map(|()| Put::Written)
+}
+
+/// Whether the program is there. It is not run: nobody knows what it does without a token.
+///
+/// # Errors
+/// `Local` where it is not.
+pub(super) fn probe(spec: &CommandSpec) -> Result<String, Failure> {
+    spec.look().map(|there| format!("{there}; it was not run"))
+}
+
+fn is_program(program: &str) -> bool {
+    let runs = |path: &Path| path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+    if program.contains('/') {
+        return runs(Path::new(program));
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| runs(&folder.join(program))))
 }
 
 #[cfg(test)]

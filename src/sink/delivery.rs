@@ -1,6 +1,7 @@
 //! Bringing one payload to all places of a target: attempts, backoff, fallback. Places are independent:
 //! a dead one delays no other.
 
+pub mod probe;
 pub mod tries;
 
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub enum Outcome {
     Owed,
     /// Given up for this token: it can never stand there.
     Failed,
+    /// Tried in a rehearsal, and nothing speaks against it; nothing was written.
+    Probed,
 }
 
 impl Outcome {

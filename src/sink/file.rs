@@ -16,6 +16,7 @@ mod lane;
 mod lock;
 mod look;
 mod orphan;
+mod probe;
 mod publish;
 mod remove;
 mod turn;
@@ -35,6 +36,7 @@ pub use held::{Held, held};
 pub use lane::{apart, file_system};
 pub use look::look;
 pub use orphan::sweep;
+pub(in crate::sink) use probe::probe;
 pub(in crate::sink) use remove::remove;
 
 /// `file: {path, mode, owner, group, readers}`.

@@ -246,6 +246,27 @@ pub fn put<'a>(spec: &'a SinkSpec, payload: &'a Payload, context: Context<'a>, s
     }
 }
 
+/// Tries whether one attempt at a place would do, as far as that can be told without writing anything that a consumer
+/// could take for a token. Says what was tried.
+///
+/// # Errors
+/// [`Failure`], as [`put`] would give it.
+pub fn probe<'a>(
+    spec: &'a SinkSpec,
+    payload: &'a Payload,
+    context: Context<'a>,
+    stores: &'a Stores,
+) -> BoxFuture<'a, Result<String, Failure>> {
+    match spec {
+        SinkSpec::File(spec) => Box::pin(file::probe(spec, payload, context)),
+        SinkSpec::Directory(spec) => Box::pin(file::directory::probe(spec, payload, context)),
+        SinkSpec::Vault(spec) => Box::pin(vault::probe(spec, context, stores)),
+        SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::probe(spec, context, stores)),
+        SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::probe(spec, payload, context, stores)),
+        SinkSpec::Command(spec) => Box::pin(std::future::ready(command::probe(spec))),
+    }
+}
+
 /// What a place holds now; `None` where it holds nothing, or nobody can tell ([`SinkSpec::is_readable`]).
 ///
 /// # Errors

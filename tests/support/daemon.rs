@@ -102,6 +102,21 @@ impl Host {
         self.daemon = Some(command.spawn().unwrap());
     }
 
+    /// Starts the daemon in mounts of its own, once that script has changed them, and waits until it answers.
+    pub fn start_below(&mut self, script: &str) {
+        assert!(self.daemon.is_none(), "a daemon runs already");
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("daemon.log")).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &format!("{script} && exec \"$@\""), "sh"]);
+        command.arg(PROGRAM).arg("--schedule").arg(self.schedule()).args(["--log", "json", "run"]);
+        command.env_remove("TOKENFERRY_SCHEDULE").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
+        until("the daemon answers", 60, || {
+            self.assert_running();
+            self.run(&["status", "-o", "json", "--timeout", "20s"]).stdout.contains("\"pid\"")
+        });
+    }
+
     fn assert_running(&mut self) {
         let ended = self.daemon.as_mut().and_then(|d| d.try_wait().unwrap());
         assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());

@@ -123,6 +123,14 @@ impl Servers {
         super::daemon::tool(Command::new(&kube.kubectl).arg("--kubeconfig").arg(&kube.admin_kubeconfig).args(arguments))
     }
 
+    /// kubectl with that token; whatever else it is configured with has no say.
+    pub fn kubectl_with(&self, token: &str, arguments: &[&str]) -> String {
+        let kube = self.kube();
+        let mut kubectl = Command::new(&kube.kubectl);
+        kubectl.env("KUBECONFIG", "/dev/null").arg("--server").arg(&kube.server).arg("--certificate-authority").arg(&kube.ca);
+        super::daemon::tool(kubectl.arg("--token").arg(token.trim()).args(arguments))
+    }
+
     /// OpenBao.
     pub fn bao(&self) -> &Bao {
         self.bao.as_ref().expect("bao was asked for")

@@ -1,7 +1,6 @@
 //! A cluster: whether it answers, is new enough, issues tokens, and lets our account do what the schedule asks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -10,12 +9,17 @@ use super::{Finding, Findings, WITHIN};
 use crate::audit::rbac::Needs;
 use crate::cluster::access::Access;
 use crate::cluster::call::{Call, Trouble};
+use crate::cluster::client::Ends;
 use crate::cluster::{Cluster, Urgency, Verdict as Health};
 use crate::daemon::scene::Scene;
 use crate::record::State;
+use crate::schedule::measure::Seconds;
 
 /// The clock may be off by so many seconds: what API servers forgive is a minute.
 const SKEW: f64 = 10.0;
+const HOUR: i64 = 3600;
+const WEEK: i64 = 7 * 24 * HOUR;
+const FORTNIGHT: i64 = 2 * WEEK;
 /// TokenRequest with what we ask for is stable since 1.22; releases older than this get no repairs any more.
 const OLDEST: u64 = 24;
 
@@ -44,6 +48,7 @@ pub(super) async fn examine(scene: &Scene, cluster: &Arc<Cluster>, state: &State
         Err(_) => found.unknown("version", "the API server does not say its version", "ask its operator"),
     }
     skew(cluster, &mut found);
+    certificate(cluster, &mut found).await;
     issuer(cluster, &mut found).await;
     token_request(cluster, &mut found).await;
     own(cluster, &mut found).await;
@@ -117,19 +122,55 @@ async fn own(cluster: &Cluster, found: &mut Findings) {
         Err(why) => found.unknown("credential", why, "kubectl auth whoami with the same kubeconfig"),
     }
     match cluster.own_expiry().await {
-        Some(at) => {
+        Some(ends) => {
+            // A token is renewed every few hours; a certificate by a person, who wants some days for it.
+            let (what, at, soon) = match ends {
+                Ends::Token(at) => ("token", at, HOUR),
+                Ends::Certificate(at) => ("certificate", at, WEEK),
+            };
             let left = at - Timestamp::now().as_second();
-            let text = format!("our own token ends {}", Timestamp::from_second(at).map(|t| t.to_string()).unwrap_or_default());
+            let text = format!("our own {what} ends {}", time(at));
             if left <= 0 {
                 found.bad("credentialLife", text, "renew it: tokenferry bootstrap, or whatever made the kubeconfig");
-            } else if left < 3600 {
-                found.warn("credentialLife", text, "`own` in the schedule keeps it fresh");
+            } else if left < soon {
+                found.warn(
+                    "credentialLife",
+                    text,
+                    "`own` in the schedule keeps a token fresh; a certificate is renewed by whoever issued it",
+                );
             } else {
-                found.good("credentialLife", text);
+                found.good("credentialLife", format!("{text}, in {}", Seconds(left.unsigned_abs())));
             }
         }
-        None => found.good("credentialLife", "our own credential is no token with an end"),
+        None => found.good("credentialLife", "our own credential does not say when it ends"),
     }
+}
+
+/// The certificate that the API server shows.
+async fn certificate(cluster: &Cluster, found: &mut Findings) {
+    match cluster.served_until().await {
+        Ok(at) => {
+            let text = format!("its certificate is good until {}", time(at));
+            if at - Timestamp::now().as_second() < FORTNIGHT {
+                found.warn(
+                    "certificate",
+                    text,
+                    "renew the API server's certificate (kubeadm certs renew apiserver): nobody reaches it with an old one",
+                );
+            } else {
+                found.good("certificate", text);
+            }
+        }
+        Err(why) => found.unknown(
+            "certificate",
+            format!("until when its certificate is good cannot be told: {why}"),
+            "openssl s_client -connect HOST:PORT",
+        ),
+    }
+}
+
+fn time(at: i64) -> String {
+    Timestamp::from_second(at).map(|time| time.to_string()).unwrap_or_default()
 }
 
 async fn rights(scene: &Scene, cluster: &Cluster, found: &mut Findings) {
@@ -168,15 +209,11 @@ fn lifetimes(scene: &Scene, cluster: &Cluster, state: &State, found: &mut Findin
     match least {
         Some((requested, granted, name)) => found.warn(
             "lifetimeCap",
-            format!("{name} asked for {} and was given {}", span(requested), span(granted)),
+            format!("{name} asked for {} and was given {}", Seconds(requested), Seconds(granted)),
             "the API server caps lives (--service-account-max-token-expiration): write a `duration` that it grants",
         ),
         None => found.good("lifetimeCap", "no recorded token was given less life than it asked for"),
     }
-}
-
-fn span(seconds: u64) -> String {
-    format!("{:?}", Duration::from_secs(seconds))
 }
 
 /// Flags of API servers that run as pods, as kubeadm and its like run them.

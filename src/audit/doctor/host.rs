@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use rustix::process::{Resource, getrlimit};
 
-use super::{ABREAST, Finding, Findings, Patient, WITHIN};
+use super::{Finding, Findings, Patient, WITHIN, abreast};
 use crate::daemon::scene::Scene;
 use crate::record::{ReadError, chain};
 use crate::schedule::Target;
@@ -33,7 +33,7 @@ pub enum Host {
     },
 }
 
-pub(super) async fn examine(patient: &Patient) -> Vec<Finding> {
+pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
     let mut found = Findings::about("host");
     schedule(patient, &mut found);
     match &patient.host {
@@ -169,9 +169,13 @@ fn clock(found: &mut Findings) {
 
 /// Every file place of the plan, as a delivery would find it.
 pub(super) async fn places(scene: &Scene) -> Vec<Finding> {
-    let looks = scene.plan.targets.iter().flat_map(|target| target.places().map(move |place| look(target, place)));
-    let all: Vec<Vec<Finding>> = futures_util::stream::iter(looks).buffered(ABREAST).collect().await;
-    all.into_iter().flatten().collect()
+    let mut looks: Vec<BoxFuture<'_, Vec<Finding>>> = Vec::new();
+    for target in &scene.plan.targets {
+        for place in target.places() {
+            looks.push(Box::pin(look(target, place)));
+        }
+    }
+    abreast(looks).await
 }
 
 async fn look(target: &Target, place: &Place) -> Vec<Finding> {

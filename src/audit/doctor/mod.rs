@@ -1,17 +1,22 @@
 //! What is wrong with this host, its clusters and its stores. Every finding says what was looked at, what was seen and
-//! what to do about it. Nothing is written and nothing is minted.
+//! what to do about it. Nothing is minted; nothing is written but by a probe that was asked for, which cleans up.
 
 mod cluster;
 mod host;
+mod probe;
 mod store;
 
-use std::path::PathBuf;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
-use crate::daemon::read::Accepted;
+use crate::daemon::places::Places;
+use crate::daemon::read::{self, Accepted};
 use crate::daemon::scene::Scene;
 use crate::record::{ReadError, State};
 use crate::schedule::Problem;
@@ -24,7 +29,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 const ABREAST: usize = 16;
 
 /// How something stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Something will fail, or does.
@@ -37,20 +42,32 @@ pub enum Verdict {
     Good,
 }
 
+/// From where something was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Viewpoint {
+    /// From within the daemon, with its user, sandbox and credentials.
+    Daemon,
+    /// From the process that was typed.
+    Here,
+}
+
 /// One line of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// `host`, `cluster NAME`, `store NAME`, `target NAME`.
     pub subject: String,
     /// What was looked at, in a word that scripts can rely on.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// How it stands.
     pub verdict: Verdict,
     /// What was seen.
     pub evidence: String,
     /// What to do.
     pub remedy: Option<String>,
+    /// From where it was seen.
+    pub seen_from: Viewpoint,
 }
 
 /// Findings about one subject.
@@ -67,10 +84,11 @@ impl Findings {
     fn note(&mut self, check: &'static str, verdict: Verdict, evidence: impl Into<String>, remedy: Option<&str>) {
         self.list.push(Finding {
             subject: self.subject.clone(),
-            check,
+            check: Cow::Borrowed(check),
             verdict,
             evidence: evidence.into(),
             remedy: remedy.map(str::to_owned),
+            seen_from: Viewpoint::Here,
         });
     }
 
@@ -105,17 +123,56 @@ pub struct Patient {
     pub host: Host,
 }
 
-/// Looks at everything.
-pub async fn examine(patient: Patient) -> Vec<Finding> {
-    let mut findings = host::examine(&patient).await;
+impl Patient {
+    /// Reads schedule and records; it may wait for the disk.
+    pub fn see(path: PathBuf, places: &Places, host: impl FnOnce(&Path) -> Host) -> Self {
+        let schedule = read::read(&path);
+        let plan = schedule.as_ref().ok().map(|accepted| &accepted.plan);
+        let socket = plan.and_then(|plan| plan.socket.clone()).unwrap_or_else(|| places.socket.clone());
+        let records = plan.and_then(|plan| plan.records.directory.clone()).unwrap_or_else(|| places.records.clone());
+        let state = crate::record::read(&records);
+        Self { schedule, path, records, state, host: host(&socket) }
+    }
+}
+
+/// What the daemon sees that this process is: for its control socket. It looks with clients and logins of its own, so
+/// that what it serves with is not disturbed.
+pub async fn within(path: PathBuf, places: Places, probe: bool) -> Vec<Finding> {
+    let pid = u64::from(std::process::id());
+    let patient = tokio::task::spawn_blocking(move || Patient::see(path, &places, |_| Host::Running { pid })).await;
+    let Ok(patient) = patient else { return Vec::new() };
+    let mut findings = examine(patient, probe).await;
+    findings.iter_mut().for_each(|finding| finding.seen_from = Viewpoint::Daemon);
+    findings
+}
+
+/// Looks at everything; clusters and places side by side. With `probe` rights to write are tried as well: files are made
+/// and removed again, stores are asked.
+pub async fn examine(patient: Patient, probe: bool) -> Vec<Finding> {
+    // Records are verified and a program is asked about the clock: both may take long.
+    let seen = tokio::task::spawn_blocking(move || {
+        let findings = host::examine(&patient);
+        (patient, findings)
+    });
+    let Ok((patient, mut findings)) = seen.await else { return Vec::new() };
     let state = patient.state.unwrap_or_default();
     let Ok(accepted) = patient.schedule else { return findings };
     let scene = Arc::new(Scene::new(Arc::new(accepted.plan), &patient.records, None));
     findings.extend(host::places(&scene).await);
-    let clusters: Vec<_> = scene.clusters.iter().cloned().collect();
-    for cluster in clusters {
-        findings.extend(cluster::examine(&scene, &cluster, &state).await);
+    let mut clusters: Vec<BoxFuture<'_, Vec<Finding>>> = Vec::new();
+    for cluster in scene.clusters.iter() {
+        clusters.push(Box::pin(cluster::examine(&scene, cluster, &state)));
     }
+    findings.extend(abreast(clusters).await);
     findings.extend(store::examine(&scene).await);
+    if probe {
+        findings.extend(probe::examine(&scene).await);
+    }
     findings
+}
+
+/// So many at once, in their order.
+async fn abreast(all: Vec<BoxFuture<'_, Vec<Finding>>>) -> Vec<Finding> {
+    let all: Vec<Vec<Finding>> = futures_util::stream::iter(all).buffered(ABREAST).collect().await;
+    all.into_iter().flatten().collect()
 }

@@ -1,20 +1,20 @@
 //! Stores: whether they answer, let us log in, and let us read what we are to write.
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 
-use super::{ABREAST, Finding, Findings, WITHIN};
+use super::{Finding, Findings, WITHIN, abreast};
 use crate::daemon::scene::Scene;
 use crate::schedule::Target;
 use crate::sink::{FailureKind, Place, SinkSpec, held};
 
 pub(super) async fn examine(scene: &Scene) -> Vec<Finding> {
-    let looks = scene.plan.targets.iter().flat_map(|target| {
-        let places = target.places();
-        let elsewhere = places.filter(|place| !matches!(place.sink, SinkSpec::File(_) | SinkSpec::Directory(_)));
-        elsewhere.map(move |place| look(scene, target, place))
-    });
-    let all: Vec<Vec<Finding>> = futures_util::stream::iter(looks).buffered(ABREAST).collect().await;
-    let mut findings: Vec<Finding> = all.into_iter().flatten().collect();
+    let mut looks: Vec<BoxFuture<'_, Vec<Finding>>> = Vec::new();
+    for target in &scene.plan.targets {
+        for place in target.places().filter(|place| !matches!(place.sink, SinkSpec::File(_) | SinkSpec::Directory(_))) {
+            looks.push(Box::pin(look(scene, target, place)));
+        }
+    }
+    let mut findings = abreast(looks).await;
     for name in scene.plan.stores.keys() {
         let used = scene.plan.targets.iter().flat_map(|target| target.places()).any(|place| place.sink.store() == Some(name));
         if !used {
@@ -26,19 +26,22 @@ pub(super) async fn examine(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-async fn look(scene: &Scene, target: &Target, place: &Place) -> Vec<Finding> {
-    let mut found = Findings::about(match (place.sink.store(), place.sink.cluster()) {
+/// Whom a finding about a place is about.
+pub(super) fn subject(target: &Target, place: &Place) -> String {
+    match (place.sink.store(), place.sink.cluster()) {
         (Some(store), _) => format!("store {store}"),
         (None, Some(cluster)) => format!("cluster {cluster}"),
         (None, None) => format!("target {}", target.name),
-    });
+    }
+}
+
+async fn look(scene: &Scene, target: &Target, place: &Place) -> Vec<Finding> {
+    let mut found = Findings::about(subject(target, place));
     let at = format!("{} of target {}", place.sink.place(), target.name);
     if let SinkSpec::Command(spec) = &place.sink {
-        let program = spec.command.first().map(String::as_str).unwrap_or_default();
-        if is_program(program) {
-            found.good("program", format!("{program} is there"));
-        } else {
-            found.bad("program", format!("{program} is not there, or may not be run"), "install it, or write its path");
+        match spec.look() {
+            Ok(there) => found.good("program", there),
+            Err(failure) => found.bad("program", failure.message, "install it, or write its path"),
         }
         return found.list;
     }
@@ -60,14 +63,4 @@ async fn look(scene: &Scene, target: &Target, place: &Place) -> Vec<Finding> {
         }
     }
     found.list
-}
-
-fn is_program(program: &str) -> bool {
-    let runs = |path: &std::path::Path| {
-        path.is_file() && rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS).is_ok()
-    };
-    if program.contains('/') {
-        return runs(std::path::Path::new(program));
-    }
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| runs(&folder.join(program))))
 }

@@ -56,6 +56,8 @@ pub struct Course {
     pub expires_at: Option<Timestamp>,
     /// When it went out of the schedule.
     pub retired_at: Option<Timestamp>,
+    /// The last rehearsal of its way.
+    pub rehearsal: Option<Rehearsal>,
     /// The oldest age in each part of the period, in seconds; `None` where it had no token.
     pub ages: Vec<Option<u64>>,
     #[serde(skip)]
@@ -69,6 +71,30 @@ struct Served {
     issued_at: Option<Timestamp>,
     /// When it ended, or was refused.
     ended: Option<Timestamp>,
+}
+
+/// A rehearsal: the whole way was tried, and nothing published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsal {
+    /// When.
+    pub time: Timestamp,
+    /// Whether a rotation would have done.
+    pub good: bool,
+    /// Why not: the token, or places.
+    pub error: Option<String>,
+    /// Places and fallbacks that were tried.
+    pub places: u64,
+}
+
+impl Rehearsal {
+    fn of(line: &Line) -> Self {
+        let broken = line.sinks.iter().filter(|sink| sink.outcome != Outcome::Probed);
+        let why = line.error.iter().cloned().chain(broken.map(|sink| sink.error.clone().unwrap_or_else(|| sink.place.clone())));
+        let why: Vec<String> = why.collect();
+        let error = (!why.is_empty()).then(|| why.join("; "));
+        Self { time: line.time, good: error.is_none(), error, places: line.sinks.len() as u64 }
+    }
 }
 
 /// Why rotations failed.
@@ -106,6 +132,7 @@ impl Course {
             jti: None,
             expires_at: None,
             retired_at: None,
+            rehearsal: None,
             ages: vec![None; parts],
             serving: None,
         }
@@ -113,7 +140,10 @@ impl Course {
 
     /// Whether there is anything to tell of it in the period.
     pub(super) fn matters(&self) -> bool {
-        self.rotations + self.failures + self.without_token > 0 || self.longest_age.is_some() || self.retired_at.is_some()
+        self.rotations + self.failures + self.without_token > 0
+            || self.longest_age.is_some()
+            || self.retired_at.is_some()
+            || self.rehearsal.is_some()
     }
 
     /// Takes a line about this target, in the order of the records.
@@ -144,6 +174,7 @@ impl Course {
             Kind::Rejected if line.jti.is_none() || line.jti == self.jti => self.refuse(Some(line.time)),
             // The token in use died with its marker.
             Kind::Revoked if line.jti.is_some() && line.jti == self.jti => self.refuse(Some(line.time)),
+            Kind::Rehearsed if period.holds(line.time) => self.rehearsal = Some(Rehearsal::of(line)),
             Kind::Retired => {
                 self.close(line.time, period);
                 self.retired_at = period.holds(line.time).then_some(line.time);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub use course::{Cause, Course};
+pub use course::{Cause, Course, Rehearsal};
 pub use daemon::{Down, Reload, Step};
 pub use judge::{Judged, Sums, Verdict};
 pub use monitored::Watched;

@@ -2,7 +2,7 @@
 
 use crate::audit::report::{Judged, Report, Verdict};
 
-const HEAD: [&str; 20] = [
+const HEAD: [&str; 22] = [
     "from",
     "until",
     "target",
@@ -23,6 +23,8 @@ const HEAD: [&str; 20] = [
     "receivers",
     "jti",
     "expiresAt",
+    "rehearsedAt",
+    "rehearsal",
 ];
 
 /// Durations are seconds, times RFC 3339.
@@ -34,7 +36,7 @@ pub fn csv(report: &Report) -> String {
     text
 }
 
-fn row(report: &Report, judged: &Judged) -> [String; 20] {
+fn row(report: &Report, judged: &Judged) -> [String; 22] {
     let course = &judged.course;
     let number = |number: Option<u64>| number.map(|n| n.to_string()).unwrap_or_default();
     let receivers: Vec<String> = course.receivers.iter().map(|r| format!("{} {}", r.sink, r.place)).collect();
@@ -64,6 +66,8 @@ fn row(report: &Report, judged: &Judged) -> [String; 20] {
         receivers.join("; "),
         course.jti.clone().unwrap_or_default(),
         course.expires_at.map(|time| time.to_string()).unwrap_or_default(),
+        course.rehearsal.as_ref().map(|rehearsal| rehearsal.time.to_string()).unwrap_or_default(),
+        course.rehearsal.as_ref().map(|rehearsal| rehearsal.error.clone().unwrap_or_else(|| "good".into())).unwrap_or_default(),
     ]
 }
 

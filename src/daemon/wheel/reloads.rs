@@ -33,6 +33,8 @@ impl Wheel {
             Ask::Withdraw(selector, actor, waiter, reply) => {
                 let _ = reply.send(self.event(|table, moment| table.withdraw(&selector, &actor, &waiter, moment)).await);
             }
+            // A caller that went away cancels nothing.
+            Ask::Rehearse(selector, actor, waiter, reply) => drop(reply.send(self.rehearse(&selector, &actor, &waiter))),
             Ask::Revoke(demand, actor, reply) => self.revoke_asked(demand, actor, reply),
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
             Ask::Places(name, reply) => drop(reply.send(self.scene.plan.target(&name).map(|target| files::of(target)))),

@@ -97,6 +97,7 @@ impl PlaceState {
             since: Some(self.since),
             returned_at: self.returned_at,
             copies: self.copies.clone(),
+            tried: None,
         }
     }
 

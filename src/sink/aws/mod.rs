@@ -167,6 +167,15 @@ pub(super) async fn put(spec: &AwsSpec, payload: &Payload, context: Context<'_>,
     in_time(store, context.timeout, secret::set(store, spec, text, &context)).await
 }
 
+/// Tries what a put reads before it writes, and says what was found.
+///
+/// # Errors
+/// [`Failure`], as for a put.
+pub(super) async fn probe(spec: &AwsSpec, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+    let store = of(spec, stores)?;
+    in_time(store, context.timeout, secret::probe(store, spec, &context)).await
+}
+
 /// What the place holds now, `None` where there is no such secret or field.
 ///
 /// # Errors

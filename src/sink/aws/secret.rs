@@ -55,6 +55,25 @@ pub(super) async fn set(store: &AwsStore, spec: &AwsSpec, payload: &str, context
     .await
 }
 
+/// Reads what a put would read, and whether it would find the secret ours. AWS tells of no right to write before it is
+/// used.
+///
+/// # Errors
+/// As for a put.
+pub(super) async fn probe(store: &AwsStore, spec: &AwsSpec, context: &Context<'_>) -> Result<String, Failure> {
+    with_client(store, |client| async move {
+        let current = read(&client, spec).await?;
+        let found = tags::describe(&client, spec).await?;
+        let marked = found.as_ref().is_some_and(|found| manners::marked(&found.tags));
+        if found.is_some() && !(marked || spec.adopt || free(&current, spec, context)) {
+            return Err(tags::not_ours(spec, context));
+        }
+        let there = if found.is_some() { "is there and ours" } else { "is not there yet" };
+        Ok(format!("`{}` {there}; whether it may be written AWS does not say before", spec.secret_id))
+    })
+    .await
+}
+
 /// Whether nothing stands there, or a token of this target.
 fn free(current: &Current, spec: &AwsSpec, context: &Context<'_>) -> bool {
     let Some(text) = current.text.as_deref() else { return !current.binary };

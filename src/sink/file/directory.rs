@@ -6,6 +6,7 @@
 
 mod generation;
 mod gone;
+mod probe;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -28,6 +29,7 @@ use crate::token::payload::{Dress, Part};
 use crate::token::render::FilePart;
 
 pub(in crate::sink) use gone::remove;
+pub(in crate::sink) use probe::probe;
 
 /// The link that all readers pass through.
 const DATA: &str = "..data";

@@ -57,6 +57,11 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payl
     durable(path, fsync(&folder.fd)).map(|()| Put::Written)
 }
 
+/// Makes a file beside `name` as one that is to be published, and removes it again.
+pub(super) fn rehearse(folder: &Folder, name: &OsStr, wish: &Wish, bytes: &[u8]) -> Result<(), Failure> {
+    Temporary::new(folder, name)?.file.finish(wish, bytes)
+}
+
 /// Keeps in mind whether what is published is surely on the disk.
 pub(super) fn durable(path: PathBuf, synced: Result<(), Errno>) -> Result<(), Failure> {
     let mut unsure = UNSURE.lock().unwrap_or_else(PoisonError::into_inner);

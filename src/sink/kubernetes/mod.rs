@@ -21,6 +21,7 @@ use crate::cluster::rights::Right;
 use crate::cluster::{Call, Cluster, Trouble, Urgency};
 use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
+use crate::token::payload::Part;
 
 use refused::failure;
 pub(super) use refused::kind;
@@ -98,6 +99,34 @@ pub(super) async fn put(spec: &SecretSpec, payload: &Payload, context: Context<'
         let path = applied(&spec.path(), force);
         cluster.call(Call::apply(&path, &body, context.timeout)).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
         Ok(Put::Written)
+    };
+    match tokio::time::timeout(context.timeout, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(spec.refuse(FailureKind::Unavailable, format!("no answer within {} s", context.timeout.as_secs_f32()))),
+    }
+}
+
+/// Has the API server judge an apply without keeping it (`dryRun=All`): rights, namespace, admission and the owners of
+/// fields. No token is sent: each value is an empty JSON object, which Secrets of every type that we write take.
+///
+/// # Errors
+/// [`Failure`], as for a put.
+pub(super) async fn probe(spec: &SecretSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+    let cluster = of(spec, stores)?;
+    let empty = payload.parts().iter().map(|part| Part::new(part.name.clone(), b"{}".to_vec())).collect();
+    let empty = Payload::of(empty, payload.dress());
+    let shape = Shape::new(spec, &empty);
+    let attempt = async {
+        let found = read(cluster, spec, context.timeout).await?;
+        if let Some(found) = &found {
+            found.writable(spec, &Shape::new(spec, payload))?;
+        }
+        let version = found.as_ref().map_or(NEVER, Found::version);
+        let body = secret::body(spec, &shape, &secret::marks(&context, &shape), version);
+        let force = spec.adopt && found.as_ref().is_some_and(|found| !found.is_marked());
+        let path = format!("{}&dryRun=All", applied(&spec.path(), force));
+        cluster.call(Call::apply(&path, &body, context.timeout)).await.map_err(|refusal| failure(spec, &refusal, "patch"))?;
+        Ok("the API server takes an apply (dryRun=All)".to_owned())
     };
     match tokio::time::timeout(context.timeout, attempt).await {
         Ok(outcome) => outcome,

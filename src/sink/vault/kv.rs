@@ -84,15 +84,7 @@ async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str
         return write(engine, store, spec, text, secret).await;
     }
     let marks = custom::marks(context);
-    let custom = match secret.custom.take() {
-        Some(custom) => custom,
-        None => custom::read(store, spec).await?.and_then(|found| found.custom_metadata).unwrap_or_default(),
-    };
-    let marked = manners::marked(&custom);
-    let held = secret.fields.get(&spec.key).and_then(Value::as_str);
-    if !(marked || spec.adopt || secret.fields.is_empty() || held.is_some_and(|held| context.manners.ours.is(held))) {
-        return Err(custom::not_ours(store, spec, context));
-    }
+    let (marked, custom) = self::marked(store, spec, &mut secret, context).await?;
     let wanted = manners::with_marks(&custom, &marks);
     if !marked {
         custom::write(store, spec, &wanted).await?;
@@ -103,6 +95,29 @@ async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str
     }
     custom::retire(store, spec, context).await;
     Ok(put)
+}
+
+/// Whether the secret carries our mark, and what else stands in its custom metadata.
+///
+/// # Errors
+/// As for a put; `Refused` where it is there and not ours.
+pub(super) async fn marked(
+    store: &VaultStore,
+    spec: &VaultSpec,
+    secret: &mut Secret,
+    context: &Context<'_>,
+) -> Result<(bool, Custom), Failure> {
+    let custom = match secret.custom.take() {
+        Some(custom) => custom,
+        None => custom::read(store, spec).await?.and_then(|found| found.custom_metadata).unwrap_or_default(),
+    };
+    let marked = manners::marked(&custom);
+    let held = secret.fields.get(&spec.key).and_then(Value::as_str);
+    if marked || spec.adopt || secret.fields.is_empty() || held.is_some_and(|held| context.manners.ours.is(held)) {
+        Ok((marked, custom))
+    } else {
+        Err(custom::not_ours(store, spec, context))
+    }
 }
 
 /// Writes our field among the others, where it differs.

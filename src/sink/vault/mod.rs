@@ -6,6 +6,7 @@ mod gone;
 mod kv;
 mod login;
 pub(super) mod own;
+mod probe;
 mod refusal;
 
 use std::collections::HashMap;
@@ -193,6 +194,15 @@ pub(super) async fn put(spec: &VaultSpec, payload: &Payload, context: Context<'_
         return Err(kv::too_large(store, spec, text.len()));
     }
     in_time(store, context.timeout, kv::set(store, spec, text, &context)).await
+}
+
+/// Tries everything of a put but the writing, and says what was found.
+///
+/// # Errors
+/// [`Failure`], as for a put.
+pub(super) async fn probe(spec: &VaultSpec, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+    let store = of(spec, stores)?;
+    in_time(store, context.timeout, probe::probe(store, spec, &context)).await
 }
 
 /// What our field holds now, `None` where there is no such secret or field.

@@ -24,7 +24,7 @@ struct Row {
 }
 
 /// Shows it. Exits 1 where the API server says that we may not.
-pub async fn dry_run(accepted: Accepted, choice: &Choice, force: bool, output: Output, context: &Context) -> Result<(), Exit> {
+pub async fn show(accepted: Accepted, choice: &Choice, force: bool, output: Output, context: &Context) -> Result<(), Exit> {
     let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
     let state = match crate::record::read(&records) {
         Ok(state) => state,

@@ -1,0 +1,53 @@
+//! Orders about targets: what was taken on, and what came of each.
+
+use http::StatusCode;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Answer, Choice, going, json, problem};
+use crate::daemon::ask::Ask;
+use crate::daemon::course::Told;
+use crate::daemon::step::Standing;
+use crate::record::{Actor, Line};
+
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    state: Standing,
+    record: Line,
+}
+
+/// `POST /rotate`, `POST /rehearse`, `POST /withdraw`.
+pub(super) async fn take(path: &str, choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
+    if choice.is_empty() {
+        return problem(StatusCode::BAD_REQUEST, "name targets, labels, or \"all\": true");
+    }
+    let (reply, taken) = oneshot::channel();
+    let (waiter, told) = mpsc::unbounded_channel();
+    let ask = match path {
+        "/rotate" => Ask::Rotate(choice.rotatable(), actor, waiter, reply),
+        "/rehearse" => Ask::Rehearse(choice.selector(), actor, waiter, reply),
+        _ => Ask::Withdraw(choice.selector(), actor, waiter, reply),
+    };
+    if asks.send(ask).await.is_err() {
+        return going();
+    }
+    outcomes(taken, told).await
+}
+
+async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::UnboundedReceiver<Told>) -> Answer {
+    let Ok(taken) = taken.await else { return going() };
+    if taken.is_empty() {
+        return problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that");
+    }
+    let mut outcomes = Vec::with_capacity(taken.len());
+    while outcomes.len() < taken.len() {
+        match told.recv().await {
+            Some(told) => outcomes.push(Outcome { state: told.standing, record: told.line }),
+            None => break,
+        }
+    }
+    outcomes.sort_by(|a, b| a.record.target.cmp(&b.record.target));
+    json(&serde_json::json!({ "asked": taken, "outcomes": outcomes }))
+}

@@ -1,0 +1,26 @@
+//! One place is tried without publishing anything: in its turn at the store, and once.
+
+use super::tries::{WITHIN, verdict};
+use super::{ATTEMPT, Load};
+use crate::sink::{self, Context, Failure, FailureKind, Place, Stores};
+
+/// What was tried at the place, in words.
+///
+/// # Errors
+/// [`Failure`], as an attempt to deliver would give it.
+pub async fn probe(place: &Place, load: &Load<'_>, stores: &Stores) -> Result<String, Failure> {
+    let payload = (load.render)(&place.format)?;
+    let Load { target, issue, issued_at, expires_at, generation, manners, .. } = *load;
+    let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners };
+    let Some(upstream) = place.sink.upstream(stores) else {
+        return sink::probe(&place.sink, &payload, context, stores).await;
+    };
+    let upstream = upstream?;
+    let Ok(permit) = tokio::time::timeout(WITHIN, upstream.enter(load.urgency)).await else {
+        let what = format!("{} gave no turn within {} s", upstream.name(), WITHIN.as_secs());
+        return Err(Failure::new(FailureKind::Unavailable, what));
+    };
+    let found = sink::probe(&place.sink, &payload, context, stores).await;
+    permit.end(verdict(found.as_ref().err()));
+    found
+}
