@@ -33,7 +33,9 @@ fn the_files_name_each_folder_group_reader_owner_and_unit_and_nothing_else() {
     );
     let unit = lines("unit");
     assert_eq!(unit[1], "ReadWritePaths=\"/secure/app one\" /srv/app");
-    assert!(unit.contains(&"CapabilityBoundingSet=CAP_CHOWN".to_owned()), "{unit:?}");
+    for line in ["CapabilityBoundingSet=CAP_CHOWN", "PrivateUsers=no"] {
+        assert!(unit.contains(&line.to_owned()), "{unit:?}");
+    }
     assert!(shown["polkit"].as_str().unwrap().contains(r#"{"haproxy.service":["kill"],"nginx.service":["reload","restart"]}"#), "{shown}");
     let plain = Host::new(
         "clusters: {trial: {embedded: {}}}\ntargets: [{name: a, cluster: trial, serviceAccount: ci/a, duration: 1h, deliver: [{file: {path: /run/tokenferry/a}}]}]\n",

@@ -251,6 +251,22 @@ fn t7_g7_a_place_that_is_owed_and_an_api_server_that_throttles_make_no_storm_of_
 }
 
 #[test]
+fn t7_g7_a_place_that_is_removed_again_and_again_costs_no_more_mints_for_restarts_in_between() {
+    // The world fails the test where more tokens are minted than the floor between mends allows in that hour.
+    let world = simulate(async {
+        let server = || Server::new(Limits { in_flight: 64, per_second: 200 }, (2, 40));
+        let servers = [("near".into(), server()), ("far".into(), server()), ("slow".into(), server())].into();
+        let text = "  - {name: t0, cluster: near, serviceAccount: a/b, duration: 36h, deliver: [{file: {path: /r/0}}]}\n";
+        let world = Rc::new(World::new(8, planned(text), servers, [("vault".into(), server())].into()));
+        let mut events: Events = [(HOUR, Event::Hostile(0))].into();
+        events.extend((1..18).map(|n| (HOUR + n * 3 * MINUTE, Event::Kill(500))));
+        live(&world, &mut events, 4 * HOUR).await;
+        world
+    });
+    assert!(world.figures.mints.get() > 4 && world.figures.starts.get() > 15, "nothing was mended, or nothing was killed");
+}
+
+#[test]
 fn t7_g2_under_overload_the_token_that_ends_first_is_served_first() {
     let world = simulate(async {
         let mut text = String::new();

@@ -89,6 +89,11 @@ pub fn files(plan: &Plan) -> Files {
 }
 
 impl Folder {
+    /// Whether somebody is named whom a private user namespace does not know.
+    fn names_others(&self) -> bool {
+        !self.readers.is_empty() || self.groups.iter().any(Option::is_some)
+    }
+
     fn add(&mut self, spec: &FileSpec) {
         self.groups.insert(spec.group.clone());
         self.readers.extend(spec.readers.iter().map(|reader| match reader {
@@ -157,6 +162,10 @@ fn unit(folders: &BTreeMap<PathBuf, Folder>, writes: Option<&Path>, owners: &BTr
     if !outside.is_empty() {
         text += &format!("ReadWritePaths={}\n", outside.join(" "));
     }
+    if !owners.is_empty() || folders.values().any(Folder::names_others) {
+        text +=
+            "# Files name owners, groups or readers, and a user namespace of the daemon's own would know none of them.\nPrivateUsers=no\n";
+    }
     if !owners.is_empty() {
         let list: Vec<&str> = owners.iter().map(String::as_str).collect();
         text += &format!("# Files are given to {}: the one right that takes.\n", list.join(", "));
@@ -166,7 +175,8 @@ fn unit(folders: &BTreeMap<PathBuf, Folder>, writes: Option<&Path>, owners: &BTr
         folders.values().filter(|folder| folder.groups.len() > 1).flat_map(|folder| folder.groups.iter().flatten()).collect();
     if !groups.is_empty() {
         let list: Vec<&str> = groups.iter().map(|group| group.as_str()).collect();
-        text += &format!("SupplementaryGroups={}\n", list.join(" "));
+        text += "# Giving a file to a group that the daemon is a member of needs no capability.\n";
+        text += &format!("SupplementaryGroups={}\nSystemCallFilter=@chown\n", list.join(" "));
     }
     if text.is_empty() { text } else { headed("A drop-in of tokenferry.service.", &format!("[Service]\n{text}")) }
 }

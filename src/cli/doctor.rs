@@ -50,7 +50,9 @@ impl Doctor {
             Err(error) => Host::Quiet { socket, why: error.to_string() },
         };
         let state = crate::record::read(&records);
+        let shown = context.progress("examining host, clusters and stores");
         let findings = doctor::examine(Patient { schedule, path, records, state, host }).await;
+        drop(shown);
         let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
         match self.output {
             Output::Json => print::json(&findings)?,

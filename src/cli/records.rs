@@ -47,7 +47,7 @@ pub struct Records {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
     /// Only about this target (a name or glob); may be given more than once
-    #[arg(short, long = "target", value_name = "NAME")]
+    #[arg(short, long = "target", value_name = "NAME", add = super::completions::targets())]
     targets: Vec<String>,
     /// Only of this kind, such as rotated or failed; may be given more than once
     #[arg(short, long = "kind", value_name = "KIND", value_parser = kind)]
@@ -86,7 +86,10 @@ impl Records {
     pub fn run(self, context: &Context) -> Result<(), Exit> {
         let folder = self.folder.clone().unwrap_or_else(|| folder(context));
         match &self.check {
-            Some(Check::Verify { head, public_key }) => verify(&folder, head.as_deref(), public_key.as_deref(), self.output),
+            Some(Check::Verify { head, public_key }) => {
+                let _shown = context.progress("reading every line of the records");
+                verify(&folder, head.as_deref(), public_key.as_deref(), self.output)
+            }
             Some(Check::Head) => head(&folder, self.output),
             None => self.show(&folder),
         }

@@ -56,7 +56,9 @@ impl Reload {
     /// Exit code 2 where the schedule is refused, 3 where no daemon runs.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let body = control::Choice { command: choose::typed(), remove: self.remove, ..control::Choice::default() };
+        let shown = context.progress("waiting for the daemon's verdict");
         let verdict = control::call(&context.socket(), Method::POST, "/reload", &body, self.timeout).await?;
+        drop(shown);
         let accepted = verdict["accepted"] == true;
         match self.output {
             Output::Json => print::json(&verdict)?,

@@ -35,7 +35,7 @@ use crate::schedule::Plan;
   tokenferry report --archive /var/lib/tokenferry/reports    last month's, kept, as tokenferry-report.timer does it")]
 pub struct Report {
     /// Only these targets (names or globs)
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
     /// From then on: a time, a day or a distance [default: 30d]
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -112,9 +112,11 @@ impl Report {
             return Err(Exit::usage("--until is not after --since"));
         }
         let question = Question { period, now, targets: &self.targets, group_by: &self.group_by, plan: plan.as_ref() };
+        let shown = context.progress("reading the records and the cluster");
         // Reading months of records takes its time, and its disk may hang.
         let (mut made, view) =
             tokio::join!(async { tokio::task::block_in_place(|| report::report(&folders, &question)) }, self.view(context, &mut notes));
+        drop(shown);
         made.missing.append(&mut notes);
         let key = plan.as_ref().and_then(|plan| plan.records.signing_key.as_deref());
         match &self.archive {

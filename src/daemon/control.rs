@@ -117,7 +117,12 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
     if let Some(gid) = system_group(GROUP)
         && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid))
     {
-        tracing::warn!(%error, "the control socket cannot be given to the group {GROUP}; only this user can use it");
+        // In a user namespace of our own the group has no number: there the unit gives the socket away.
+        if error.kind() == std::io::ErrorKind::InvalidInput {
+            tracing::debug!("the control socket is given to the group {GROUP} by the unit's ExecStartPost=");
+        } else {
+            tracing::warn!(%error, "the control socket cannot be given to the group {GROUP}; only this user can use it");
+        }
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     Ok(listener)

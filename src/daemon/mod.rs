@@ -37,6 +37,7 @@ pub mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -71,6 +72,8 @@ pub struct Once {
     pub force: bool,
     /// Who withdraws them, where they are not to be rotated but taken back.
     pub withdraw: Option<Actor>,
+    /// Counts what has ended, for whoever shows it.
+    pub told: Arc<AtomicUsize>,
 }
 
 /// Why a run did not begin.

@@ -190,6 +190,24 @@ pub struct Standing {
     /// `failed` records since the last success.
     #[serde(default, skip_serializing_if = "is_zero_u64")]
     pub failures: u64,
+    /// The last rotation that mended something, and how many came in a row before each had lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mended: Option<Mended>,
+}
+
+/// Rotations that mended something (`repair`, `rejected`), one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mended {
+    /// When the last one was recorded.
+    pub at: Timestamp,
+    /// How many there were without one that lasted.
+    pub times: u32,
+}
+
+impl Mended {
+    /// What lasted that many seconds was mended for good.
+    pub const FOR_GOOD: i64 = 3_600;
 }
 
 /// What happened.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::after::http::HttpSpec;
@@ -12,7 +13,7 @@ use crate::schedule::hooks::{ExecFile, HttpFile};
 use crate::schedule::measure::Seconds;
 
 /// What somebody is told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum On {
     /// The last rotation of a target failed; a monitored file holds no good token.
@@ -101,35 +102,38 @@ pub struct Unasked {
 }
 
 /// One of `alerts`, as written.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Alert")]
 pub struct AlertFile {
-    /// Words; all of them when absent.
+    /// What to tell of; everything when absent. `recovered` tells that something is over.
     pub on: Option<Vec<On>>,
-    /// A command.
+    /// A command, which gets the alert as JSON on its standard input.
     pub exec: Option<ExecFile>,
-    /// A request.
+    /// A request with the alert as its JSON body.
     pub http: Option<HttpFile>,
-    /// After which it tells again.
+    /// After which it tells again of what lasts.
     pub repeat: Option<Seconds>,
 }
 
 /// `heartbeat`, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Heartbeat")]
 pub struct HeartbeatFile {
-    /// The request.
+    /// The request to the dead-man's switch.
     pub http: HttpFile,
-    /// The period.
+    /// Time between two of them.
     pub every: Option<Seconds>,
 }
 
 /// One of `monitor`, as written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Monitor")]
 pub struct MonitorFile {
-    /// The file.
+    /// The file, in any format that `inspect` reads.
     pub path: PathBuf,
-    /// Oldest that its token may get.
+    /// Oldest that its token may get before it is told of.
     pub max_age: Option<Seconds>,
 }

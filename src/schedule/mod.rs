@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod plan;
 pub mod problem;
 pub mod proof;
+pub mod schema;
 pub mod timing;
 pub mod yaml;
 

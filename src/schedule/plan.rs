@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::after::HookSpec;
@@ -100,7 +101,7 @@ pub struct Target {
 }
 
 /// `whenRemoved`: what becomes of a target's places when it goes out of the schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WhenRemoved {
     /// They stay as they are; the token ends by itself.
