@@ -116,12 +116,12 @@ fn told_everywhere(host: &Host, file: &Path, good: &str) {
         shown.stdout.contains("MONITORED") && shown.stdout.contains("tooOld") && shown.stdout.contains("whoever replaces it has stopped"),
         "{shown:?}"
     );
-    let states: Vec<String> = host
-        .records()
-        .iter()
-        .filter(|line| line["kind"] == "monitored" && line["monitored"]["path"] == json!(file))
-        .map(|line| line["monitored"]["state"].as_str().unwrap().to_owned())
-        .collect();
+    let recorded = || -> Vec<String> {
+        let lines = host.records().into_iter().filter(|line| line["kind"] == "monitored" && line["monitored"]["path"] == json!(file));
+        lines.map(|line| line["monitored"]["state"].as_str().unwrap().to_owned()).collect()
+    };
+    until("the last state is recorded", 30, || recorded().last().is_some_and(|last| last == "tooOld"));
+    let states = recorded();
     for state in ["missing", "fresh", "noToken", "tooOld", "expired", "endless"] {
         assert!(states.iter().any(|seen| seen == state), "no record of {state}: {states:?}");
     }

@@ -123,3 +123,26 @@ fn typed(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_does_not_turn_is_not_alive_and_one_that_does_is() {
+        let (asks, mut asked) = mpsc::channel(4);
+        assert_eq!(page("/livez", &asks).await.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody takes what is asked");
+        let turning = tokio::spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                if let Ask::Turn(reply) = ask {
+                    // The first one is that of a caller who went away.
+                    let _ = reply.send(());
+                }
+            }
+        });
+        assert_eq!(page("/livez", &asks).await.status(), StatusCode::OK);
+        turning.abort();
+        let _ = turning.await;
+        assert_eq!(page("/livez", &asks).await.status(), StatusCode::SERVICE_UNAVAILABLE, "the loop is gone");
+    }
+}
