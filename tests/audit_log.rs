@@ -87,7 +87,10 @@ fn each_rotation_is_found_in_the_api_servers_log_and_unused_targets_are_named() 
     for rotation in value["rotations"].as_array().unwrap() {
         assert!(rotation["detail"].as_str().unwrap().starts_with("by Audit-Id and token"), "{rotation}");
         let event = &rotation["event"];
-        assert_eq!((&event["auditId"], &event["jti"], &event["user"]), (&rotation["auditId"], &rotation["jti"], &"tokenferry-minter".into()));
+        assert_eq!(
+            (&event["auditId"], &event["jti"], &event["user"]),
+            (&rotation["auditId"], &rotation["jti"], &"tokenferry-minter".into())
+        );
         assert!(event["userAgent"].as_str().unwrap().starts_with("tokenferry/"), "{event}");
     }
     assert_eq!(target(&value, "used")["state"], "used");

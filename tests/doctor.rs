@@ -57,10 +57,41 @@ fn with_certificate(days: u32) -> Host {
     let ca = kube.ca.with_extension("");
     let path = |name: &str| host.path(name).display().to_string();
     let openssl = |arguments: &[&str]| tool(Command::new("openssl").args(arguments));
-    openssl(&["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=doctor", "-keyout", &path("key"), "-out", &path("csr")]);
+    openssl(&[
+        "req",
+        "-new",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=doctor",
+        "-keyout",
+        &path("key"),
+        "-out",
+        &path("csr"),
+    ]);
     host.write("extensions", "extendedKeyUsage=clientAuth\n");
     let (cert, key) = (ca.with_extension("crt").display().to_string(), ca.with_extension("key").display().to_string());
-    openssl(&["x509", "-req", "-in", &path("csr"), "-CA", &cert, "-CAkey", &key, "-set_serial", "7", "-days", &days.to_string(), "-extfile", &path("extensions"), "-out", &path("crt")]);
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &path("csr"),
+        "-CA",
+        &cert,
+        "-CAkey",
+        &key,
+        "-set_serial",
+        "7",
+        "-days",
+        &days.to_string(),
+        "-extfile",
+        &path("extensions"),
+        "-out",
+        &path("crt"),
+    ]);
     host.write("kubeconfig", &kubeconfig(&kube.server, &kube.ca, json!({"client-certificate": path("crt"), "client-key": path("key")})));
     host.write_schedule("clusters: {prod: {kubeconfig: HERE/kubeconfig}}\ntargets: [{name: one, cluster: prod, serviceAccount: cicd/builder, duration: 1h, deliver: [{file: {path: HERE/out/one}}]}]\n");
     host
@@ -260,7 +291,8 @@ fn a_probe_finds_a_store_that_lets_read_and_not_write() {
         let answer = tool(curl.arg("-H").arg(format!("X-Vault-Token: {}", token.trim())).arg(format!("{}/v1/{path}", bao.address)));
         serde_json::from_str(&answer).unwrap_or(Value::Null)
     };
-    let policy = "path \"secret/data/doctor/*\" { capabilities = [\"read\"] }\npath \"secret/metadata/doctor/*\" { capabilities = [\"read\"] }";
+    let policy =
+        "path \"secret/data/doctor/*\" { capabilities = [\"read\"] }\npath \"secret/metadata/doctor/*\" { capabilities = [\"read\"] }";
     ask("sys/policies/acl/doctor-reads", json!({ "policy": policy }));
     let made = ask("auth/token/create", json!({"policies": ["doctor-reads"]}));
     let host = Host::new(&format!(

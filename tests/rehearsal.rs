@@ -102,7 +102,7 @@ targets:
       - vault: {{store: vault, path: {name}, key: token}}
       - awsSecretsManager: {{store: aws, secretId: {name}}}
       - kubernetesSecret: {{cluster: admin, namespace: cicd, name: {name}}}
-      - kubernetesSecret: {{cluster: admin, namespace: cicd, name: {name}-registry, format: dockerConfigJson}}
+      - kubernetesSecret: {{cluster: admin, namespace: cicd, name: {name}-registry, format: {{dockerConfigJson: {{registry: registry.example.com}}}}}}
 ",
         minter = kube.minter_kubeconfig.display(),
         admin = kube.admin_kubeconfig.display(),
@@ -131,7 +131,9 @@ fn vault_token(name: &str, policy: &str) -> String {
 }
 
 fn policy(name: &str, capabilities: &str) -> String {
-    format!("path \"secret/data/{name}\" {{ capabilities = [{capabilities}] }}\npath \"secret/metadata/{name}\" {{ capabilities = [\"read\"] }}\n")
+    format!(
+        "path \"secret/data/{name}\" {{ capabilities = [{capabilities}] }}\npath \"secret/metadata/{name}\" {{ capabilities = [\"read\"] }}\n"
+    )
 }
 
 #[test]
@@ -139,12 +141,7 @@ fn every_store_is_tried_with_its_real_server_and_holds_nothing_afterwards() {
     let name = "rehearse-well";
     let host = everywhere(name, &policy(name, "\"create\", \"read\", \"update\""));
     let (done, lines) = rehearse(&host, &["all"]);
-    let expected = [
-        ("vault", "probed"),
-        ("awsSecretsManager", "probed"),
-        ("kubernetesSecret", "probed"),
-        ("kubernetesSecret", "probed"),
-    ];
+    let expected = [("vault", "probed"), ("awsSecretsManager", "probed"), ("kubernetesSecret", "probed"), ("kubernetesSecret", "probed")];
     assert_eq!((outcomes(&lines[0]), done.code), (expected.to_vec(), Some(0)), "{lines:#?}");
     assert_eq!((&lines[0]["proof"], lines[0]["auditId"].is_string()), (&"online".into(), true));
     let tried: Vec<&str> = lines[0]["sinks"].as_array().unwrap().iter().map(|s| s["tried"].as_str().unwrap()).collect();
@@ -165,7 +162,9 @@ fn a_right_that_is_missing_a_stranger_and_a_missing_namespace_are_found_before_a
     let name = "rehearse-bad";
     let host = everywhere(name, &policy(name, "\"read\""));
     cluster().kubectl(&["create", "secret", "generic", name, "-n", "cicd", "--from-literal=token=theirs"]);
-    let text = host.read("schedule.yaml").replace(&format!("namespace: cicd, name: {name}-registry"), &format!("namespace: nowhere, name: {name}-registry"));
+    let text = host
+        .read("schedule.yaml")
+        .replace(&format!("namespace: cicd, name: {name}-registry"), &format!("namespace: nowhere, name: {name}-registry"));
     std::fs::write(host.schedule(), text).unwrap();
     let (done, lines) = rehearse(&host, &["all"]);
     let places: Vec<&str> = outcomes(&lines[0]).into_iter().map(|(_, outcome)| outcome).collect();

@@ -87,7 +87,10 @@ fn claims_that_base64_can_decode_are_the_ones_that_we_show() {
         assert_eq!(ours["subject"], format!("system:serviceaccount:cicd:{account}"));
         let Ok(theirs) = serde_json::from_str::<Value>(&bench.said(CLAIMS, &token)) else { continue };
         agreed += 1;
-        assert_eq!((&ours["subject"], &ours["issuer"], &ours["jti"], &ours["audiences"]), (&theirs["sub"], &theirs["iss"], &theirs["jti"], &theirs["aud"]));
+        assert_eq!(
+            (&ours["subject"], &ours["issuer"], &ours["jti"], &ours["audiences"]),
+            (&theirs["sub"], &theirs["iss"], &theirs["jti"], &theirs["aud"])
+        );
         let own = &theirs["kubernetes.io"];
         assert_eq!((&ours["namespace"], &ours["serviceAccount"]), (&own["namespace"], &own["serviceaccount"]["name"]));
         assert_eq!(ours["lifetime"].as_i64(), theirs["exp"].as_i64().zip(theirs["iat"].as_i64()).map(|(exp, iat)| exp - iat));
@@ -155,7 +158,8 @@ fn a_token_that_was_changed_passes_the_script_and_fails_with_kubectl_and_us() {
     let tail: String = tail.chars().map(|c| if c == 'A' { 'B' } else { 'A' }).collect();
     bench.host.write("token", &format!("{head}{tail}"));
     let after = bench.said(VALIDATE, &token);
-    let shape = |text: &str| text.lines().map(|line| line.split(|c: char| c.is_ascii_digit()).next().unwrap().to_owned()).collect::<Vec<_>>();
+    let shape =
+        |text: &str| text.lines().map(|line| line.split(|c: char| c.is_ascii_digit()).next().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(shape(&before), shape(&after), "the script notices nothing");
     assert!(!bench.kubectl_accepts(&token, &["auth", "whoami"]));
     let done = bench.verify(&token, &[]);
@@ -178,7 +182,11 @@ fn a_token_of_a_deleted_account_is_refused_by_the_api_server_though_its_signatur
         let line = done.stdout.lines().find(|line| line.split_whitespace().nth(1) == Some(check));
         line.and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned()
     };
-    assert_eq!([verdict("end"), verdict("signature"), verdict("review"), verdict("tokenReview")], ["good", "good", "BAD", "BAD"], "{done:?}");
+    assert_eq!(
+        [verdict("end"), verdict("signature"), verdict("review"), verdict("tokenReview")],
+        ["good", "good", "BAD", "BAD"],
+        "{done:?}"
+    );
 }
 
 #[test]

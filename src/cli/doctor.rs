@@ -7,8 +7,8 @@ use clap::Args;
 use http::Method;
 
 use super::print::{self, Cell, Colour, Output};
-use super::{Context, Exit};
 use super::reload::duration;
+use super::{Context, Exit};
 use crate::audit::doctor::{self, Finding, Host, Patient, Verdict, Viewpoint};
 use crate::daemon::control::{self, CallError};
 use crate::daemon::named::Named;
@@ -114,7 +114,10 @@ impl Doctor {
             ]
         };
         if !shown.is_empty() {
-            print::data(&print::table(&["VERDICT", "WHERE", "CHECK", "FROM", "SEEN", "WHAT TO DO"], &shown.iter().map(cells).collect::<Vec<_>>()))?;
+            print::data(&print::table(
+                &["VERDICT", "WHERE", "CHECK", "FROM", "SEEN", "WHAT TO DO"],
+                &shown.iter().map(cells).collect::<Vec<_>>(),
+            ))?;
         }
         let count = |verdict: Verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
         print::talk(&format!(

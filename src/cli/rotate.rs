@@ -80,7 +80,8 @@ impl Rotate {
             Ok(answer) => {
                 let told = answer["outcomes"].as_array().into_iter().flatten();
                 let lines = told.map(|outcome| serde_json::from_value(outcome["record"].clone())).collect::<Result<Vec<_>, _>>();
-                let lines = lines.map_err(|_| Exit::own("the daemon's answer is not that of a rehearsal: is it as new as this program?"))?;
+                let lines =
+                    lines.map_err(|_| Exit::own("the daemon's answer is not that of a rehearsal: is it as new as this program?"))?;
                 if answer["asked"].as_array().map_or(0, Vec::len) > lines.len() {
                     return Err(Exit::own("the daemon is about to stop, and rehearses no more"));
                 }
@@ -121,9 +122,10 @@ fn rehearsal_rows(line: &Line) -> Vec<Vec<Cell>> {
         vec![line.target.as_deref().unwrap_or("-").into(), place.into(), outcome, what.into()]
     };
     let life = line.granted.map(print::span).unwrap_or_default();
-    let minted = line.error.clone().unwrap_or_else(|| {
-        format!("minted for {life}, proven by {}", line.proof.map_or_else(|| "nobody".to_owned(), |proof| word(proof)))
-    });
+    let minted = line
+        .error
+        .clone()
+        .unwrap_or_else(|| format!("minted for {life}, proven by {}", line.proof.map_or_else(|| "nobody".to_owned(), |proof| word(proof))));
     let places = line.sinks.iter().map(|sink| {
         let what = sink.tried.clone().or_else(|| sink.error.clone()).unwrap_or_default();
         cells(format!("{} {}", sink.sink, sink.place), sink.outcome == Outcome::Probed, what)

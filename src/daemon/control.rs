@@ -29,8 +29,8 @@ use crate::schedule::{Target, pattern};
 use crate::sink::file::system_group;
 
 pub use call::{CallError, call};
-use doctor::Examiner;
 pub use doctor::Examine;
+use doctor::Examiner;
 pub use peer::caller;
 pub use report::Report;
 pub use revoke::Revocation;
@@ -42,7 +42,8 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Largest request body.
 const LARGEST: usize = 1 << 20;
 /// What can be asked.
-const KNOWN: &str = "GET /status, GET /places, GET /doctor, POST /rotate, POST /rehearse, POST /withdraw, POST /revoke, POST /reload, POST /report";
+const KNOWN: &str =
+    "GET /status, GET /places, GET /doctor, POST /rotate, POST /rehearse, POST /withdraw, POST /revoke, POST /reload, POST /report";
 /// The group that may give orders, where the host has it.
 const GROUP: &str = "tokenferry-admin";
 

@@ -18,7 +18,8 @@ use crate::schedule::measure::Seconds;
 /// The clock may be off by so many seconds: what API servers forgive is a minute.
 const SKEW: f64 = 10.0;
 const HOUR: i64 = 3600;
-const WEEK: i64 = 7 * 24 * HOUR;
+const DAY: i64 = 24 * HOUR;
+const WEEK: i64 = 7 * DAY;
 const FORTNIGHT: i64 = 2 * WEEK;
 /// TokenRequest with what we ask for is stable since 1.22; releases older than this get no repairs any more.
 const OLDEST: u64 = 24;
@@ -133,9 +134,15 @@ async fn own(cluster: &Cluster, found: &mut Findings) {
             if left <= 0 {
                 found.bad("credentialLife", text, "renew it: tokenferry bootstrap, or whatever made the kubeconfig");
             } else if left < soon {
-                found.warn("credentialLife", text, "`own` in the schedule keeps a token fresh; a certificate is renewed by whoever issued it");
+                found.warn(
+                    "credentialLife",
+                    text,
+                    "`own` in the schedule keeps a token fresh; a certificate is renewed by whoever issued it",
+                );
             } else {
-                found.good("credentialLife", format!("{text}, in {}", Seconds(left.unsigned_abs())));
+                // Nobody counts the seconds of a year.
+                let unit = if left > 2 * DAY { DAY } else { 60 };
+                found.good("credentialLife", format!("{text}, in {}", Seconds((left / unit * unit).unsigned_abs())));
             }
         }
         None => found.good("credentialLife", "our own credential does not say when it ends"),
@@ -148,12 +155,20 @@ async fn certificate(cluster: &Cluster, found: &mut Findings) {
         Ok(at) => {
             let text = format!("its certificate is good until {}", time(at));
             if at - Timestamp::now().as_second() < FORTNIGHT {
-                found.warn("certificate", text, "renew the API server's certificate (kubeadm certs renew apiserver): nobody reaches it with an old one");
+                found.warn(
+                    "certificate",
+                    text,
+                    "renew the API server's certificate (kubeadm certs renew apiserver): nobody reaches it with an old one",
+                );
             } else {
                 found.good("certificate", text);
             }
         }
-        Err(why) => found.unknown("certificate", format!("until when its certificate is good cannot be told: {why}"), "openssl s_client -connect HOST:PORT"),
+        Err(why) => found.unknown(
+            "certificate",
+            format!("until when its certificate is good cannot be told: {why}"),
+            "openssl s_client -connect HOST:PORT",
+        ),
     }
 }
 

@@ -134,7 +134,9 @@ impl Told {
         if matches!(line.kind, Kind::Rotated | Kind::Adopted | Kind::Checkpoint) {
             self.token(line);
         }
-        if matches!(line.kind, Kind::Rotated | Kind::Failed | Kind::Minted | Kind::Rehearsed) && (line.audit_id.is_some() || line.jti.is_some()) {
+        if matches!(line.kind, Kind::Rotated | Kind::Failed | Kind::Minted | Kind::Rehearsed)
+            && (line.audit_id.is_some() || line.jti.is_some())
+        {
             self.rotations.push(rotation(line, by_audit.map(|i| &log.mints[i]), by_jti.map(|i| &log.mints[i])));
         }
     }

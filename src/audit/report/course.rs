@@ -140,7 +140,10 @@ impl Course {
 
     /// Whether there is anything to tell of it in the period.
     pub(super) fn matters(&self) -> bool {
-        self.rotations + self.failures + self.without_token > 0 || self.longest_age.is_some() || self.retired_at.is_some() || self.rehearsal.is_some()
+        self.rotations + self.failures + self.without_token > 0
+            || self.longest_age.is_some()
+            || self.retired_at.is_some()
+            || self.rehearsal.is_some()
     }
 
     /// Takes a line about this target, in the order of the records.

@@ -25,11 +25,8 @@ impl Cluster {
     /// Why it cannot be seen.
     pub async fn served_until(&self) -> Result<i64, String> {
         let (url, ca) = self.address().await.map_err(|e| e.0)?.ok_or_else(|| "an embedded cluster has no API server".to_owned())?;
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_rustls()
-            .tls_info(true)
-            .timeout(CALL_WITHIN)
-            .redirect(reqwest::redirect::Policy::none());
+        let mut builder =
+            reqwest::Client::builder().tls_backend_rustls().tls_info(true).timeout(CALL_WITHIN).redirect(reqwest::redirect::Policy::none());
         if let Some(ca) = &ca {
             builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(ca).unwrap_or_default());
         }

@@ -42,7 +42,10 @@ async fn capabilities(store: &VaultStore, path: &str) -> Result<Option<Vec<Strin
     match answer.status {
         200 => {}
         403 | 404 => return Ok(None),
-        _ => return Err(refusal::of_answer(&answer, &format!("cannot ask `{ASKED}`"), "the policy `default` lets a login ask").into_failure(&store.name)),
+        _ => {
+            return Err(refusal::of_answer(&answer, &format!("cannot ask `{ASKED}`"), "the policy `default` lets a login ask")
+                .into_failure(&store.name));
+        }
     }
     let value: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let listed = value["data"][path].as_array().or_else(|| value[path].as_array());
