@@ -102,7 +102,7 @@ targets:
       - vault: {{store: vault, path: {name}, key: token}}
       - awsSecretsManager: {{store: aws, secretId: {name}}}
       - kubernetesSecret: {{cluster: admin, namespace: cicd, name: {name}}}
-      - kubernetesSecret: {{cluster: admin, namespace: cicd, name: {name}-registry, format: dockerConfigJson}}
+      - kubernetesSecret: {{cluster: admin, namespace: cicd, name: {name}-registry, format: {{dockerConfigJson: {{registry: registry.example.com}}}}}}
 ",
         minter = kube.minter_kubeconfig.display(),
         admin = kube.admin_kubeconfig.display(),

@@ -165,7 +165,7 @@ impl Report {
 }
 
 fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
-    let day = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
+    let at = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
     let mut out = format!("{} to {} UTC\n\n", day(made.period.from), day(made.period.until));
     let rows: Vec<Vec<Cell>> = made.targets.iter().map(row).collect();
     if !rows.is_empty() {
@@ -262,8 +262,8 @@ fn row(judged: &Judged) -> Vec<Cell> {
     };
     let causes = course.causes.iter().map(|cause| format!("{} × {}", cause.count, cause.error));
     let rehearsed = course.rehearsal.as_ref().map(|rehearsal| {
-        let day = rehearsal.time.round(jiff::Unit::Minute).unwrap_or(rehearsal.time);
-        format!("rehearsed {day}: {}", rehearsal.error.as_deref().unwrap_or("good"))
+        let at = rehearsal.time.round(jiff::Unit::Second).unwrap_or(rehearsal.time);
+        format!("rehearsed {at}: {}", rehearsal.error.as_deref().unwrap_or("good"))
     });
     let why: Vec<String> = judged.why.iter().cloned().chain(causes).chain(rehearsed).collect();
     vec![

@@ -18,7 +18,8 @@ use crate::schedule::measure::Seconds;
 /// The clock may be off by so many seconds: what API servers forgive is a minute.
 const SKEW: f64 = 10.0;
 const HOUR: i64 = 3600;
-const WEEK: i64 = 7 * 24 * HOUR;
+const DAY: i64 = 24 * HOUR;
+const WEEK: i64 = 7 * DAY;
 const FORTNIGHT: i64 = 2 * WEEK;
 /// TokenRequest with what we ask for is stable since 1.22; releases older than this get no repairs any more.
 const OLDEST: u64 = 24;
@@ -139,7 +140,9 @@ async fn own(cluster: &Cluster, found: &mut Findings) {
                     "`own` in the schedule keeps a token fresh; a certificate is renewed by whoever issued it",
                 );
             } else {
-                found.good("credentialLife", format!("{text}, in {}", Seconds(left.unsigned_abs())));
+                // Nobody counts the seconds of a year.
+                let unit = if left > 2 * DAY { DAY } else { 60 };
+                found.good("credentialLife", format!("{text}, in {}", Seconds((left / unit * unit).unsigned_abs())));
             }
         }
         None => found.good("credentialLife", "our own credential does not say when it ends"),
