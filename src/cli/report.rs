@@ -165,7 +165,7 @@ impl Report {
 }
 
 fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
-    let at = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
+    let day = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M").to_string();
     let mut out = format!("{} to {} UTC\n\n", day(made.period.from), day(made.period.until));
     let rows: Vec<Vec<Cell>> = made.targets.iter().map(row).collect();
     if !rows.is_empty() {
