@@ -14,14 +14,14 @@
 //! |---|---|---|
 //! | `main.rs` | | private memory, then [`cli::main`] |
 //! | [`cli`] | what does a person type? | one thin file for each command |
-//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good; `rbac`: which rights a schedule needs; `doctor`: what is wrong; `host`: what a schedule needs of this host; `plan`: what will happen; `report`: what happened, and whether that kept the limits; `bootstrap`: what the daemon needs first; `trail`: the API server's audit log; `join`: whether that log and the records agree |
-//! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `timetable` (what happens next to which target, pure), `step` (what is next, pure), `rotation` (the story of one), `rehearsal` (the same, and nothing published), `proof` (is its token good?), `failback` (the way back from a fallback, pure), `revocation` (which token nobody needs any more, pure), `binding` (which marker a token is bound to), `start` (what stands there already), `read` (opens files for planning), `files` and `named` (what consumers ask without planning), `control` (the socket), `own` (the daemon's own credentials) |
+//! | [`audit`] | is all well? | `inspect` and `verify`: what a token says, and whether it is good; `rbac`: which rights a schedule needs; `doctor`: what is wrong; `host`: what a schedule needs of this host; `plan`: what will happen; `report`: what happened, and whether that kept the limits; `legacy`: tokens without an end, and how they end; `trail`: the API server's audit log; `join`: whether that log and the records agree; `bootstrap`: what the daemon needs first |
+//! | [`daemon`] | who keeps it going? | `wheel` (the event loop), `timetable` (what happens next to which target, pure), `step` (what is next, pure), `rotation` (the story of one), `rehearsal` (the same, and nothing published), `proof` (is its token good?), `failback` (the way back from a fallback, pure), `revocation` (which token nobody needs any more, pure), `binding` (which marker a token is bound to), `start` (what stands there already), `read` (opens files for planning), `files` and `named` (what consumers ask without planning), `control` (the socket), `own` (the daemon's own credentials), `alerts` (who is told of what, and when, pure), `monitor` (tokens that others mint), `pace` (what comes again after a period, pure), `published` (a token as its consumer reads it), `whole` (files for others) |
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
-//! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `own` (the daemon's credentials as targets), `timing`, `proof` (no token can expire): all pure |
-//! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when |
+//! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `own` (the daemon's credentials as targets), `alerts` (what is told unasked), `timing`, `proof` (no token can expire): all pure |
+//! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when; `message` tells people and machines of trouble, and [`daemon::alerts`] decides when |
 //! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), `manners` (what is ours, what is said beside a token), `leftover` (how it is taken back), then one file or folder for each sink |
-//! | [`cluster`] | who issues it? | `client`, `mint`, `own`, `object` (what we make there), `marker` (what a token dies with), `embedded`, `prove`, `keys`, `review` (what a person asks about a token), `rights`, `upstream` (the load that one server gets) |
-//! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe` |
+//! | [`cluster`] | who issues it? | `client`, `mint`, `own`, `object` (what we make there), `pages` (lists, never in memory whole), `legacy` (tokens in Secrets), `marker` (what a token dies with), `embedded`, `prove`, `keys`, `review` (what a person asks about a token), `rights`, `upstream` (the load that one server gets) |
+//! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe`, `age` (sealed to somebody's key) |
 //!
 //! One rotation goes `wheel → rotation → delivery → sink`: four functions in four files, with no channel between
 //! them. A reload swaps an `Arc` of the plan whole; a rotation ends with the plan that it began with.
@@ -45,6 +45,7 @@
 //! - A new hook: one file in `after`, one variant of `HookSpec`, its keys in `schedule/hooks.rs`.
 //! - A new format: one arm in `token/render.rs`, and its way back in `extract`.
 //! - A new timing rule: `schedule/timing.rs`.
+//! - A new word for `alerts`: one variant of `On`, and what [`daemon::alerts::conditions`] makes of it.
 //! - A new key: the spec that uses it, and a schedule under `tests/schedules/bad` that gets it wrong.
 //! - A new command: one file in `cli`.
 //! - A new kind of record: one variant of [`record::Kind`], and what [`record::fold`] makes of it.

@@ -120,7 +120,7 @@ fn a_schedule_with_every_key_means_what_it_says() {
         ["everything.1", "two", "three", "six", "four", "mounted", "five"]
     );
     let first = plan.target("everything.1").unwrap();
-    assert_eq!((first.ask.duration, first.prove, first.prove_every, first.suspend, first.line), (36 * 3600, true, 7200, true, 36));
+    assert_eq!((first.ask.duration, first.prove, first.prove_every, first.suspend, first.line), (36 * 3600, true, 7200, true, 41));
     assert_eq!((first.ask.namespace.as_str(), first.ask.service_account.as_str()), ("cicd", "cicd-deployer"));
     assert_eq!((first.rotate.at, first.rotate.splay, first.rotate.cron.len()), (0.8, Some(600), 2));
     let window = first.rotate.window.as_ref().unwrap();
@@ -142,6 +142,16 @@ fn a_schedule_with_every_key_means_what_it_says() {
     assert_eq!(five.deliver[0].sink.place(), here.join("every-key.d/five").display().to_string());
     assert_eq!(plan.clusters["prod"].kubeconfig.as_deref(), Some(&*here.join("prod.kubeconfig")));
     assert_eq!((plan.records.keep, plan.records.max_size, plan.reload_on_change), (400 * 86_400, 64 << 20, true));
+    let unasked = &plan.unasked;
+    let keys: Vec<(&str, usize, u64)> = unasked.alerts.iter().map(|a| (a.to.kind(), a.on.len(), a.repeat.as_secs())).collect();
+    assert_eq!(keys, [("exec", 9, 1800), ("http", 9, 3600)]);
+    assert_eq!(unasked.alerts[1].to.to(), "PUT https://hooks.example.com", "of an address the server alone is shown");
+    let heartbeat = unasked.heartbeat.as_ref().unwrap();
+    assert_eq!((heartbeat.every.as_secs(), heartbeat.http.timeout.as_secs(), &*heartbeat.http.method), (60, 10, "GET"));
+    let mounted = Path::new("/run/credentials/tokenferry.service/mounted");
+    assert_eq!((&*unasked.monitor[0].path, unasked.monitor[0].max_age), (mounted, Some(7200)));
+    assert_eq!((&unasked.monitor[1].path, unasked.monitor[1].max_age), (&here.join("others/token"), None));
+    assert_eq!(unasked.textfile, Some(here.join("node/tokenferry.prom")));
     assert_eq!(plan.sha256.len(), 64);
 }
 

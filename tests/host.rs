@@ -33,13 +33,37 @@ fn the_files_name_each_folder_group_reader_owner_and_unit_and_nothing_else() {
     );
     let unit = lines("unit");
     assert_eq!(unit[1], "ReadWritePaths=\"/secure/app one\" /srv/app");
-    assert!(unit.contains(&"CapabilityBoundingSet=CAP_CHOWN".to_owned()), "{unit:?}");
+    for line in ["CapabilityBoundingSet=CAP_CHOWN", "PrivateUsers=no"] {
+        assert!(unit.contains(&line.to_owned()), "{unit:?}");
+    }
     assert!(shown["polkit"].as_str().unwrap().contains(r#"{"haproxy.service":["kill"],"nginx.service":["reload","restart"]}"#), "{shown}");
     let plain = Host::new(
         "clusters: {trial: {embedded: {}}}\ntargets: [{name: a, cluster: trial, serviceAccount: ci/a, duration: 1h, deliver: [{file: {path: /run/tokenferry/a}}]}]\n",
     );
     let nothing = plain.run(&["host"]);
     assert!(nothing.stdout.is_empty() && nothing.stderr.contains("nothing beyond"), "{nothing:?}");
+}
+
+#[test]
+fn the_textfile_the_monitored_files_and_the_programs_of_alerts_are_told_of() {
+    let more = "
+metrics: {textfile: /var/lib/prometheus/node-exporter/tokenferry.prom}
+alerts: [{exec: {command: [/usr/local/bin/page]}}]
+monitor: [{path: /var/lib/agent/token}, {path: /home/ci/token}]
+";
+    let host = Host::new(&format!("{more}{SCHEDULE}"));
+    let shown = host.json(&["host"]);
+    let unit = shown["unit"].as_str().unwrap();
+    assert!(unit.contains("ReadWritePaths=\"/secure/app one\" /srv/app -/var/lib/prometheus/node-exporter\n"), "{unit}");
+    let notes = shown["notes"].to_string();
+    for note in [
+        "as tokenferry: /usr/local/bin/page",
+        "setfacl -m u:tokenferry:rwx /var/lib/prometheus/node-exporter",
+        "allowed to read /var/lib/agent/token:",
+        "the unit's sandbox hides /home/ci/token:",
+    ] {
+        assert!(notes.contains(note), "no `{note}` in {notes}");
+    }
 }
 
 #[test]

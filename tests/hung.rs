@@ -24,7 +24,7 @@ const AT: f64 = 0.3;
 const LATE: f64 = 1.0;
 const DEVICES: [&str; 1] = ["/dev/fuse"];
 
-fn good() -> String {
+pub fn good() -> String {
     (0..GOOD)
         .map(|n| format!("  - {{name: good{n}, serviceAccount: ci/good{n}, duration: {LIFE}s, rotate: {{at: {}%, splay: 0s}}, deliver: [{{file: {{path: HERE/out/good{n}}}}}]}}\n", AT * 100.0))
         .collect()
@@ -35,13 +35,13 @@ fn schedule(others: &str) -> String {
 }
 
 /// Knows when the machine itself stood still: what no daemon could have done in time is not its fault.
-struct Machine {
+pub struct Machine {
     stop: Arc<AtomicBool>,
     watch: Option<std::thread::JoinHandle<Vec<(f64, f64)>>>,
 }
 
 impl Machine {
-    fn watch() -> Self {
+    pub fn watch() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let watch = std::thread::spawn(move || {
@@ -59,7 +59,7 @@ impl Machine {
         Self { stop, watch: Some(watch) }
     }
 
-    fn stalls(mut self) -> Vec<(f64, f64)> {
+    pub fn stalls(mut self) -> Vec<(f64, f64)> {
         self.stop.store(true, Ordering::Relaxed);
         self.watch.take().unwrap().join().unwrap()
     }
@@ -71,7 +71,7 @@ impl Drop for Machine {
     }
 }
 
-fn now() -> f64 {
+pub fn now() -> f64 {
     jiff::Timestamp::now().as_duration().as_secs_f64()
 }
 
@@ -81,7 +81,7 @@ fn seconds(value: &Value) -> f64 {
 
 /// How late the good targets were at the worst, by their records: each is due that share of its life after the one
 /// before was issued. `from` is the moment from which on they count, such as the start of a daemon.
-fn latest(host: &Host, from: f64, stalls: &[(f64, f64)]) -> (f64, usize) {
+pub fn latest(host: &Host, from: f64, stalls: &[(f64, f64)]) -> (f64, usize) {
     let (mut worst, mut rotations) = (0.0f64, 0);
     let mut due: HashMap<String, f64> = HashMap::new();
     for line in host.records().iter().filter(|l| l["kind"] == "rotated" || l["kind"] == "adopted") {

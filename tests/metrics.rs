@@ -12,7 +12,7 @@ fn metrics_and_probes_tell_what_status_tells() {
         "
 metrics: {{listen: '127.0.0.1:{port}'}}
 clusters: {{trial: {{embedded: {{}}}}}}
-targets: [{{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, deliver: [{{file: {{path: HERE/out/one}}}}]}}]
+targets: [{{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, compliance: {{maxAge: 2h}}, deliver: [{{file: {{path: HERE/out/one}}}}]}}]
 "
     ));
     host.start();
@@ -28,6 +28,9 @@ targets: [{{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, del
         "tokenferry_delivery_duration_seconds_count{sink=\"file\"} 1",
         "tokenferry_deliveries_owed 0",
         "tokenferry_records_lost_total 0",
+        "tokenferry_records_writable 1",
+        "tokenferry_start_timestamp_seconds ",
+        "tokenferry_target_max_age_seconds{target=\"one\"} 7200",
         "tokenferry_retry_after_ignored_total{kind=\"cluster\",name=\"trial\"} 0",
         "tokenferry_schedule_last_reload_successful 1",
         "tokenferry_build_info{version=\"",
@@ -37,6 +40,9 @@ targets: [{{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, del
         "tokenferry_target_proven_timestamp_seconds{target=\"one\"} ",
     ] {
         assert!(metrics.contains(line), "no `{line}` in:\n{metrics}");
+    }
+    for series in ["tokenferry_target_trouble{", "tokenferry_target_failures{", "tokenferry_alerts_", "tokenferry_monitored_"] {
+        assert!(!metrics.contains(series), "a daemon that is well, and has no such key, has no {series}");
     }
     assert_eq!((get("/livez"), get("/readyz")), ("ok\n".into(), "ok\n".into()));
     assert!(get("/status").contains("\"fresh\""));

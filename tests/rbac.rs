@@ -1,10 +1,11 @@
 //! `rbac`: its output is what the daemon's account needs, and no more; on the real API server and the real OpenBao.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::daemon::{Host, tool};
+use crate::support::rights;
 use crate::support::servers::cluster;
 
 /// A fresh account with a kubeconfig of its own, and nothing that it may do.
@@ -19,12 +20,7 @@ fn newcomer(host: &Host, name: &str) -> String {
 }
 
 fn apply(manifests: &str) {
-    let kube = cluster().kube();
-    let mut kubectl = Command::new(&kube.kubectl);
-    kubectl.arg("--kubeconfig").arg(&kube.admin_kubeconfig).args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = kubectl.spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), manifests.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "kubectl refused:\n{manifests}");
+    rights::apply(cluster(), manifests);
 }
 
 const TARGETS: &str = "targets:

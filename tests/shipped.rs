@@ -11,9 +11,6 @@ use crate::support::daemon::{Done, Host, PROGRAM, finish, tool};
 use crate::support::servers::cluster;
 use crate::support::until;
 
-/// Longest score that the unit may have (0 is all shut, 10 is open).
-const EXPOSED: f64 = 1.4;
-
 /// The repository.
 pub fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()
@@ -168,23 +165,85 @@ fn the_example_of_rights_lets_the_daemon_mint_for_the_named_account_and_do_nothi
     assert!(refused.iter().any(|l| l["error"].as_str().is_some_and(|e| e.contains("resourceNames [builder]"))), "{refused:?}");
 }
 
-#[test]
-fn the_unit_is_right_and_well_shut() {
-    let folder = tempfile::tempdir().unwrap();
-    let unit = folder.path().join("tokenferry.service");
-    let text = std::fs::read_to_string(root().join("systemd/tokenferry.service")).unwrap();
+/// A unit of ours with the program where it is, and lines of drop-ins after it.
+fn unit(folder: &Path, name: &str, more: &str) -> PathBuf {
+    let unit = folder.join(name);
+    let text = std::fs::read_to_string(root().join("systemd").join(name)).unwrap();
     // verify wants the program to be there.
     std::fs::write(&unit, text.replace("/usr/local/bin/tokenferry", PROGRAM)).unwrap();
-    let mut verify = Command::new("systemd-analyze");
-    verify.args(["verify", "--man=no"]).arg(&unit);
-    let done = finish(verify, Duration::from_secs(60));
-    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
+    if !more.is_empty() {
+        let drop_ins = folder.join(format!("{name}.d"));
+        std::fs::create_dir_all(&drop_ins).unwrap();
+        std::fs::write(drop_ins.join("50-site.conf"), more).unwrap();
+    }
+    unit
+}
 
-    let report = tool(Command::new("systemd-analyze").args(["security", "--offline=yes", "--no-pager"]).arg(&unit));
+/// How open systemd finds it: 0 is all shut, 10 is open.
+fn exposure(unit: &Path) -> f64 {
+    let report = tool(Command::new("systemd-analyze").args(["security", "--offline=yes", "--no-pager"]).arg(unit));
     let verdict = report.lines().find(|line| line.contains("Overall exposure level")).expect("a verdict");
     println!("{verdict}");
-    let score: f64 = verdict.rsplit(": ").next().and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("a score");
-    assert!(score <= EXPOSED, "{score} is over {EXPOSED}:\n{report}");
+    verdict.rsplit(": ").next().and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("a score")
+}
+
+/// systemd's own reading of units.
+fn verify(units: &[PathBuf]) {
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).args(units);
+    let done = finish(verify, Duration::from_secs(60));
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
+}
+
+#[test]
+fn the_units_are_right_and_well_shut() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tokenferry.service", "tokenferry@.service", "tokenferry-once@.service"] {
+        let unit = unit(folder.path(), name, "");
+        let shown = if name.contains('@') { folder.path().join(name.replace('@', "@site")) } else { unit.clone() };
+        if shown != unit {
+            std::fs::copy(&unit, &shown).unwrap();
+        }
+        verify(&[shown]);
+        let score = exposure(&unit);
+        assert!(score <= 1.1, "{name}: {score}");
+    }
+    let addresses = std::fs::read_to_string(root().join("systemd/drop-ins/addresses.conf")).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let score = exposure(&unit(other.path(), "tokenferry.service", &addresses));
+    assert!(score <= 1.0, "with the addresses named: {score}");
+}
+
+#[test]
+fn a_schedule_with_groups_and_readers_opens_the_unit_by_no_more_than_it_must() {
+    let target = |place: &str| {
+        let host = Host::new(&format!(
+            "clusters: {{trial: {{embedded: {{}}}}}}\ntargets: [{{name: a, cluster: trial, serviceAccount: ci/a, duration: 1h, deliver: [{{file: {place}}}]}}]\n"
+        ));
+        let drop_in = host.json(&["host"])["unit"].as_str().unwrap().to_owned();
+        let folder = tempfile::tempdir().unwrap();
+        exposure(&unit(folder.path(), "tokenferry.service", &drop_in))
+    };
+    for place in
+        ["{path: /run/tokenferry/a/t, mode: \"0640\", group: daemon}", "{path: /secure/t, readers: [\"user:nobody\"]}", "{path: /secure/t}"]
+    {
+        let score = target(place);
+        assert!(score <= 1.3, "{place}: {score}");
+    }
+}
+
+#[test]
+fn units_of_several_instances_are_shut_as_the_one_is() {
+    let hardening = |name: &str| -> BTreeSet<String> {
+        let text = std::fs::read_to_string(root().join("systemd").join(name)).unwrap();
+        let lines = text.lines().skip_while(|line| !line.starts_with("AmbientCapabilities=")).take_while(|line| *line != "[Install]");
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let one = hardening("tokenferry.service");
+    assert!(one.len() > 30, "{one:?}");
+    for other in ["tokenferry@.service", "tokenferry-once@.service"] {
+        assert_eq!(hardening(other), one, "{other}");
+    }
 }
 
 #[test]

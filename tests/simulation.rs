@@ -233,6 +233,45 @@ fn t7_g6_a_hung_cluster_and_a_dead_store_make_no_other_target_wait() {
 }
 
 #[test]
+fn t7_g7_a_place_that_is_owed_and_an_api_server_that_throttles_make_no_storm_of_requests() {
+    // The world fails the test where one target asks too often.
+    let world = simulate(async {
+        let mut near = Server::new(Limits { in_flight: 64, per_second: 200 }, (2, 40));
+        near.days = Days::one(HOUR + 5 * MINUTE, 3 * HOUR, Fault::Overloaded(None));
+        let mut vault = Server::new(Limits { in_flight: 32, per_second: 0 }, (2, 60));
+        vault.days = Days::one(HOUR, 4 * HOUR, Fault::Down);
+        let idle = || Server::new(Limits { in_flight: 4, per_second: 1 }, (1, 2));
+        let servers = [("near".into(), near), ("far".into(), idle()), ("slow".into(), idle())].into();
+        let text = "  - {name: t0, cluster: near, serviceAccount: a/b, duration: 10m, deliver: [{vault: {store: vault, path: v/0}}]}\n";
+        let world = Rc::new(World::new(7, planned(text), servers, [("vault".into(), vault)].into()));
+        live(&world, &mut Events::new(), 6 * HOUR).await;
+        world
+    });
+    assert!(world.figures.mints.get() > 10, "nothing was rotated after it");
+}
+
+#[test]
+fn t7_g7_a_place_that_is_removed_again_and_again_costs_no_more_mints_for_restarts_in_between() {
+    // The world fails the test where more tokens are minted than the floor between mends allows in that hour.
+    let world = simulate(async {
+        let server = || Server::new(Limits { in_flight: 64, per_second: 200 }, (2, 40));
+        let servers = [("near".into(), server()), ("far".into(), server()), ("slow".into(), server())].into();
+        let text = "  - {name: t0, cluster: near, serviceAccount: a/b, duration: 36h, deliver: [{file: {path: /r/0}}]}\n";
+        let world = Rc::new(World::new(8, planned(text), servers, [("vault".into(), server())].into()));
+        let mut events: Events = [(HOUR, Event::Hostile(0))].into();
+        events.extend((1..18).map(|n| (HOUR + n * 3 * MINUTE, Event::Kill(500))));
+        live(&world, &mut events, 4 * HOUR).await;
+        world
+    });
+    assert!(
+        world.figures.mints.get() > 4 && world.figures.starts.get() > 15,
+        "{} mints, {} starts",
+        world.figures.mints.get(),
+        world.figures.starts.get()
+    );
+}
+
+#[test]
 fn t7_g2_under_overload_the_token_that_ends_first_is_served_first() {
     let world = simulate(async {
         let mut text = String::new();

@@ -1,13 +1,13 @@
-//! A program that we start and may have to end: alone in its process group, with nothing to read, no more variables
-//! than it needs, and an output that is drained to its end but kept only in part.
+//! A program that we start and may have to end: alone in its process group, with nothing to read but what it is told, no
+//! more variables than it needs, and an output that is drained to its end but kept only in part.
 
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::{Failure, Said};
 use crate::token::mask;
@@ -23,23 +23,30 @@ const LAST_WORDS: Duration = Duration::from_millis(300);
 /// Where programs are found when we were given no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs a command to its end, which comes after `timeout` at the latest, and that of its process group with it.
+/// Runs a command to its end, which comes after `timeout` at the latest, and that of its process group with it. `input`
+/// stands on its standard input, to be read or left.
 ///
 /// # Errors
 /// [`Failure`]: it cannot be started, does not end in time, or ends with another code than 0.
-pub(super) async fn run(command: &[String], variables: &[(&str, OsString)], timeout: Duration) -> Result<Said, Failure> {
+pub(super) async fn run(
+    command: &[String],
+    variables: &[(&str, OsString)],
+    input: Option<&[u8]>,
+    timeout: Duration,
+) -> Result<Said, Failure> {
     let Some((program, arguments)) = command.split_first() else { return Err(Failure("there is no command".into())) };
     let mut built = Command::new(program);
     built.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()));
     built.envs(variables.iter().map(|(name, value)| (name, value))).current_dir("/");
-    built.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    built.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    built.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = built.spawn().map_err(|error| Failure(format!("{program} cannot be started: {error}")))?;
     let mut group = Group::of(&child);
     let (mut out, mut err) = (Tail::default(), Tail::default());
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let ended = {
         let deadline = tokio::time::Instant::now() + timeout;
-        let reading = async { tokio::join!(drain(stdout, &mut out), drain(stderr, &mut err)) };
+        let reading = async { tokio::join!(drain(stdout, &mut out), drain(stderr, &mut err), feed(stdin, input)) };
         let reading = futures_util::FutureExt::fuse(reading);
         tokio::pin!(reading);
         let ended = tokio::select! {
@@ -137,6 +144,14 @@ impl Tail {
     }
 }
 
+/// Who does not read it has no use for it.
+async fn feed(pipe: Option<ChildStdin>, input: Option<&[u8]>) {
+    let (Some(mut pipe), Some(input)) = (pipe, input) else { return };
+    if let Err(error) = pipe.write_all(input).await {
+        tracing::debug!(%error, "a command left what it was told unread");
+    }
+}
+
 async fn drain(pipe: Option<impl AsyncRead + Unpin>, tail: &mut Tail) {
     let Some(mut pipe) = pipe else { return };
     let mut buffer = vec![0; 16 << 10];
@@ -192,9 +207,19 @@ mod tests {
     async fn a_child_that_ends_is_told_by_its_code_and_its_words() {
         let shell = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
         let second = Duration::from_secs(20);
-        assert_eq!(run(&shell("echo fine"), &[], second).await, Ok(Some("fine".into())));
-        let failure = run(&shell("echo oh >&2; exit 3"), &[], second).await.unwrap_err();
+        assert_eq!(run(&shell("echo fine"), &[], None, second).await, Ok(Some("fine".into())));
+        let failure = run(&shell("echo oh >&2; exit 3"), &[], None, second).await.unwrap_err();
         assert_eq!(failure.0, "sh ended with code 3: oh");
-        assert!(run(&["/nonexistent".into()], &[], second).await.unwrap_err().0.contains("cannot be started"));
+        assert!(run(&["/nonexistent".into()], &[], None, second).await.unwrap_err().0.contains("cannot be started"));
+    }
+    #[tokio::test]
+    async fn what_it_is_told_is_read_whole_or_left_and_neither_hangs() {
+        let told = "x".repeat(1 << 20);
+        let shell = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let limit = Duration::from_secs(20);
+        assert_eq!(run(&shell("wc -c"), &[], Some(told.as_bytes()), limit).await, Ok(Some((1 << 20).to_string())));
+        assert_eq!(run(&shell("exit 0"), &[], Some(told.as_bytes()), limit).await, Ok(None));
+        let failure = run(&shell("sleep 60"), &[], Some(told.as_bytes()), Duration::from_millis(200)).await.unwrap_err();
+        assert!(failure.0.contains("did not end within 0.2 s"), "{failure}");
     }
 }

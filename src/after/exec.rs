@@ -25,5 +25,5 @@ pub(super) async fn run(spec: &ExecSpec, news: &[News]) -> Result<Said, Failure>
     ];
     variables.extend(news.expires_at.map(|at| ("TOKENFERRY_EXPIRES_AT", at.to_string().into())));
     variables.extend(news.path.clone().map(|path| ("TOKENFERRY_PATH", path.into_os_string())));
-    child::run(&spec.command, &variables, spec.timeout).await
+    child::run(&spec.command, &variables, None, spec.timeout).await
 }

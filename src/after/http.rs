@@ -20,12 +20,28 @@ impl HttpSpec {
     pub(super) fn shown(&self) -> &str {
         self.url.split(['?', '#']).next().unwrap_or_default()
     }
+
+    /// Its server alone: the addresses that receive alerts and heartbeats often have a key in their path.
+    pub fn server(&self) -> &str {
+        let from = self.url.find("://").map_or(0, |at| at + 3);
+        let end = self.url[from..].find(['/', '?', '#']).map_or(self.url.len(), |at| from + at);
+        &self.url[..end]
+    }
 }
 
 pub(super) async fn request(spec: &HttpSpec, news: &[News]) -> Result<Said, Failure> {
-    let failed = |what: String| Failure(format!("{}: {what}", spec.shown()));
     // Not shared: there is one.
     let Some(news) = news.first() else { return Ok(None) };
+    let body = serde_json::json!({
+        "target": news.target, "generation": news.generation, "issue": news.issue,
+        "expiresAt": news.expires_at, "path": news.path,
+    });
+    send(spec, spec.shown(), &body).await
+}
+
+/// One request with that body, where the verb has one. Failures call the server by that name.
+pub(super) async fn send(spec: &HttpSpec, name: &str, body: &serde_json::Value) -> Result<Said, Failure> {
+    let failed = |what: String| Failure(format!("{name}: {what}"));
     let mut builder = reqwest::Client::builder()
         .tls_backend_rustls()
         .timeout(spec.timeout)
@@ -40,10 +56,6 @@ pub(super) async fn request(spec: &HttpSpec, news: &[News]) -> Result<Said, Fail
     let method: reqwest::Method = spec.method.parse().map_err(|_| failed(format!("{} is no method", spec.method)))?;
     let mut request = client.request(method.clone(), &spec.url).header("user-agent", concat!("tokenferry/", env!("CARGO_PKG_VERSION")));
     if method != reqwest::Method::GET && method != reqwest::Method::HEAD {
-        let body = serde_json::json!({
-            "target": news.target, "generation": news.generation, "issue": news.issue,
-            "expiresAt": news.expires_at, "path": news.path,
-        });
         request = request.header("content-type", "application/json").body(body.to_string());
     }
     // Neither the answer's body nor the query goes into the message.
@@ -61,4 +73,22 @@ fn words(error: &reqwest::Error, timeout: Duration) -> String {
         deepest = cause;
     }
     crate::token::mask::mask(&deepest.to_string()).chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_without_path_and_query() {
+        for (url, server) in [
+            ("https://hooks.example.com/services/T0/B0/key", "https://hooks.example.com"),
+            ("http://127.0.0.1:80?key=1", "http://127.0.0.1:80"),
+            ("https://h#x", "https://h"),
+            ("https://h", "https://h"),
+        ] {
+            let spec = HttpSpec { url: url.into(), method: "POST".into(), timeout: Duration::from_secs(1) };
+            assert_eq!(spec.server(), server);
+        }
+    }
 }

@@ -8,6 +8,7 @@
 mod child;
 pub mod exec;
 pub mod http;
+pub mod message;
 pub mod rollout;
 pub mod signal;
 pub mod systemd;

@@ -42,7 +42,7 @@ pub(super) async fn order(spec: &SystemdSpec) -> Result<Said, Failure> {
 /// Runs `systemctl`; nobody is there to be asked for a password.
 pub(super) async fn systemctl(arguments: &[&str], timeout: Duration) -> Result<Said, Failure> {
     let command: Vec<String> = ["systemctl", "--no-ask-password", "--no-pager"].iter().chain(arguments).map(|s| (*s).to_owned()).collect();
-    child::run(&command, &[], timeout).await.map_err(|failure| {
+    child::run(&command, &[], None, timeout).await.map_err(|failure| {
         let denied = ["authentication required", "Access denied", "not authorized"].iter().any(|sign| failure.0.contains(sign));
         let hint = "; our user needs a polkit rule for org.freedesktop.systemd1.manage-units with this unit and verb";
         Failure(if denied { failure.0 + hint } else { failure.0 })

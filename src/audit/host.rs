@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::after::HookSpec;
+use crate::after::message::Recipient;
 use crate::after::signal::Receiver;
 use crate::schedule::Plan;
 use crate::sink::SinkSpec;
@@ -14,6 +15,9 @@ use crate::sink::file::{FileSpec, Reader};
 const USER: &str = "tokenferry";
 /// Folders that the shipped unit may write to.
 const SHIPPED: [&str; 2] = ["/run/tokenferry", "/var/lib/tokenferry"];
+
+/// Folders that it hides or empties.
+const HIDDEN: [&str; 4] = ["/home", "/root", "/tmp", "/var/tmp"];
 
 /// Files for the host, each empty where the schedule needs none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -66,15 +70,30 @@ pub fn files(plan: &Plan) -> Files {
             }
         }
     }
+    for alert in &plan.unasked.alerts {
+        if let Recipient::Exec(spec) = &alert.to {
+            commands.extend(spec.command.first().cloned());
+        }
+    }
     let mut notes = Vec::new();
     if !commands.is_empty() {
         let list: Vec<String> = commands.into_iter().collect();
         notes.push(format!("these programs run inside the unit's sandbox, as {USER}: {}", list.join(", ")));
     }
-    Files { tmpfiles: tmpfiles(&folders, &mut notes), unit: unit(&folders, &owners), polkit: polkit(&units), notes }
+    let writes = plan.unasked.textfile.as_deref().and_then(Path::parent);
+    if let Some(folder) = writes {
+        notes.push(format!("{}: {USER} has to be allowed to write there: setfacl -m u:{USER}:rwx {}", folder.display(), quoted(folder)));
+    }
+    notes.extend(monitored(plan));
+    Files { tmpfiles: tmpfiles(&folders, &mut notes), unit: unit(&folders, writes, &owners), polkit: polkit(&units), notes }
 }
 
 impl Folder {
+    /// Whether somebody is named whom a private user namespace does not know.
+    fn names_others(&self) -> bool {
+        !self.readers.is_empty() || self.groups.iter().any(Option::is_some)
+    }
+
     fn add(&mut self, spec: &FileSpec) {
         self.groups.insert(spec.group.clone());
         self.readers.extend(spec.readers.iter().map(|reader| match reader {
@@ -112,12 +131,40 @@ fn tmpfiles(folders: &BTreeMap<PathBuf, Folder>, notes: &mut Vec<String>) -> Str
     headed("tmpfiles.d(5): the folders that tokens go to.", &text)
 }
 
-fn unit(folders: &BTreeMap<PathBuf, Folder>, owners: &BTreeSet<String>) -> String {
+/// What the daemon has to be able to read.
+fn monitored(plan: &Plan) -> Vec<String> {
+    let (mut hidden, mut read) = (Vec::new(), Vec::new());
+    for spec in &plan.unasked.monitor {
+        let path = spec.path.display().to_string();
+        if HIDDEN.iter().any(|folder| spec.path.starts_with(folder)) { hidden.push(path) } else { read.push(path) }
+    }
+    let mut notes = Vec::new();
+    if !read.is_empty() {
+        notes.push(format!(
+            "{USER} has to be allowed to read {}: setfacl -m u:{USER}:r FILE, and x on each folder above it",
+            read.join(", ")
+        ));
+    }
+    if !hidden.is_empty() {
+        notes
+            .push(format!("the unit's sandbox hides {}: monitor a copy elsewhere, or ease ProtectHome= or PrivateTmp=", hidden.join(", ")));
+    }
+    notes
+}
+
+fn unit(folders: &BTreeMap<PathBuf, Folder>, writes: Option<&Path>, owners: &BTreeSet<String>) -> String {
     let mut text = String::new();
-    let outside = folders.keys().filter(|path| !SHIPPED.iter().any(|shipped| path.starts_with(shipped)));
-    let outside: Vec<String> = outside.map(|path| quoted(path)).collect();
+    let is_outside = |path: &Path| !SHIPPED.iter().any(|shipped| path.starts_with(shipped));
+    let mut outside: Vec<String> = folders.keys().filter(|path| is_outside(path)).map(|path| quoted(path)).collect();
+    // Somebody else makes that one: where it is missing the daemon starts all the same, and says so.
+    let other = writes.filter(|path| is_outside(path) && !folders.contains_key(*path));
+    outside.extend(other.map(|path| format!("-{}", quoted(path))));
     if !outside.is_empty() {
         text += &format!("ReadWritePaths={}\n", outside.join(" "));
+    }
+    if !owners.is_empty() || folders.values().any(Folder::names_others) {
+        text +=
+            "# Files name owners, groups or readers, and a user namespace of the daemon's own would know none of them.\nPrivateUsers=no\n";
     }
     if !owners.is_empty() {
         let list: Vec<&str> = owners.iter().map(String::as_str).collect();
@@ -128,7 +175,8 @@ fn unit(folders: &BTreeMap<PathBuf, Folder>, owners: &BTreeSet<String>) -> Strin
         folders.values().filter(|folder| folder.groups.len() > 1).flat_map(|folder| folder.groups.iter().flatten()).collect();
     if !groups.is_empty() {
         let list: Vec<&str> = groups.iter().map(|group| group.as_str()).collect();
-        text += &format!("SupplementaryGroups={}\n", list.join(" "));
+        text += "# Giving a file to a group that the daemon is a member of needs no capability.\n";
+        text += &format!("SupplementaryGroups={}\nSystemCallFilter=@chown\n", list.join(" "));
     }
     if text.is_empty() { text } else { headed("A drop-in of tokenferry.service.", &format!("[Service]\n{text}")) }
 }

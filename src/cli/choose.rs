@@ -2,14 +2,14 @@
 
 use clap::Args;
 
-use super::Exit;
+use super::{Exit, completions};
 use crate::daemon::control::Choice;
 
 /// Arguments of commands that work on targets.
 #[derive(Debug, Clone, Args)]
 pub struct Chosen {
     /// Names or globs of targets
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = completions::targets())]
     pub targets: Vec<String>,
     /// Only targets with this label (the value may be a glob); may be given more than once
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE")]

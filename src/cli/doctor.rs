@@ -52,7 +52,9 @@ impl Doctor {
     /// # Errors
     /// Exit code 1 where something is bad.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
+        let shown = context.progress("examining host, clusters and stores");
         let findings = self.findings(context).await?;
+        drop(shown);
         let bad = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
         match self.output {
             Output::Json => print::json(&findings)?,

@@ -48,7 +48,7 @@ pub struct Exec {
     #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "target", conflicts_with = "target")]
     account: Option<String>,
     /// A target of the schedule, with the credentials and settings that the schedule names
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", add = super::completions::targets())]
     target: Option<String>,
     #[command(flatten)]
     reach: Reach,

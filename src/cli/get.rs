@@ -31,7 +31,7 @@ As a credential plugin, in a kubeconfig:
              command: tokenferry, args: [get, ci-deployer, -o, exec-credential]}")]
 pub struct Get {
     /// One target, or files (with a slash: ./token)
-    #[arg(value_name = "TARGET|FILE", required = true)]
+    #[arg(value_name = "TARGET|FILE", required = true, add = super::completions::targets_and_files())]
     what: Vec<PathBuf>,
     /// Print the place instead of the token
     #[arg(long, conflicts_with = "output")]

@@ -6,9 +6,9 @@ use std::process::Command;
 use clap::Args;
 
 use super::print;
-use super::{Context, Exit, whole};
+use super::{Context, Exit};
 use crate::audit::host::{self, Files};
-use crate::daemon::read;
+use crate::daemon::{read, whole};
 
 /// Show what the schedule needs of this host, or install it
 ///

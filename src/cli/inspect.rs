@@ -42,7 +42,7 @@ pub struct Source {
     #[arg(value_name = "FILE", required_unless_present = "target")]
     file: Option<PathBuf>,
     /// The newest token of this target on this host
-    #[arg(short, long, value_name = "NAME", conflicts_with = "file")]
+    #[arg(short, long, value_name = "NAME", conflicts_with = "file", add = super::completions::targets())]
     target: Option<String>,
 }
 

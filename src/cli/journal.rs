@@ -51,7 +51,7 @@ impl<S: Subscriber> Layer<S> for Journal {
         };
         entry.field("PRIORITY", priority);
         entry.field("SYSLOG_IDENTIFIER", "tokenferry");
-        entry.field("TARGET", about.target());
+        entry.field("MODULE", about.target());
         event.record(&mut entry);
         // Nobody is left to be told where the journal does not take it.
         let _ = self.0.send(&entry.0);
@@ -65,6 +65,8 @@ impl Entry {
     fn field(&mut self, name: &str, value: &str) {
         let masked = mask(value);
         let value = &masked.as_bytes()[..masked.len().min(LONGEST)];
+        // What the code calls `target_name`, because `target` means a module in `tracing`.
+        let name = if name == "target_name" { "TARGET" } else { name };
         // Names have capital letters, digits and underscores, and none of these first.
         let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
         self.0.extend(name.collect::<String>().trim_start_matches('_').bytes());
@@ -125,8 +127,7 @@ mod tests {
     #[test]
     fn an_event_is_an_entry_with_its_fields() {
         let entry = told(|| tracing::warn!(target_name = "ci", seq = 7, "two\nlines"));
-        let expected =
-            [("PRIORITY", "4"), ("MESSAGE", "two\nlines"), ("TARGET_NAME", "ci"), ("SEQ", "7"), ("SYSLOG_IDENTIFIER", "tokenferry")];
+        let expected = [("PRIORITY", "4"), ("MESSAGE", "two\nlines"), ("TARGET", "ci"), ("SEQ", "7"), ("SYSLOG_IDENTIFIER", "tokenferry")];
         for (name, value) in expected {
             assert_eq!(entry.get(name).map(String::as_str), Some(value), "{entry:?}");
         }

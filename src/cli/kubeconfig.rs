@@ -43,8 +43,23 @@ impl Reach {
         Wish::of_this_process(self.kubeconfig.clone(), self.context.clone())
     }
 
-    /// Namespace and name of `NAME` or `NAMESPACE/NAME`.
+    /// The namespace that was named.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The cluster of the schedule that was named.
+    pub fn cluster_name(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    /// Namespace and name of an account, `NAME` or `NAMESPACE/NAME`.
     pub fn account(&self, text: &str) -> Result<(String, String), Exit> {
+        self.object("ServiceAccount", text)
+    }
+
+    /// Namespace and name of an object of that kind, `NAME` or `NAMESPACE/NAME`.
+    pub fn object(&self, kind: &str, text: &str) -> Result<(String, String), Exit> {
         let (namespace, name) = match (text.split_once('/'), &self.namespace) {
             (Some((namespace, name)), None) => (namespace.to_owned(), name.to_owned()),
             (Some((namespace, name)), Some(other)) if namespace == other => (namespace.to_owned(), name.to_owned()),
@@ -63,7 +78,7 @@ impl Reach {
         if plain(&namespace) && label && plain(&name) {
             Ok((namespace, name))
         } else {
-            Err(Exit::usage(format!("`{text}` is no ServiceAccount; write NAMESPACE/NAME, or NAME with -n NAMESPACE")))
+            Err(Exit::usage(format!("`{text}` is no {kind}; write NAMESPACE/NAME, or NAME with -n NAMESPACE")))
         }
     }
 

@@ -14,11 +14,14 @@ mod host;
 mod inspect;
 mod journal;
 mod kubeconfig;
+mod legacy;
 mod logs;
+mod man;
 mod mint;
 mod once;
 mod plan;
 mod print;
+mod progress;
 mod rbac;
 mod records;
 mod reload;
@@ -26,11 +29,11 @@ mod report;
 mod revoke;
 mod rotate;
 mod run;
+mod schema;
 mod status;
 mod tell;
 mod token;
 mod verify;
-mod whole;
 mod withdraw;
 
 use std::path::PathBuf;
@@ -40,6 +43,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 pub use error::Exit;
+use progress::Progress;
 
 use crate::daemon::files::Index;
 use crate::daemon::named::Named;
@@ -96,10 +100,13 @@ enum Command {
     Exec(exec::Exec),
     Rbac(rbac::Rbac),
     Report(report::Report),
+    Legacy(legacy::Legacy),
     Doctor(doctor::Doctor),
     Host(host::Host),
     Bootstrap(bootstrap::Bootstrap),
     Completions(completions::Completions),
+    Man(man::Man),
+    Schema(schema::Schema),
     #[command(flatten)]
     Plain(Plain),
 }
@@ -129,9 +136,15 @@ impl Plain {
 pub struct Context {
     schedule: Option<PathBuf>,
     places: Places,
+    quiet: bool,
 }
 
 impl Context {
+    /// Shows that something goes on, until it is dropped. `what` in the -ing form.
+    fn progress(&self, what: &str) -> Progress {
+        Progress::begin(what, self.quiet)
+    }
+
     /// The schedule: the command's own argument, the flag, the variable, the default place.
     fn schedule(&self, own: Option<&PathBuf>) -> PathBuf {
         own.or(self.schedule.as_ref()).cloned().unwrap_or_else(|| self.places.schedule.clone())
@@ -157,6 +170,7 @@ impl Context {
 
 /// Runs the program: parses arguments, starts logs, does the command, prints the error chain once.
 pub fn main(hardened: std::io::Result<()>) -> ExitCode {
+    completions::answer();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -168,7 +182,7 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
     // The instance was named on purpose, the variable perhaps for another command: the flag wins.
     let from_flag = std::env::args_os().any(|a| a == "--schedule" || a.to_string_lossy().starts_with("--schedule="));
     let schedule = cli.schedule.filter(|_| from_flag || cli.instance.is_none());
-    let context = Context { schedule, places: Places::of_this_process(cli.instance.as_deref()) };
+    let context = Context { schedule, quiet: cli.quiet, places: Places::of_this_process(cli.instance.as_deref()) };
     let result = match cli.command {
         Command::Plain(command) => command.run(&context),
         command => {
@@ -215,10 +229,13 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
         Command::Exec(command) => command.run(context).await,
         Command::Rbac(command) => command.run(context).await,
         Command::Report(command) => command.run(context).await,
+        Command::Legacy(command) => command.run(context).await,
         Command::Doctor(command) => command.run(context).await,
         Command::Host(command) => command.run(context),
         Command::Bootstrap(command) => command.run(context).await,
         Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+        Command::Schema(command) => command.run(),
         Command::Plain(command) => command.run(context),
     }
 }

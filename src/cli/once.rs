@@ -27,7 +27,7 @@ pub struct Once {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Only this target (a name or glob); may be given more than once
-    #[arg(short, long = "target", value_name = "NAME")]
+    #[arg(short, long = "target", value_name = "NAME", add = super::completions::targets())]
     targets: Vec<String>,
     /// Rotate whether it is due or not
     #[arg(long)]
@@ -63,15 +63,17 @@ impl Once {
         let socket = accepted.plan.socket.clone().unwrap_or_else(|| context.places.socket.clone());
         let empty = accepted.plan.targets.is_empty();
         drop(accepted);
-        if self.ask_daemon(&socket, &choice).await? {
+        if self.ask_daemon(&socket, &choice, context).await? {
             return Ok(());
         }
         let selector = {
             let choice = choice.clone();
             Box::new(move |target: &_| choice.takes(target))
         };
-        let (told, health) =
-            daemon::once(schedule, context.places.clone(), daemon::Once { selector, force: self.force, withdraw: None }).await?;
+        let shown = context.progress("rotating what is due");
+        let once = daemon::Once { selector, force: self.force, withdraw: None, told: shown.counter() };
+        let (told, health) = daemon::once(schedule, context.places.clone(), once).await?;
+        drop(shown);
         if empty {
             print::talk("the schedule has no targets; nothing to do");
         } else if told.is_empty() {
@@ -91,7 +93,7 @@ impl Once {
     }
 
     /// Where a daemon runs it does the work; true when it did.
-    async fn ask_daemon(&self, socket: &std::path::Path, choice: &Choice) -> Result<bool, Exit> {
+    async fn ask_daemon(&self, socket: &std::path::Path, choice: &Choice, context: &Context) -> Result<bool, Exit> {
         let status = match control::call(socket, Method::GET, "/status", choice, self.timeout).await {
             Ok(status) => status,
             Err(CallError::Nobody(_)) => return Ok(false),
@@ -106,7 +108,9 @@ impl Once {
             return Ok(true);
         }
         let choice = Choice { targets: names, all: false, ..choice.clone() };
+        let shown = context.progress(&format!("waiting for the daemon to rotate {}", choice.targets.len()));
         let answer = control::call(socket, Method::POST, "/rotate", &choice, self.timeout).await?;
+        drop(shown);
         print::json(&answer["outcomes"])?;
         let rotated = answer["outcomes"].as_array().is_some_and(|o| o.iter().all(|o| o["record"]["kind"] == "rotated"));
         if rotated { Ok(true) } else { Err(Exit::failed()) }

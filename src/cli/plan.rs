@@ -96,15 +96,17 @@ impl Plan {
             return print::json(change);
         }
         if change.is_empty() {
-            print::talk("nothing that matters to a target differs");
+            print::talk("nothing that matters differs");
             return Ok(());
         }
+        let settings: Vec<String> = change.settings.iter().map(|key| (*key).to_owned()).collect();
         let kinds = [
             ("added", "target", &change.added, Colour::Good),
             ("removed", "target", &change.removed, Colour::Bad),
             ("changed", "target", &change.changed, Colour::Warn),
             ("changed", "cluster", &change.clusters, Colour::Warn),
             ("changed", "store", &change.stores, Colour::Warn),
+            ("changed", "setting", &settings, Colour::Warn),
         ];
         let rows: Vec<Vec<Cell>> = kinds
             .into_iter()

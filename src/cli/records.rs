@@ -58,7 +58,7 @@ pub struct Records {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
     /// Only about this target (a name or glob); may be given more than once
-    #[arg(short, long = "target", value_name = "NAME")]
+    #[arg(short, long = "target", value_name = "NAME", add = super::completions::targets())]
     targets: Vec<String>,
     /// Only of this kind, such as rotated or failed; may be given more than once
     #[arg(short, long = "kind", value_name = "KIND", value_parser = kind)]
@@ -103,7 +103,10 @@ impl Records {
     pub fn run(self, context: &Context) -> Result<(), Exit> {
         let folder = self.folder.clone().unwrap_or_else(|| folder(context));
         match &self.check {
-            Some(Check::Verify { head, public_key }) => verify(&folder, head.as_deref(), public_key.as_deref(), self.output),
+            Some(Check::Verify { head, public_key }) => {
+                let _shown = context.progress("reading every line of the records");
+                verify(&folder, head.as_deref(), public_key.as_deref(), self.output)
+            }
             Some(Check::Head) => head(&folder, self.output),
             None => self.show(folder, context),
         }
@@ -221,7 +224,7 @@ fn refused(path: &Path) -> Exit {
 fn row(line: &Line) -> Vec<Cell> {
     let whole = |time: Timestamp| time.round(jiff::Unit::Second).unwrap_or(time).to_string();
     let colour = match line.kind {
-        Kind::Told | Kind::Revoking if line.error.is_some() => Colour::Warn,
+        Kind::Told | Kind::Revoking | Kind::Monitored if line.error.is_some() => Colour::Warn,
         Kind::Rehearsed if line.error.is_some() || line.sinks.iter().any(|sink| sink.outcome == Outcome::Failed) => Colour::Bad,
         Kind::Rehearsed => Colour::Good,
         Kind::Rotated | Kind::Paid | Kind::Cleared | Kind::Adopted | Kind::Told | Kind::Revoked => Colour::Good,
@@ -265,6 +268,7 @@ fn what(line: &Line) -> String {
         let gone = if line.kind == Kind::Revoked { " is gone" } else { " is to go" };
         parts.push(format!("generation {}: Secret {}/{}{gone}{verified}", line.generation.unwrap_or(0), marker.namespace, marker.name));
     }
+    parts.extend(line.monitored.as_ref().map(|file| format!("{}={}", file.path.display(), word(file.state))));
     parts.extend(line.error.clone());
     for (names, sign) in [(&line.added, '+'), (&line.removed, '-'), (&line.changed, '~')] {
         parts.extend(names.iter().take(10).map(|name| format!("{sign}{name}")));
@@ -278,7 +282,7 @@ fn what(line: &Line) -> String {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, rehearsed, started, stopped, reloaded, reloadRefused, minted, executed, gap, checkpoint and checkpointEnd".into())
+    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, rehearsed, started, stopped, reloaded, reloadRefused, minted, executed, monitored, gap, checkpoint and checkpointEnd".into())
 }
 
 fn hash(text: &str) -> Result<String, String> {

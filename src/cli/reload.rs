@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use http::Method;
+use serde_json::Value;
 
 use super::print::{self, Output};
 use super::{Context, Exit, choose};
 use crate::daemon::control;
-use crate::schedule::measure;
+use crate::schedule::{change, measure};
 
 /// Ask the daemon to take its schedule again; the exit code is the verdict
 ///
@@ -36,6 +37,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<measure::Seconds>().map(|seconds| Duration::from_secs(seconds.0)).map_err(|e| e.to_string())
 }
 
+/// What else is another one now, and what of it waits for the next start.
+fn settings(verdict: &Value) {
+    let (waiting, taken): (Vec<&str>, Vec<&str>) =
+        verdict["settings"].as_array().into_iter().flatten().filter_map(Value::as_str).partition(|key| change::AT_START.contains(key));
+    if !taken.is_empty() {
+        print::talk(&format!("in force too: {}", taken.join(", ")));
+    }
+    if !waiting.is_empty() {
+        print::talk(&format!("taken up at the next start: {}", waiting.join(", ")));
+    }
+}
+
 impl Reload {
     /// Does it.
     ///
@@ -43,7 +56,9 @@ impl Reload {
     /// Exit code 2 where the schedule is refused, 3 where no daemon runs.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let body = control::Choice { command: choose::typed(), remove: self.remove, ..control::Choice::default() };
+        let shown = context.progress("waiting for the daemon's verdict");
         let verdict = control::call(&context.socket(), Method::POST, "/reload", &body, self.timeout).await?;
+        drop(shown);
         let accepted = verdict["accepted"] == true;
         match self.output {
             Output::Json => print::json(&verdict)?,
@@ -64,6 +79,7 @@ impl Reload {
                 let count = |key: &str| verdict[key].as_array().map_or(0, Vec::len);
                 if accepted {
                     print::talk(&format!("in force: {} added, {} removed, {} changed", count("added"), count("removed"), count("changed")));
+                    settings(&verdict);
                     if count("deleting") > 0 {
                         print::talk(&format!(
                             "what {} of the removed left is being deleted; `tokenferry records --kind retired` tells it",

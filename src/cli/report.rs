@@ -35,7 +35,7 @@ use crate::schedule::Plan;
   tokenferry report --archive /var/lib/tokenferry/reports    last month's, kept, as tokenferry-report.timer does it")]
 pub struct Report {
     /// Only these targets (names or globs)
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
     /// From then on: a time, a day or a distance [default: 30d]
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -112,9 +112,11 @@ impl Report {
             return Err(Exit::usage("--until is not after --since"));
         }
         let question = Question { period, now, targets: &self.targets, group_by: &self.group_by, plan: plan.as_ref() };
+        let shown = context.progress("reading the records and the cluster");
         // Reading months of records takes its time, and its disk may hang.
         let (mut made, view) =
             tokio::join!(async { tokio::task::block_in_place(|| report::report(&folders, &question)) }, self.view(context, &mut notes));
+        drop(shown);
         made.missing.append(&mut notes);
         let key = plan.as_ref().and_then(|plan| plan.records.signing_key.as_deref());
         match &self.archive {
@@ -178,6 +180,7 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
     let head =
         [made.group_by.to_uppercase(), "TARGETS".into(), "BROKEN".into(), "DONE".into(), "LATE".into(), "FAILED".into(), "NO TOKEN".into()];
     out += &print::table(&head.each_ref().map(String::as_str), &made.groups.iter().map(group).collect::<Vec<_>>());
+    out += &monitored(made);
     for down in &made.down {
         let how = if down.stopped { "it had been stopped" } else { "it had ended without a word" };
         out += &format!(
@@ -226,6 +229,27 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
         }
     }
     Ok(())
+}
+
+/// Tokens that others mint; nothing where none was watched.
+fn monitored(made: &Made) -> String {
+    if made.monitored.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<Cell>> = made.monitored.iter().map(watched).collect();
+    format!("\n{}", print::table(&["MONITORED", "STATE", "TOKENS", "OLDEST", "NOT WELL", "WHY"], &rows))
+}
+
+fn watched(file: &report::Watched) -> Vec<Cell> {
+    let colour = if file.unwell == 0 { Colour::Good } else { Colour::Bad };
+    vec![
+        file.path.display().to_string().into(),
+        word(file.state).into(),
+        file.tokens.to_string().into(),
+        file.longest_age.map_or_else(|| "-".to_owned(), print::span).into(),
+        Cell::new(print::span(file.unwell), colour),
+        file.why.join("; ").into(),
+    ]
 }
 
 fn row(judged: &Judged) -> Vec<Cell> {

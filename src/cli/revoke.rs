@@ -62,7 +62,9 @@ impl Revoke {
             now: self.now,
             command: choose::typed(),
         };
+        let shown = context.progress("waiting until the token is refused");
         let answer = control::call(&context.socket(), Method::POST, "/revoke", &wanted, self.timeout).await?;
+        drop(shown);
         let records = answer["records"].as_array().cloned().unwrap_or_default();
         match self.output {
             Output::Json => print::json(&answer)?,

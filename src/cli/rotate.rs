@@ -59,7 +59,9 @@ impl Rotate {
         if self.rehearse {
             return self.rehearsed(&choice, context).await;
         }
+        let shown = context.progress("waiting for the daemon to rotate them");
         let answer = control::call(&socket, Method::POST, "/rotate", &choice, self.timeout).await?;
+        drop(shown);
         let outcomes = answer["outcomes"].as_array().cloned().unwrap_or_default();
         let asked = answer["asked"].as_array().map_or(0, Vec::len);
         match self.output {

@@ -1,5 +1,8 @@
 //! `status`: how every target stands.
 
+mod unasked;
+mod watch;
+
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +15,7 @@ use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit};
 use crate::daemon::control::{self, CallError, Choice};
+use crate::daemon::monitor;
 use crate::daemon::own;
 use crate::daemon::read;
 use crate::daemon::scene::Scene;
@@ -21,7 +25,7 @@ use crate::daemon::status::View;
 /// Show how every target stands
 ///
 /// Asks the running daemon; where none runs, folds the records and says so. Exits 1 where a target is at risk,
-/// expired or rejected, records are being lost, or a refused schedule waits to be mended.
+/// expired or rejected, a monitored token is not well, records are being lost, or a refused schedule waits to be mended.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tokenferry status\n  tokenferry status 'ci-*' --watch\n  tokenferry status -o json | jq '.targets[] | select(.state != \"fresh\") | .name'"
@@ -29,7 +33,7 @@ use crate::daemon::status::View;
 pub struct Status {
     #[command(flatten)]
     chosen: Chosen,
-    /// Show it again every two seconds, until interrupted
+    /// Show it again every two seconds, until interrupted; with -o json one line each time
     #[arg(short, long)]
     watch: bool,
     /// How long to wait for the daemon
@@ -46,35 +50,50 @@ impl Status {
     /// # Errors
     /// Exit code 1 where something needs a person, 2 where no target is meant.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
-        loop {
-            let (status, bad) = self.look(context).await?;
-            let empty = status["targets"].as_array().is_none_or(Vec::is_empty);
-            if empty && !self.chosen.targets.is_empty() {
-                return Err(Exit::usage(format!("the schedule has no target `{}`", self.chosen.targets.join("`, `"))));
-            }
-            match self.output {
-                Output::Json => print::json(&status)?,
-                Output::Table if self.watch => print::data(&format!("\x1b[H\x1b[2J{}", shown(&status)))?,
-                Output::Table => print::data(&shown(&status))?,
-            }
-            if !self.watch {
-                return if bad { Err(Exit::failed()) } else { Ok(()) };
-            }
-            tokio::time::sleep(Duration::from_secs(2)).await;
+        if self.watch {
+            return self.watch(context).await;
         }
+        let looked = self.look(context).await?;
+        if let Some(note) = looked.note {
+            print::talk(note);
+        }
+        self.check_meant(&looked.status)?;
+        match self.output {
+            Output::Json => print::json(&looked.status)?,
+            Output::Table => print::data(&shown(&looked.status))?,
+        }
+        if looked.bad { Err(Exit::failed()) } else { Ok(()) }
     }
 
-    async fn look(&self, context: &Context) -> Result<(Value, bool), Exit> {
+    fn check_meant(&self, status: &Value) -> Result<(), Exit> {
+        let empty = status["targets"].as_array().is_none_or(Vec::is_empty);
+        if empty && !self.chosen.targets.is_empty() {
+            return Err(Exit::usage(format!("the schedule has no target `{}`", self.chosen.targets.join("`, `"))));
+        }
+        Ok(())
+    }
+
+    async fn look(&self, context: &Context) -> Result<Looked, Exit> {
         look(context, &self.chosen.choice(false), self.timeout).await
     }
 }
 
+/// How all stands.
+pub struct Looked {
+    /// What the daemon says, or the records.
+    pub status: Value,
+    /// Whether something needs a person.
+    pub bad: bool,
+    /// Where it is from, where no daemon said it.
+    pub note: Option<&'static str>,
+}
+
 /// How these targets stand, and whether one needs a person.
-pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Result<(Value, bool), Exit> {
+pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Result<Looked, Exit> {
     match control::call(&context.socket(), Method::GET, "/status", choice, timeout).await {
         Ok(status) => {
             let bad = is_bad(&status);
-            Ok((status, bad))
+            Ok(Looked { status, bad, note: None })
         }
         Err(CallError::Nobody(_)) => {
             let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
@@ -84,7 +103,6 @@ pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Resu
                 Err(_) if !records.exists() => crate::record::State::default(),
                 Err(error) => return Err(Exit::own(super::error::chain(&error))),
             };
-            print::talk("no daemon runs; this is what the records say");
             let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
             let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
             let mut status = view.status(&|target| choice.takes(target));
@@ -93,8 +111,10 @@ pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Resu
                     row.notes.extend(start::host_notes(&scene, target).await);
                 }
             }
+            status.monitored = monitor::look(&scene.plan.unasked.monitor, Timestamp::now()).await;
             let bad = status.is_bad();
-            Ok((serde_json::to_value(&status).map_err(|e| Exit::own(e.to_string()))?, bad))
+            let status = serde_json::to_value(&status).map_err(|e| Exit::own(e.to_string()))?;
+            Ok(Looked { status, bad, note: Some("no daemon runs; this is what the records say") })
         }
         Err(error) => Err(error.into()),
     }
@@ -105,7 +125,9 @@ fn is_bad(status: &Value) -> bool {
     let records = &daemon["records"];
     let amiss = !records["error"].is_null() || !records["unsigned"].is_null() || records["lost"].as_u64() > Some(0);
     let troubled = !daemon["refused"].is_null() || amiss;
+    let monitored = status["monitored"].as_array().into_iter().flatten();
     troubled
+        || monitored.into_iter().any(|file| file["state"] != "fresh")
         || status["targets"]
             .as_array()
             .into_iter()
@@ -138,9 +160,11 @@ fn shown(status: &Value) -> String {
             daemon["records"]["waiting"], daemon["records"]["lost"]
         ));
     }
+    text.push_str(&unasked::failing(daemon));
     let targets = status["targets"].as_array().cloned().unwrap_or_default();
     if targets.is_empty() {
         text.push_str("The schedule has no targets.\n");
+        text.push_str(&unasked::monitored(status, now));
         return text;
     }
     let rows: Vec<Vec<Cell>> = targets.iter().map(|t| row(t, now)).collect();
@@ -166,6 +190,7 @@ fn shown(status: &Value) -> String {
             text.push_str(&format!("{name}: what it left at {at} is still to be taken back{why}\n"));
         }
     }
+    text.push_str(&unasked::monitored(status, now));
     text
 }
 

@@ -1,5 +1,6 @@
 //! `withdraw`: what targets published is taken back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -53,11 +54,13 @@ impl Withdraw {
         if self.dry_run {
             return self.show(context, &choice).await;
         }
+        let shown = context.progress("taking back what was published");
         let records: Vec<Value> = match control::call(&context.socket(), Method::POST, "/withdraw", &choice, self.timeout).await {
             Ok(answer) => answer["outcomes"].as_array().into_iter().flatten().map(|outcome| outcome["record"].clone()).collect(),
             Err(CallError::Nobody(_)) => alone(context, choice).await?,
             Err(error) => return Err(error.into()),
         };
+        drop(shown);
         self.told(&records)
     }
 
@@ -75,7 +78,11 @@ impl Withdraw {
 
     /// Every place that something would be taken from.
     async fn show(&self, context: &Context, choice: &Choice) -> Result<(), Exit> {
-        let (status, _) = status::look(context, choice, self.timeout).await?;
+        let looked = status::look(context, choice, self.timeout).await?;
+        if let Some(note) = looked.note {
+            print::talk(note);
+        }
+        let status = looked.status;
         let targets = status["targets"].as_array().cloned().unwrap_or_default();
         if targets.is_empty() {
             return Err(nobody());
@@ -110,7 +117,8 @@ async fn alone(context: &Context, choice: Choice) -> Result<Vec<Value>, Exit> {
     }
     drop(accepted);
     let actor = control::caller(choose::typed());
-    let once = daemon::Once { selector: Box::new(move |target| choice.takes(target)), force: false, withdraw: Some(actor) };
+    let once =
+        daemon::Once { selector: Box::new(move |target| choice.takes(target)), force: false, withdraw: Some(actor), told: Arc::default() };
     let (told, health) = daemon::once(schedule, context.places.clone(), once).await?;
     if let Some(error) = health.error {
         return Err(Exit::own(format!("what happened could not be recorded: {error}")));

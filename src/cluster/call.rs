@@ -48,6 +48,11 @@ impl<'a> Call<'a> {
         Self::patch(path, "application/apply-patch+yaml", body, within)
     }
 
+    /// Makes the object in `body` in the collection at that path.
+    pub fn post(path: &'a str, body: &'a [u8], within: Duration) -> Self {
+        Self { method: &Method::POST, path, content: "application/json", body, accept: "application/json", within }
+    }
+
     /// Sends a patch of that type.
     pub fn patch(path: &'a str, content: &'a str, body: &'a [u8], within: Duration) -> Self {
         Self { method: &Method::PATCH, path, content, body, accept: "application/json", within }

@@ -20,6 +20,8 @@ use crate::token::{Claims, Token};
 
 /// Largest answer that we read: a token of 20 kB with its frame is far below.
 pub(super) const LARGEST_ANSWER: usize = 2 << 20;
+/// How the message of an answer begins that did not come whole, or would be larger than that.
+pub(super) const BROKE_OFF: &str = "its answer broke off";
 /// Longest that one call may take; the server is asked to stop a second before.
 const CALL_WITHIN: Duration = Duration::from_secs(15);
 
@@ -182,8 +184,7 @@ pub(super) async fn send(
     if parts.headers.contains_key(http::header::RETRY_AFTER) && retry_after(&parts.headers).is_none() {
         upstream.note_garbled();
     }
-    let collected =
-        Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| unavailable(format!("its answer broke off ({})", short(&*e))))?;
+    let collected = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| unavailable(format!("{BROKE_OFF} ({})", short(&*e))))?;
     Ok((parts.status, parts.headers, Zeroizing::new(collected.to_bytes().to_vec())))
 }
 

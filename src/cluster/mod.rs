@@ -6,24 +6,28 @@ pub mod client;
 mod credential;
 pub mod embedded;
 mod keys;
+pub mod legacy;
 pub mod marker;
 pub mod mint;
 pub mod object;
 pub mod own;
+pub mod pages;
 pub mod patience;
 pub mod person;
 pub mod prove;
 mod refusal;
 pub mod review;
 pub mod rights;
+mod spec;
 pub mod upstream;
 pub mod view;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::token::Token;
@@ -31,64 +35,8 @@ use crate::token::Token;
 pub use call::{Call, Refusal, Trouble};
 pub use mint::{MintFailure, MintFailureKind, Minted};
 pub use prove::Proven;
+pub use spec::{ClusterSpec, EmbeddedSpec, InCluster, Limits};
 pub use upstream::{Permit, Upstream, Urgency, Verdict};
-
-/// One entry of `clusters`, as written and as planned: it needs no translation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClusterSpec {
-    /// A kubeconfig on this host.
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in it; its current one when absent.
-    pub context: Option<String>,
-    /// Use the Pod's own account.
-    pub in_cluster: Option<InCluster>,
-    /// Sign with a key of our own: for trials, never for production.
-    pub embedded: Option<EmbeddedSpec>,
-    /// API servers of this cluster, tried in order of health, in place of the kubeconfig's server.
-    #[serde(default)]
-    pub endpoints: Vec<String>,
-    /// HTTP proxy on the way to the API server.
-    pub proxy_url: Option<String>,
-    /// The most that we ask of the API server at once and per second.
-    #[serde(default)]
-    pub limits: Limits,
-    /// The credential that we keep fresh ourselves.
-    pub own: Option<own::OwnSpec>,
-    /// The way back when that one has died.
-    pub spare: Option<own::SpareSpec>,
-}
-
-/// `inCluster: {}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct InCluster {}
-
-/// `embedded: {directory: …}`; beside the records folder when absent.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EmbeddedSpec {
-    /// Where key and `jwks.json` stand.
-    pub directory: Option<PathBuf>,
-    /// The `iss` claim; `https://NAME.tokenferry.invalid` when absent.
-    pub issuer: Option<String>,
-}
-
-/// Bounds on the load that we put on one API server or store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Limits {
-    /// Requests under way at once.
-    pub in_flight: u32,
-    /// Requests begun per second; 0 = no limit.
-    pub per_second: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { in_flight: 64, per_second: 0 }
-    }
-}
 
 /// Whose token, for whom and how long: what one TokenRequest asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +54,9 @@ pub struct Ask {
 }
 
 /// `boundTo: {secret|pod|node: NAME}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "BoundTo")]
 pub enum Binding {
     /// A Secret of the account's namespace.
     Secret(String),
@@ -117,6 +66,7 @@ pub enum Binding {
     Node(String),
     /// A marker of ours, that very object; no schedule writes it.
     #[serde(skip)]
+    #[schemars(skip)]
     Marker(marker::Marker),
 }
 

@@ -137,7 +137,8 @@ fn holds(found: &Value, wanted: &Value) -> bool {
 }
 
 impl Cluster {
-    async fn asked(&self, call: Call<'_>) -> Result<Value, Refusal> {
+    /// One call in its turn, whose answer is JSON.
+    pub(super) async fn asked(&self, call: Call<'_>) -> Result<Value, Refusal> {
         let permit = self.turn(Urgency { deadline: i64::MIN, retry: false }).await;
         let answer = self.call(call).await;
         permit.end(answer.as_ref().map_or_else(Refusal::verdict, |_| super::Verdict::Healthy));

@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::client::{ApiServer, Ends};
 use super::{Ask, Cluster, ClusterSpec, Issuer, MintFailure, MintFailureKind, Minted, Permit, Urgency, credential, mint};
 
 /// `own: {serviceAccount: NAMESPACE/NAME, duration: 24h}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Own")]
 pub struct OwnSpec {
     /// `NAMESPACE/NAME` of the daemon's account.
     pub service_account: String,
@@ -38,8 +40,9 @@ impl OwnSpec {
 }
 
 /// `spare: {kubeconfig: …}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Spare")]
 pub struct SpareSpec {
     /// Another kubeconfig on this host.
     pub kubeconfig: PathBuf,

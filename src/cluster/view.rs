@@ -2,19 +2,13 @@
 //! cluster is never in memory whole; of Secrets only the metadata is asked for. What may not be read is named.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::call::{Call, Trouble};
-use super::{Cluster, Urgency, Verdict};
-
-const WITHIN: Duration = Duration::from_secs(30);
-/// Objects of one page: an answer has at most 2 MiB.
-const PAGE: usize = 50;
-/// A list of metadata alone (Kubernetes API concepts, "Receiving resources as PartialObjectMetadata").
-const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+use super::legacy::{ACCOUNT, INVALID_SINCE, LAST_USED, TOKENS};
+use super::pages::{Bare, Listing, Metadata};
+use super::{Cluster, Refusal, Trouble};
 
 /// What was seen of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -91,36 +85,6 @@ pub struct LegacySecret {
 }
 
 #[derive(Deserialize)]
-struct List<T> {
-    #[serde(default)]
-    metadata: ListMetadata,
-    #[serde(default = "Vec::new")]
-    items: Vec<T>,
-}
-
-#[derive(Default, Deserialize)]
-struct ListMetadata {
-    #[serde(rename = "continue", default)]
-    more: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata {
-    name: String,
-    namespace: String,
-    creation_timestamp: Option<Timestamp>,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Bare {
-    #[serde(default)]
-    metadata: Metadata,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Account {
     #[serde(default)]
@@ -157,14 +121,14 @@ impl Cluster {
         let mut view = View { name: self.name().to_owned(), ..View::default() };
         let mut spaces: BTreeMap<String, NamespaceView> = BTreeMap::new();
         let mut accounts: BTreeMap<(String, String), AccountView> = BTreeMap::new();
-        let seen = self.pages::<Bare>("/api/v1/namespaces", "", METADATA, |one| {
+        let seen = self.pages::<Bare>(Listing { metadata: true, ..Listing::of("/api/v1", "namespaces") }, None, |one| {
             spaces
                 .entry(one.metadata.name.clone())
                 .or_insert_with(|| NamespaceView { name: one.metadata.name, ..NamespaceView::default() });
         });
         note(&mut view.missing, "namespaces", seen.await);
         let (mut all, mut off) = (0, 0);
-        let seen = self.pages::<Account>("/api/v1/serviceaccounts", "", "application/json", |one| {
+        let seen = self.pages::<Account>(Listing::of("/api/v1", "serviceaccounts"), None, |one| {
             all += 1;
             off += u64::from(one.automount_service_account_token == Some(false));
             space(&mut spaces, &one.metadata.namespace).accounts += 1;
@@ -175,7 +139,7 @@ impl Cluster {
         note(&mut view.missing, "serviceaccounts", seen.await);
         (view.accounts, view.automount_off) = (all, off);
         let (mut pods, mut mounting) = (0, 0);
-        let seen = self.pages::<Pod>("/api/v1/pods", "", "application/json", |one| {
+        let seen = self.pages::<Pod>(Listing::of("/api/v1", "pods"), None, |one| {
             if matches!(one.status.phase.as_str(), "Succeeded" | "Failed") {
                 return;
             }
@@ -195,8 +159,7 @@ impl Cluster {
         note(&mut view.missing, "pods", seen.await);
         (view.pods, view.mounting) = (pods, mounting);
         let mut legacy = Vec::new();
-        let only = "fieldSelector=type%3Dkubernetes.io%2Fservice-account-token&";
-        let seen = self.pages::<Bare>("/api/v1/secrets", only, METADATA, |one| {
+        let seen = self.pages::<Bare>(TOKENS, None, |one| {
             space(&mut spaces, &one.metadata.namespace).legacy += 1;
             legacy.push(LegacySecret::of(one.metadata));
         });
@@ -206,43 +169,15 @@ impl Cluster {
         view.accounts_in_use = accounts.into_values().filter(|account| account.pods > 0 || account.automount == Some(false)).collect();
         view
     }
-
-    /// Every object of a list, page by page; an answer that has grown stale in between is begun anew by nobody: what
-    /// was read counts, and the rest is missing.
-    async fn pages<T: for<'de> Deserialize<'de>>(
-        &self,
-        path: &str,
-        only: &str,
-        accept: &str,
-        mut each: impl FnMut(T),
-    ) -> Result<(), String> {
-        let mut more = String::new();
-        loop {
-            let path = format!("{path}?{only}limit={PAGE}&continue={more}");
-            let permit = self.turn(Urgency { deadline: i64::MAX, retry: false }).await;
-            let answer = self.call(Call { accept, ..Call::get(&path, WITHIN) }).await;
-            permit.end(answer.as_ref().map_or_else(|refusal| refusal.verdict(), |_| Verdict::Healthy));
-            let body = answer.map_err(|refusal| match refusal.trouble {
-                Trouble::Forbidden => format!("not allowed ({})", refusal.message),
-                _ => refusal.message,
-            })?;
-            let list: List<T> = serde_json::from_slice(&body).map_err(|_| "the answer is no list".to_owned())?;
-            list.items.into_iter().for_each(&mut each);
-            if list.metadata.more.is_empty() {
-                return Ok(());
-            }
-            more = escaped(&list.metadata.more);
-        }
-    }
 }
 
 impl LegacySecret {
     fn of(metadata: Metadata) -> Self {
         let label = |name: &str| metadata.labels.get(name).cloned();
         Self {
-            account: metadata.annotations.get("kubernetes.io/service-account.name").cloned().unwrap_or_default(),
-            last_used: label("kubernetes.io/legacy-token-last-used"),
-            invalid_since: label("kubernetes.io/legacy-token-invalid-since"),
+            account: metadata.annotations.get(ACCOUNT).cloned().unwrap_or_default(),
+            last_used: label(LAST_USED),
+            invalid_since: label(INVALID_SINCE),
             created: metadata.creation_timestamp,
             namespace: metadata.namespace,
             name: metadata.name,
@@ -254,31 +189,17 @@ fn space<'s>(spaces: &'s mut BTreeMap<String, NamespaceView>, name: &str) -> &'s
     spaces.entry(name.to_owned()).or_insert_with(|| NamespaceView { name: name.to_owned(), ..NamespaceView::default() })
 }
 
-fn note(missing: &mut Vec<String>, what: &str, seen: Result<(), String>) {
-    if let Err(why) = seen {
-        missing.push(format!("{what}: {why}"));
+fn note(missing: &mut Vec<String>, what: &str, seen: Result<(), Refusal>) {
+    match seen {
+        Ok(()) => {}
+        Err(refusal) if refusal.trouble == Trouble::Forbidden => missing.push(format!("{what}: not allowed ({refusal})")),
+        Err(refusal) => missing.push(format!("{what}: {refusal}")),
     }
-}
-
-/// A value of a query, percent-encoded (RFC 3986, 2.1).
-fn escaped(text: &str) -> String {
-    text.bytes()
-        .map(
-            |byte| {
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-            },
-        )
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_continues_a_list_is_escaped() {
-        assert_eq!(escaped("eyJ2Ijoi==/+ä"), "eyJ2Ijoi%3D%3D%2F%2B%C3%A4");
-    }
 
     #[test]
     fn a_legacy_secret_tells_its_account_and_its_last_use() {

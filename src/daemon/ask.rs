@@ -30,6 +30,8 @@ pub enum Ask {
     Report(Box<Line>, oneshot::Sender<()>),
     /// What Prometheus is told.
     Metrics(oneshot::Sender<String>),
+    /// Whether the loop turns.
+    Turn(oneshot::Sender<()>),
     /// End in good order.
     Stop,
 }

@@ -24,6 +24,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::ask::{Ask, Explicit, Selector};
+use super::listen;
 use crate::record::Actor;
 use crate::schedule::{Target, pattern};
 use crate::sink::file::system_group;
@@ -42,8 +43,7 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Largest request body.
 const LARGEST: usize = 1 << 20;
 /// What can be asked.
-const KNOWN: &str =
-    "GET /status, GET /places, GET /doctor, POST /rotate, POST /rehearse, POST /withdraw, POST /revoke, POST /reload, POST /report";
+const KNOWN: &str = "GET /status, GET /places, GET /doctor, GET /metrics, GET /livez, GET /readyz, POST /rotate, POST /rehearse, POST /withdraw, POST /revoke, POST /reload, POST /report";
 /// The group that may give orders, where the host has it.
 const GROUP: &str = "tokenferry-admin";
 
@@ -112,7 +112,12 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
     if let Some(gid) = system_group(GROUP)
         && let Err(error) = std::os::unix::fs::chown(path, None, Some(gid))
     {
-        tracing::warn!(%error, "the control socket cannot be given to the group {GROUP}; only this user can use it");
+        // In a user namespace of our own the group has no number: there the unit gives the socket away.
+        if error.kind() == std::io::ErrorKind::InvalidInput {
+            tracing::debug!("the control socket is given to the group {GROUP} by the unit's ExecStartPost=");
+        } else {
+            tracing::warn!(%error, "the control socket cannot be given to the group {GROUP}; only this user can use it");
+        }
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     Ok(listener)
@@ -170,6 +175,9 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, examiner: A
     if (&method, path.as_str()) == (&Method::POST, "/revoke") {
         return revoke::take(&body, &asks, actor).await;
     }
+    if method == Method::GET && matches!(path.as_str(), "/metrics" | "/livez" | "/readyz") {
+        return listen::page(&path, &asks).await;
+    }
     let choice = match choice(&body, &query) {
         Ok(choice) => choice,
         Err(message) => return problem(StatusCode::BAD_REQUEST, &message),
@@ -180,9 +188,11 @@ async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, examiner: A
         (Method::GET, "/places") => places(&choice, &asks).await,
         (Method::POST, "/rotate" | "/rehearse" | "/withdraw") => orders::take(&path, choice, &asks, actor).await,
         (Method::POST, "/reload") => reload(&asks, Explicit { actor, remove: choice.remove }).await,
-        (_, "/status" | "/places" | "/doctor" | "/rotate" | "/rehearse" | "/withdraw" | "/revoke" | "/reload" | "/report") => {
-            problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN)
-        }
+        (
+            _,
+            "/status" | "/places" | "/doctor" | "/metrics" | "/livez" | "/readyz" | "/rotate" | "/rehearse" | "/withdraw" | "/revoke"
+            | "/reload" | "/report",
+        ) => problem(StatusCode::METHOD_NOT_ALLOWED, KNOWN),
         _ => problem(StatusCode::NOT_FOUND, KNOWN),
     }
 }

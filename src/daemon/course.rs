@@ -10,13 +10,14 @@ use super::ask::Asker;
 use super::rotation::Held;
 use super::start::Depth;
 use super::step::Standing;
-use crate::record::{Actor, Line, Reason};
+use crate::record::fold::TargetState;
+use crate::record::{Actor, Line, Mended, Reason};
 use crate::schedule::Target;
 
 /// Shortest time between two mints that mend something, ms; it doubles.
 const MEND_FLOOR: i64 = 15_000;
 /// What lasted that long was mended, ms.
-const MENDED_FOR_GOOD: i64 = 3_600_000;
+const MENDED_FOR_GOOD: i64 = Mended::FOR_GOOD * 1000;
 
 /// The ordered set of all times: what is due first stands first.
 pub type Timers = BTreeSet<(i64, Arc<str>, Timer)>;
@@ -139,6 +140,11 @@ impl Course {
         if let Some((at, _)) = due {
             timers.insert((at, Arc::clone(name), Timer::Rotate));
         }
+    }
+
+    /// Takes what the records know of mends before this start.
+    pub fn recall(&mut self, state: Option<&TargetState>) {
+        self.mended = state.and_then(|state| state.mended).map(|last| (last.at.as_millisecond(), last.times));
     }
 
     /// Sets the time of the next look at its places.

@@ -18,6 +18,9 @@ use super::ask::Ask;
 /// Callers served at once.
 const CALLERS: usize = 16;
 
+/// The loop turns many times a second; one that does not within that hangs.
+const TURNS_WITHIN: Duration = Duration::from_secs(10);
+
 /// Binds the address.
 ///
 /// # Errors
@@ -62,8 +65,14 @@ async fn answer(request: &Request<Incoming>, asks: &mpsc::Sender<Ask>) -> Respon
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".into());
     }
-    match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n".into()),
+    page(request.uri().path(), asks).await
+}
+
+/// A page for machines: of the metrics listener, and of the control socket.
+pub(super) async fn page(path: &str, asks: &mpsc::Sender<Ask>) -> Response<Full<Bytes>> {
+    match path {
+        "/livez" if turns(asks).await => text(StatusCode::OK, "ok\n".into()),
+        "/livez" => text(StatusCode::SERVICE_UNAVAILABLE, "the daemon's loop does not turn\n".into()),
         "/readyz" => match status(asks).await {
             None => text(StatusCode::SERVICE_UNAVAILABLE, "the daemon is about to stop\n".into()),
             Some(status) => {
@@ -91,6 +100,13 @@ async fn answer(request: &Request<Incoming>, asks: &mpsc::Sender<Ask>) -> Respon
     }
 }
 
+/// Whether the loop answers in time.
+async fn turns(asks: &mpsc::Sender<Ask>) -> bool {
+    let (reply, turned) = oneshot::channel();
+    let asked = async { asks.send(Ask::Turn(reply)).await.is_ok() && turned.await.is_ok() };
+    tokio::time::timeout(TURNS_WITHIN, asked).await.unwrap_or(false)
+}
+
 async fn status(asks: &mpsc::Sender<Ask>) -> Option<super::status::Status> {
     let (reply, status) = oneshot::channel();
     asks.send(Ask::Status(Box::new(|_| true), reply)).await.ok()?;
@@ -106,4 +122,27 @@ fn typed(status: StatusCode, kind: &'static str, body: String) -> Response<Full<
     *response.status_mut() = status;
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_does_not_turn_is_not_alive_and_one_that_does_is() {
+        let (asks, mut asked) = mpsc::channel(4);
+        assert_eq!(page("/livez", &asks).await.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody takes what is asked");
+        let turning = tokio::spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                if let Ask::Turn(reply) = ask {
+                    // The first one is that of a caller who went away.
+                    let _ = reply.send(());
+                }
+            }
+        });
+        assert_eq!(page("/livez", &asks).await.status(), StatusCode::OK);
+        turning.abort();
+        let _ = turning.await;
+        assert_eq!(page("/livez", &asks).await.status(), StatusCode::SERVICE_UNAVAILABLE, "the loop is gone");
+    }
 }

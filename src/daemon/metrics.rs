@@ -1,6 +1,8 @@
 //! What Prometheus is told. Counters are kept by the loop; everything else is read off the status at each request.
 //! No label ever holds an error text.
 
+mod unasked;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use prometheus_client::registry::Registry;
 use super::rotation::Finished;
 use super::scene::Scene;
 use super::status::Status;
+use super::step::Standing;
 use crate::record::word;
 use crate::schedule::own;
 
@@ -57,6 +60,12 @@ struct InState {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfTarget {
     target: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Trouble {
+    target: String,
+    state: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -132,10 +141,18 @@ impl Counters {
         garbled(&mut registry, scene);
         states(&mut registry, status);
         targets(&mut registry, status);
+        troubles(&mut registry, status, scene);
+        unasked::register(&mut registry, status);
         if let Some(daemon) = &status.daemon {
             let lost = Counter::<u64>::default();
             lost.inc_by(daemon.records.lost);
             registry.register("records_lost", "Records that could not be written and did not fit into memory", lost);
+            let writable = Gauge::<i64>::default();
+            writable.set(i64::from(daemon.records.error.is_none()));
+            registry.register("records_writable", "1 where records can be written", writable);
+            let since = Gauge::<i64>::default();
+            since.set(daemon.since.as_second());
+            registry.register("start_timestamp_seconds", "When the daemon started", since);
             let accepted = Gauge::<i64>::default();
             accepted.set(i64::from(daemon.refused.is_none()));
             registry.register("schedule_last_reload_successful", "1 where the schedule file is in force, 0 where it is refused", accepted);
@@ -195,13 +212,18 @@ fn targets(registry: &mut Registry, status: &Status) {
             }
         }
     }
-    let own = Family::<Cluster, Gauge>::default();
+    let own: [Family<Cluster, Gauge>; 2] = std::array::from_fn(|_| Family::default());
     for target in &status.targets {
-        if let (Some(cluster), Some(ends)) = (own::cluster_of(&target.name), target.expires_at) {
-            own.get_or_create(&Cluster { cluster: cluster.to_owned() }).set(ends.as_second());
+        let Some(cluster) = own::cluster_of(&target.name) else { continue };
+        for (family, time) in own.iter().zip([target.issued_at, target.expires_at]) {
+            if let Some(time) = time {
+                family.get_or_create(&Cluster { cluster: cluster.to_owned() }).set(time.as_second());
+            }
         }
     }
-    registry.register("own_credential_expiry_timestamp_seconds", "When the daemon's own credential for a cluster ends", own);
+    let [issued, ends] = own;
+    registry.register("own_credential_issued_timestamp_seconds", "When the daemon's own credential for a cluster was issued", issued);
+    registry.register("own_credential_expiry_timestamp_seconds", "When it ends", ends);
     registry.register("target_info", "What a target is", info);
     let helps = [
         ("target_issued_timestamp_seconds", "When the token in use was issued"),
@@ -212,4 +234,25 @@ fn targets(registry: &mut Registry, status: &Status) {
     for ((name, help), family) in helps.into_iter().zip(times) {
         registry.register(name, help, family);
     }
+}
+
+/// What only targets in trouble, or with a limit, have: a fleet that is well has none of it.
+fn troubles(registry: &mut Registry, status: &Status, scene: &Scene) {
+    let trouble = Family::<Trouble, Gauge>::default();
+    let (failures, most) = (Family::<OfTarget, Gauge>::default(), Family::<OfTarget, Gauge>::default());
+    for target in &status.targets {
+        let of = OfTarget { target: target.name.clone() };
+        if target.state.is_bad() || target.state == Standing::Retrying {
+            trouble.get_or_create(&Trouble { target: target.name.clone(), state: word(target.state) }).set(1);
+        }
+        if target.failures > 0 {
+            failures.get_or_create(&of).set(i64::try_from(target.failures).unwrap_or(i64::MAX));
+        }
+        if let Some(age) = scene.plan.target(&target.name).and_then(|target| target.compliance.max_age) {
+            most.get_or_create(&of).set(i64::try_from(age).unwrap_or(i64::MAX));
+        }
+    }
+    registry.register("target_trouble", "1 for each target that is not well, with how it stands", trouble);
+    registry.register("target_failures", "Rotations that failed since the last one that did not", failures);
+    registry.register("target_max_age_seconds", "Oldest that its token may get, by its compliance in the schedule", most);
 }

@@ -1,6 +1,7 @@
 //! Who keeps it going? The event loop with all mutable state, the pure steps that it takes, the story of one
 //! rotation, and what joins it to the host: schedule file, control socket, cron, systemd.
 
+pub mod alerts;
 pub mod ask;
 pub mod binding;
 pub mod clock;
@@ -12,11 +13,14 @@ pub mod failback;
 pub mod files;
 pub mod listen;
 pub mod metrics;
+pub mod monitor;
 pub mod named;
 pub mod own;
+pub mod pace;
 pub mod parts;
 pub mod places;
 pub mod proof;
+pub mod published;
 pub mod read;
 pub mod rehearsal;
 pub mod revocation;
@@ -30,9 +34,11 @@ pub mod timetable;
 pub mod touched;
 pub mod watch;
 pub mod wheel;
+pub mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -67,6 +73,8 @@ pub struct Once {
     pub force: bool,
     /// Who withdraws them, where they are not to be rotated but taken back.
     pub withdraw: Option<Actor>,
+    /// Counts what has ended, for whoever shows it.
+    pub told: Arc<AtomicUsize>,
 }
 
 /// Why a run did not begin.

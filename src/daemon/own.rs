@@ -42,11 +42,16 @@ pub fn command(cluster: &str, schedule: &Path) -> String {
     }
 }
 
+/// Whether that failure says that a credential is missing or dead: it names the way back.
+pub fn is_refused(error: &str) -> bool {
+    error.contains("tokenferry bootstrap")
+}
+
 /// What a person has to know of the credential now, and do.
 pub fn note(row: &TargetStatus, schedule: &Path) -> Option<String> {
     let cluster = own::cluster_of(&row.name)?;
     let when = row.expires_at.map(|at| at.to_string()).unwrap_or_default();
-    let refused = row.last_error.as_ref().is_some_and(|error| error.contains("tokenferry bootstrap"));
+    let refused = row.last_error.as_deref().is_some_and(is_refused);
     let what = match row.state {
         Standing::Expired => format!("it ended at {when}"),
         Standing::Rejected => "the API server refuses it".to_owned(),
@@ -84,6 +89,7 @@ mod tests {
             next_rotation: None,
             last_rotation: None,
             last_error: last_error.map(Into::into),
+            failures: 0,
             sinks: Vec::new(),
             hooks: Vec::new(),
             notes: Vec::new(),

@@ -1,5 +1,6 @@
 //! How all is: the view that `status` shows, from the running loop or from the records alone.
 
+pub mod outward;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::course::Course;
+use super::monitor::{Monitored, Verdict};
 use super::own;
 use super::revocation;
 use super::scene::Scene;
@@ -18,6 +20,7 @@ use crate::record::append::Health;
 use crate::record::fold::State;
 use crate::schedule::{Problem, Target};
 
+use outward::{AlertStatus, Outcome};
 pub use rows::{FallbackStatus, HookStatus, LeavingStatus, SinkStatus};
 
 /// The whole answer.
@@ -28,6 +31,9 @@ pub struct Status {
     pub daemon: Option<DaemonStatus>,
     /// A row for each target.
     pub targets: Vec<TargetStatus>,
+    /// Tokens of others that are watched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monitored: Vec<Monitored>,
     /// Targets that are gone, and left something which is still to be taken back.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<LeavingStatus>,
@@ -51,6 +57,15 @@ pub struct DaemonStatus {
     pub clusters: Vec<ClusterStatus>,
     /// A schedule that was refused and waits to be mended.
     pub refused: Option<Refused>,
+    /// Who is told of trouble.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertStatus>,
+    /// Who is told that all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Outcome>,
+    /// The file for node_exporter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub textfile: Option<Outcome>,
 }
 
 /// The schedule in force.
@@ -135,6 +150,8 @@ pub struct TargetStatus {
     pub last_rotation: Option<Timestamp>,
     /// What failed last, until a success.
     pub last_error: Option<String>,
+    /// Rotations that failed since the last one that did not.
+    pub failures: u64,
     /// Its places.
     pub sinks: Vec<SinkStatus>,
     /// Its hooks, as far as they had something to be told of.
@@ -170,7 +187,7 @@ impl View<'_> {
             row
         };
         let targets = self.scene.plan.targets.iter().filter(|t| meant(t)).map(row).collect();
-        Status { daemon: self.daemon(), targets, leaving: rows::leaving(self.state) }
+        Status { daemon: self.daemon(), targets, monitored: Vec::new(), leaving: rows::leaving(self.state) }
     }
 
     fn daemon(&self) -> Option<DaemonStatus> {
@@ -196,6 +213,9 @@ impl View<'_> {
             },
             clusters: self.scene.clusters.iter().map(cluster).collect(),
             refused: self.refused.cloned(),
+            alerts: Vec::new(),
+            heartbeat: None,
+            textfile: None,
         })
     }
 
@@ -225,6 +245,7 @@ impl View<'_> {
             next_rotation: if troubled { armed.or(planned) } else { planned.or(armed) },
             last_rotation: state.and_then(|s| s.last_rotation),
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),
+            failures: state.map_or(0, |s| s.failures).max(course.map_or(0, |c| u64::from(c.failures))),
             sinks: target.deliver.iter().map(|place| rows::sink(place, state)).collect(),
             hooks: target.after.iter().map(|hook| rows::heard(hook, state)).collect(),
             notes: course.into_iter().flat_map(|c| c.notes.clone()).chain(state.into_iter().flat_map(revocation::notes)).collect(),
@@ -237,6 +258,6 @@ impl Status {
     pub fn is_bad(&self) -> bool {
         let amiss = |r: &RecordsStatus| r.error.is_some() || r.unsigned.is_some() || r.lost > 0;
         let daemon = self.daemon.as_ref().is_some_and(|d| d.refused.is_some() || amiss(&d.records));
-        daemon || self.targets.iter().any(|t| t.state.is_bad())
+        daemon || self.targets.iter().any(|t| t.state.is_bad()) || self.monitored.iter().any(|file| file.state != Verdict::Fresh)
     }
 }

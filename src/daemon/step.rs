@@ -131,25 +131,34 @@ impl Standing {
     }
 }
 
-/// How a target stands now.
-pub fn standing(target: &Target, state: Option<&TargetState>, rotating: bool, failures: u32, now: Timestamp, host: &str) -> Standing {
+/// Whether a target's last try failed.
+pub fn is_failing(state: Option<&TargetState>, failures: u32) -> bool {
+    failures > 0 || state.is_some_and(|s| s.failures > 0)
+}
+
+/// What is wrong with the token in use, where it needs a person: rejected, expired or at risk.
+pub fn danger(target: &Target, state: Option<&TargetState>, rotating: bool, failures: u32, now: Timestamp) -> Option<Standing> {
     let life = state.and_then(life);
     let seconds = now.as_second();
     if state.is_some_and(|s| s.rejected_at.is_some()) {
-        return Standing::Rejected;
+        return Some(Standing::Rejected);
     }
     if life.is_some_and(|l| l.expires_at <= seconds) {
-        return Standing::Expired;
+        return Some(Standing::Expired);
     }
-    let troubled = failures > 0 || state.is_some_and(|s| s.failures > 0);
+    let given_up = is_failing(state, failures) || !rotating;
+    let late = |life: Life| given_up && !target.suspend && seconds >= timing::at_risk_from(target, life);
+    life.filter(|life| late(*life)).map(|_| Standing::AtRisk)
+}
+
+/// How a target stands now.
+pub fn standing(target: &Target, state: Option<&TargetState>, rotating: bool, failures: u32, now: Timestamp, host: &str) -> Standing {
+    if let Some(danger) = danger(target, state, rotating, failures, now) {
+        return danger;
+    }
+    let life = state.and_then(life);
+    let troubled = is_failing(state, failures);
     let owed = state.is_some_and(|s| s.places.iter().any(|p| p.owed()));
-    if let Some(life) = life
-        && (troubled || !rotating)
-        && !target.suspend
-        && seconds >= timing::at_risk_from(target, life)
-    {
-        return Standing::AtRisk;
-    }
     if rotating {
         return Standing::Rotating;
     }

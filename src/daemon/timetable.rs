@@ -81,7 +81,12 @@ pub struct Timetable {
 impl Timetable {
     /// Targets at rest; `host` is the stable name for the offsets of `splay`.
     pub fn new(plan: Arc<Plan>, host: String, manner: Manner, state: State) -> Self {
-        let courses = plan.targets.iter().map(|t| (Arc::from(t.name.as_str()), Course::new(Arc::clone(t)))).collect();
+        let course = |target: &Arc<Target>| {
+            let mut course = Course::new(Arc::clone(target));
+            course.recall(state.targets.get(&target.name));
+            (Arc::from(target.name.as_str()), course)
+        };
+        let courses = plan.targets.iter().map(course).collect();
         let (timers, leaves) = (Timers::new(), leaves::Leaves::default());
         Self { plan, host, manner, state, courses, timers, orders: Vec::new(), leaves, skews: BTreeMap::new() }
     }

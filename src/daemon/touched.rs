@@ -62,6 +62,12 @@ fn watched(sink: &SinkSpec) -> Vec<(PathBuf, OsString)> {
 impl Touched {
     /// Watches the folders of all file places of the plan. What cannot be watched is seen by the next proof.
     pub fn watch(plan: &Plan) -> Self {
+        let places = plan.targets.iter().flat_map(|target| target.deliver.iter().map(move |place| (&target.name, watched(&place.sink))));
+        Self::on(places.flat_map(|(name, names)| names.into_iter().map(move |at| (at, Arc::from(name.as_str())))))
+    }
+
+    /// Watches folders for names in them, each of which stands for something.
+    pub fn on(names: impl Iterator<Item = ((PathBuf, OsString), Arc<str>)>) -> Self {
         let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from).and_then(own);
         let fd = match made {
             Ok(fd) => Arc::new(fd),
@@ -71,12 +77,8 @@ impl Touched {
             }
         };
         let mut folders: HashMap<PathBuf, Names> = HashMap::new();
-        for target in &plan.targets {
-            for place in &target.deliver {
-                for (folder, name) in watched(&place.sink) {
-                    folders.entry(folder).or_default().entry(name).or_default().push(Arc::from(target.name.as_str()));
-                }
-            }
+        for ((folder, name), stands_for) in names {
+            folders.entry(folder).or_default().entry(name).or_default().push(stands_for);
         }
         let mut touched = Self { fd: Some(fd), files: Arc::default(), setting: JoinSet::new() };
         for (folder, names) in folders {
@@ -101,6 +103,14 @@ impl Touched {
                 None => {}
             }
         });
+    }
+
+    /// Tries again to watch folders that were not there.
+    pub fn again_missing(&mut self) {
+        let missing = std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner).missing);
+        for (folder, names) in missing {
+            self.add(folder, names);
+        }
     }
 
     /// Watches the folders of a target that its delivery has made.

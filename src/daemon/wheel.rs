@@ -7,6 +7,7 @@ mod heads;
 mod hooks;
 mod leaves;
 mod orders;
+mod outward;
 mod own;
 mod rehearsals;
 mod reloads;
@@ -58,6 +59,7 @@ enum Done {
     ToldTime(String),
     Rehearsed,
     Told(Box<hooks::Told>),
+    Outward(Box<outward::News>),
     Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
 }
 
@@ -90,6 +92,7 @@ pub struct Wheel {
     longest_sleep: i64,
     /// The head of the records that the log was last told, and when.
     head_told: heads::Told,
+    outward: outward::Outward,
     /// Results of `once`.
     pub outcomes: Vec<Told>,
 }
@@ -121,6 +124,7 @@ impl Wheel {
             longest_sleep: systemd::watchdog()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
             head_told: heads::Told::default(),
+            outward: outward::Outward::default(),
             outcomes: Vec::new(),
         }
     }
@@ -146,16 +150,18 @@ impl Wheel {
             notify(&self.summary());
         }
         self.watch_places();
+        self.remember();
         loop {
             self.check_clock().await;
             self.event(Timetable::run_due).await;
+            let unasked = self.outward().await;
             let hooks = self.tell_hooks();
             if self.is_done() {
                 break;
             }
             systemd::alive();
             self.tell_head(false);
-            let next = self.table.next().into_iter().chain(hooks).chain(self.head_due()).min();
+            let next = self.table.next().into_iter().chain(hooks).chain(unasked).chain(self.head_due()).min();
             let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
                 biased;
@@ -171,6 +177,7 @@ impl Wheel {
                 Some(rule) = self.ticks.1.recv() => self.event(|table, moment| table.tick(&rule, moment)).await,
                 () = self.steps.next() => {}
                 names = self.watched.next() => self.event(|table, moment| table.touched(&names, moment)).await,
+                _ = self.outward.touched.next() => self.touched_monitored(),
                 () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => {}
             }
         }
@@ -236,6 +243,7 @@ impl Wheel {
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)).await,
             Done::Rehearsed => {}
             Done::Told(told) => self.told(*told).await,
+            Done::Outward(news) => self.heard(*news).await,
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
         }
     }

@@ -90,7 +90,7 @@ impl State {
             // What a person took for himself, and what became of the daemon, changes no target.
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
             // A rehearsal changes nothing: it is evidence.
-            Kind::Rehearsed | Kind::Minted | Kind::Executed | Kind::Gap => {}
+            Kind::Rehearsed | Kind::Minted | Kind::Executed | Kind::Monitored | Kind::Gap => {}
         }
         if self.targets.get(name).is_some_and(TargetState::is_untold) {
             self.untold.insert(name.clone());

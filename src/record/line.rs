@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::hook::HookLine;
 use super::leave::LeaveLine;
 use super::marker::MarkerLine;
+use super::monitored::MonitoredLine;
 
 pub use super::sink::SinkLine;
 pub use crate::sink::delivery::Outcome;
@@ -90,6 +91,9 @@ pub struct Line {
     /// The marker that the token is bound to, where it is revocable; those that are revoked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<MarkerLine>,
+    /// A token that others mint (`monitored`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitored: Option<MonitoredLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -148,6 +152,7 @@ impl Line {
             hooks: Vec::new(),
             leaves: Vec::new(),
             markers: Vec::new(),
+            monitored: None,
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -185,6 +190,24 @@ pub struct Standing {
     /// `failed` records since the last success.
     #[serde(default, skip_serializing_if = "is_zero_u64")]
     pub failures: u64,
+    /// The last rotation that mended something, and how many came in a row before each had lasted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mended: Option<Mended>,
+}
+
+/// Rotations that mended something (`repair`, `rejected`), one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mended {
+    /// When the last one was recorded.
+    pub at: Timestamp,
+    /// How many there were without one that lasted.
+    pub times: u32,
+}
+
+impl Mended {
+    /// What lasted that many seconds was mended for good.
+    pub const FOR_GOOD: i64 = 3_600;
 }
 
 /// What happened.
@@ -211,6 +234,7 @@ pub enum Kind {
     Rehearsed,
     Minted,
     Executed,
+    Monitored,
     Gap,
 }
 

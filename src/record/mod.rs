@@ -12,6 +12,7 @@ pub mod hook;
 pub mod leave;
 pub mod line;
 pub mod marker;
+pub mod monitored;
 pub mod query;
 pub mod sink;
 
@@ -19,5 +20,6 @@ pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
 pub use fold::{HookState, Leaver, MarkerState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};
-pub use line::{Actor, Kind, Line, Outcome, Proof, Reason, SinkLine, Standing, Through, word};
+pub use line::{Actor, Kind, Line, Mended, Outcome, Proof, Reason, SinkLine, Standing, Through, word};
 pub use marker::{Asked, MarkerLine, Verified};
+pub use monitored::{MonitoredLine, Verdict};

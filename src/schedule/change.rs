@@ -19,6 +19,9 @@ pub struct Change {
     pub clusters: Vec<String>,
     /// Stores that came, went or have other settings.
     pub stores: Vec<String>,
+    /// Settings of the daemon itself that are others, by their keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<&'static str>,
     /// Removed targets of which what they left is deleted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deleting: Vec<String>,
@@ -58,6 +61,7 @@ impl Change {
         let mut change = Self {
             clusters: differing(&before.clusters, &after.clusters),
             stores: differing(&before.stores, &after.stores),
+            settings: settings(before, after),
             ..Self::default()
         };
         for target in &after.targets {
@@ -120,6 +124,25 @@ fn same(a: &Target, b: &Target) -> bool {
         && *after == b.after
 }
 
+/// What belongs to no target.
+fn settings(before: &Plan, after: &Plan) -> Vec<&'static str> {
+    let (old, new) = (&before.unasked, &after.unasked);
+    let differing = [
+        ("records", before.records != after.records),
+        ("control.socket", before.socket != after.socket),
+        ("metrics.listen", before.metrics != after.metrics),
+        ("metrics.textfile", old.textfile != new.textfile),
+        ("alerts", old.alerts != new.alerts),
+        ("heartbeat", old.heartbeat != new.heartbeat),
+        ("monitor", old.monitor != new.monitor),
+        ("reloadOnChange", before.reload_on_change != after.reload_on_change),
+    ];
+    differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// Those that a running daemon does not take up: they are read at its start.
+pub const AT_START: [&str; 4] = ["records", "control.socket", "metrics.listen", "reloadOnChange"];
+
 fn differing<T: PartialEq>(before: &BTreeMap<String, Arc<T>>, after: &BTreeMap<String, Arc<T>>) -> Vec<String> {
     let other = after.iter().filter(|(name, new)| before.get(*name) != Some(*new));
     let gone = before.keys().filter(|name| !after.contains_key(*name));
@@ -172,6 +195,30 @@ mod tests {
         );
         let change = Change::between(&before, &after);
         assert_eq!((change.added, change.removed, change.changed), (vec!["d".into()], vec!["a".into()], vec!["b".into()]));
+    }
+
+    #[test]
+    fn settings_of_the_daemon_that_differ_are_named() {
+        let with = |head: &str| {
+            let text = format!("version: 1\n{head}\nclusters: {{trial: {{embedded: {{}}}}}}\n");
+            plan(&Sources { path: "/etc/s.yaml".into(), text, includes: Vec::new() }, &BTreeMap::new()).unwrap()
+        };
+        let before = with("alerts: [{exec: {command: [page]}}]\nmonitor: [{path: /a}]");
+        for (head, settings) in [
+            ("alerts: [{exec: {command: [page]}}]\nmonitor: [{path: /a}]", &[][..]),
+            ("alerts: [{exec: {command: [page]}, repeat: 2h}]\nmonitor: [{path: /a}]", &["alerts"]),
+            (
+                "metrics: {textfile: /x.prom}\nheartbeat: {http: {url: \"https://x\"}}",
+                &["metrics.textfile", "alerts", "heartbeat", "monitor"],
+            ),
+            (
+                "alerts: [{exec: {command: [page]}}]\nmonitor: [{path: /a, maxAge: 1h}]\nreloadOnChange: true",
+                &["monitor", "reloadOnChange"],
+            ),
+        ] {
+            let change = Change::between(&before, &with(head));
+            assert_eq!((change.settings.as_slice(), change.is_empty()), (settings, settings.is_empty()), "{head}");
+        }
     }
 
     #[test]

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de;
 
 use crate::cluster::{Binding, ClusterSpec};
+use crate::schedule::alerts::{AlertFile, HeartbeatFile, MonitorFile};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
 use crate::schedule::format::Part;
 use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
 use crate::schedule::plan::WhenRemoved;
+use crate::schedule::schema::{self, Named};
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::{FileSpec, Mode, Reader};
 use crate::sink::kubernetes::SecretSpec;
@@ -21,126 +24,147 @@ use crate::token::Format;
 use crate::token::render::FilePart;
 
 /// The file.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Schedule")]
 pub struct ScheduleFile {
     /// Version of the format: 1.
     pub version: Option<u64>,
-    /// Patterns of files with more targets.
+    /// Patterns of files with more targets, such as `targets.d/*.yaml`; each of those files is a list of targets.
     pub include: Vec<String>,
-    /// Clusters by name.
+    /// Clusters by name: where tokens are minted.
     pub clusters: BTreeMap<String, ClusterSpec>,
-    /// Stores by name.
+    /// Stores by name: Vault, OpenBao or AWS Secrets Manager, and how we log in there.
     pub stores: BTreeMap<String, StoreSpec>,
-    /// Where records are kept.
+    /// Where the records of all rotations are kept, and how long.
     pub records: RecordsFile,
-    /// The control socket.
+    /// The socket over which commands ask the daemon.
     pub control: ControlFile,
-    /// Metrics.
+    /// Metrics for Prometheus; none unless asked for.
     pub metrics: MetricsFile,
-    /// Reload when the file changes.
+    /// Who is told of trouble, by a command or a request.
+    pub alerts: Vec<AlertFile>,
+    /// Who is told again and again that all is well, and raises the alarm when that stops.
+    pub heartbeat: Option<HeartbeatFile>,
+    /// Tokens that others mint, watched all the same.
+    pub monitor: Vec<MonitorFile>,
+    /// Whether the schedule is taken again when its file has changed and was quiet for a second; otherwise only when
+    /// told to.
     pub reload_on_change: bool,
-    /// Keys that targets need not repeat.
+    /// Keys that targets need not repeat; a target's own key counts before it.
     pub defaults: TargetFile,
-    /// Read one at a time, elsewhere.
+    /// The targets: whose tokens are kept fresh, and where they go.
+    // Read one at a time, elsewhere.
+    #[schemars(with = "Vec<Named>", required)]
     pub targets: de::IgnoredAny,
 }
 
 /// `records`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Records")]
 pub struct RecordsFile {
-    /// The folder.
+    /// The folder; `/var/lib/tokenferry/records` when absent.
     pub directory: Option<PathBuf>,
-    /// How long a closed file is kept.
+    /// How long a closed file is kept; 400 days when absent.
     pub keep: Option<Seconds>,
-    /// At which size a file is closed.
+    /// At which size a file is closed and another begun; 64 MiB when absent.
     pub max_size: Option<Bytes>,
-    /// The key that signs each head.
+    /// The key that signs each head of the records.
     pub signing_key: Option<SigningKeyFile>,
 }
 
 /// `signingKey: {file: …}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "SigningKey")]
 pub struct SigningKeyFile {
     /// A P-256 key in PKCS#8 PEM.
     pub file: PathBuf,
 }
 
 /// `control`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Control")]
 pub struct ControlFile {
-    /// The socket.
+    /// Its path; `/run/tokenferry/control.sock` when absent.
     pub socket: Option<PathBuf>,
 }
 
 /// `metrics`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Metrics")]
 pub struct MetricsFile {
-    /// `ADDRESS:PORT`.
+    /// Where `/metrics`, `/livez`, `/readyz` and `/status` are served, `ADDRESS:PORT`.
     pub listen: Option<String>,
+    /// A file for node_exporter's textfile collector, `….prom`, with what `/metrics` shows.
+    pub textfile: Option<PathBuf>,
 }
 
 /// One target, or `defaults`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Target")]
 pub struct TargetFile {
-    /// Unique name.
+    /// Unique name: lower-case letters, digits, dots and dashes.
     pub name: Option<String>,
-    /// The owner's own words.
+    /// Words of your own, such as `owner: payments`, by which commands choose and reports sum up.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Name of the cluster.
+    /// Name of the cluster that mints it.
     pub cluster: Option<String>,
-    /// `NAMESPACE/NAME`.
+    /// Whose token: `NAMESPACE/NAME` of the ServiceAccount.
     pub service_account: Option<String>,
-    /// Life to ask for.
+    /// Life to ask for. The API server may grant less; times follow what it granted.
     pub duration: Option<Seconds>,
-    /// For whom.
+    /// For whom the token is good; the API server itself when absent.
     pub audiences: Option<Vec<String>>,
-    /// The object whose end is the token's end.
+    /// The object whose end is the token's end: a Secret or Pod of the account's namespace, or a Node.
     pub bound_to: Option<Binding>,
-    /// Whether each generation can be revoked on its own.
+    /// Whether each generation is bound to a marker of its own, so that `tokenferry revoke` can end it; not beside
+    /// `boundTo`.
     pub revocable: Option<bool>,
-    /// How long the generation before stays good.
+    /// How long the generation before stays good after its successor was delivered, where `revocable` is true.
     pub overlap: Option<Seconds>,
-    /// When.
+    /// When it is rotated.
     pub rotate: Option<RotateFile>,
-    /// Not rotated unless asked for.
+    /// Whether it is left alone until somebody asks (`tokenferry rotate`).
     pub suspend: Option<bool>,
-    /// Whether and how often the token is tried.
+    /// Whether a fresh token is tried before it is published, and how often a delivered one is tried again.
     pub prove: Option<ProveFile>,
-    /// Limits to keep.
+    /// Limits that `check` and `report` hold the target to.
     pub compliance: Option<ComplianceFile>,
-    /// Where it goes.
+    /// Where it goes: one or more places.
     pub deliver: Option<Vec<PlaceFile>>,
-    /// What becomes of its places when it goes out of the schedule.
+    /// What becomes of its places when it goes out of the schedule, on an explicit reload.
     pub when_removed: Option<WhenRemoved>,
-    /// Who is told.
+    /// Who is told once it is delivered.
     pub after: Option<Vec<HookFile>>,
 }
 
 /// `rotate`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Rotate")]
 pub struct RotateFile {
-    /// Share of the real life.
+    /// At which share of the granted life it is rotated in any case; 80 % when absent.
     pub at: Option<Share>,
-    /// One cron expression or several.
+    /// Cron expressions (five fields) at which it is rotated besides.
     pub cron: Option<OneOrMany>,
-    /// Zone of `cron` and `window`.
+    /// Zone of `cron` and `window`, such as `Europe/Berlin`; the host's when absent.
     pub time_zone: Option<String>,
-    /// Most that the stable offset may move a time.
+    /// Most by which a time is moved so that targets do not all come at once: `at` earlier, cron later. A tenth of the life
+    /// or of the cron gap when absent, at most 15 minutes.
     pub splay: Option<Seconds>,
-    /// Preferred hours.
+    /// Hours in which rotations are wanted.
     pub window: Option<WindowFile>,
 }
 
 /// `window`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Window")]
 pub struct WindowFile {
     /// `HH:MM`.
     pub from: String,
@@ -151,8 +175,9 @@ pub struct WindowFile {
 }
 
 /// `compliance`.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Compliance")]
 pub struct ComplianceFile {
     /// Oldest that a served token may get.
     pub max_age: Option<Seconds>,
@@ -161,32 +186,34 @@ pub struct ComplianceFile {
 }
 
 /// One element of `deliver`: exactly one sink, with what stands beside it.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "Place", transform = schema::one_sink)]
 pub struct PlaceFile {
-    /// A file.
+    /// A file on this host.
     pub file: Option<WithFormat<FileSpec>>,
-    /// Several files, switched as one.
+    /// Several files on this host, switched as one, as in a Pod.
     pub directory: Option<DirectoryFile>,
-    /// A Vault secret.
+    /// A secret in Vault or OpenBao (key-value 1 or 2).
     pub vault: Option<WithFormat<VaultSpec>>,
-    /// An AWS secret.
+    /// A secret in AWS Secrets Manager.
     pub aws_secrets_manager: Option<WithFormat<AwsSpec>>,
     /// A Secret in a cluster.
     pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
-    /// A program that takes it.
+    /// A program that takes it on its standard input.
     pub command: Option<WithFormat<CommandFile>>,
-    /// Whether a failure here fails the rotation.
+    /// Whether a failure here fails the rotation; true when absent.
     pub required: Option<bool>,
-    /// Where it goes meanwhile.
+    /// Where it goes while this place cannot be written.
     pub fallback: Option<Vec<PlaceFile>>,
-    /// What becomes of the copy there.
+    /// What becomes of the copy there once this place holds the token.
     pub when_paid: Option<WhenPaid>,
 }
 
 /// `directory`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Directory")]
 pub struct DirectoryFile {
     /// The folder.
     pub path: PathBuf,
@@ -211,8 +238,9 @@ fn as_the_kubelet_mounts() -> BTreeMap<String, Part> {
 }
 
 /// `command`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Command")]
 pub struct CommandFile {
     /// Program and arguments.
     pub command: Vec<String>,
@@ -223,10 +251,9 @@ pub struct CommandFile {
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
-        "ScheduleFile" => &["alerts", "heartbeat", "monitor", "fleet"],
+        "ScheduleFile" => &["fleet"],
         "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
         "AppRoleAuth" => &["wrapped"],
-        "MetricsFile" => &["textfile"],
         "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         "VaultSpec" | "AwsSpec" => &["encryptTo"],

@@ -1,15 +1,18 @@
 //! `format`, and `files` of a directory: how a token is written.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use crate::schedule::measure::shown;
+use crate::schedule::schema;
 use crate::token::render::{ArgoCdFormat, DockerFormat, FilePart, KubeconfigFormat};
 use crate::token::{Format, template};
 
 /// `format`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Format", transform = schema::bare)]
 pub enum FormatFile {
     /// The token.
     Raw,
@@ -30,9 +33,12 @@ pub enum FormatFile {
 }
 
 /// `template: {text: …}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Template")]
 pub struct TemplateFile {
+    /// The text, with `{{ token }}` and the other values in it (see `tokenferry-schedule`(5)).
+    #[schemars(with = "String")]
     text: TemplateText,
 }
 
@@ -49,9 +55,12 @@ impl<'de> Deserialize<'de> for TemplateText {
 }
 
 /// `env: {name: …}`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Env")]
 pub struct EnvFile {
+    /// Name of the variable: letters, digits and underscores.
+    #[schemars(with = "String", regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     name: EnvName,
 }
 
@@ -89,8 +98,9 @@ impl From<FormatFile> for Format {
 }
 
 /// What stands in one file of a directory: a format, or what the kubelet mounts beside a token.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Part", transform = schema::bare)]
 pub enum PartFile {
     /// The token.
     Raw,

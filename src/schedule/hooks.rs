@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::schedule::measure::Seconds;
 
 /// One element of `after`: exactly one hook.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Hook")]
 pub enum HookFile {
     /// A command.
     Exec(ExecFile),
@@ -23,8 +25,9 @@ pub enum HookFile {
 }
 
 /// `exec`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ExecHook")]
 pub struct ExecFile {
     /// Program and arguments.
     pub command: Vec<String>,
@@ -33,8 +36,9 @@ pub struct ExecFile {
 }
 
 /// `signal`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "SignalHook")]
 pub struct SignalFile {
     /// The file with the process number.
     pub pid_file: Option<PathBuf>,
@@ -45,8 +49,9 @@ pub struct SignalFile {
 }
 
 /// `systemd`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "SystemdHook")]
 pub struct SystemdFile {
     /// The unit to reload.
     pub reload_unit: Option<String>,
@@ -57,8 +62,9 @@ pub struct SystemdFile {
 }
 
 /// `http`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "HttpHook")]
 pub struct HttpFile {
     /// Where.
     pub url: String,
@@ -69,8 +75,9 @@ pub struct HttpFile {
 }
 
 /// `rolloutRestart`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "RolloutRestartHook")]
 pub struct RolloutFile {
     /// A Deployment.
     pub deployment: Option<String>,

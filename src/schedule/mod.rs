@@ -1,6 +1,7 @@
 //! What should be fresh, and when? The schedule file as written, the plan that it means, and the times
 //! that follow. All pure: texts and variables come in, nothing is opened.
 
+pub mod alerts;
 pub mod change;
 pub mod check;
 pub mod choice;
@@ -14,6 +15,7 @@ pub mod pattern;
 pub mod plan;
 pub mod problem;
 pub mod proof;
+pub mod schema;
 pub mod timing;
 pub mod yaml;
 

@@ -20,6 +20,11 @@ pub fn cluster_of(target: &str) -> Option<&str> {
     target.strip_prefix(PREFIX)
 }
 
+/// The name of the target that is the credential for that cluster.
+pub fn name_of(cluster: &str) -> String {
+    format!("{PREFIX}{cluster}")
+}
+
 /// Where the daemon's own credential for a cluster stands, below the state folder.
 pub fn token_file(state: &Path, cluster: &str) -> PathBuf {
     state.join("own").join(cluster).join("token")
@@ -37,7 +42,7 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
         }
         let sink = SinkSpec::File(FileSpec { path: file, mode: Mode(0o600), owner: None, group: None, readers: Vec::new() });
         own.push(Arc::new(Target {
-            name: format!("{PREFIX}{name}"),
+            name: name_of(name),
             labels: std::collections::BTreeMap::new(),
             cluster: name.clone(),
             ask,

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::after::HookSpec;
 use crate::cluster::{Ask, ClusterSpec};
+use crate::schedule::alerts::Unasked;
 use crate::schedule::cron::CronRule;
 use crate::schedule::problem::Problem;
 use crate::sink::{Place, StoreSpec};
@@ -33,6 +35,8 @@ pub struct Plan {
     pub socket: Option<PathBuf>,
     /// Where metrics are served, if at all.
     pub metrics: Option<std::net::SocketAddr>,
+    /// What the daemon tells unasked.
+    pub unasked: Unasked,
     /// Reload when the file changes.
     pub reload_on_change: bool,
     /// What smells but does not stop the schedule.
@@ -97,7 +101,7 @@ pub struct Target {
 }
 
 /// `whenRemoved`: what becomes of a target's places when it goes out of the schedule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WhenRemoved {
     /// They stay as they are; the token ends by itself.

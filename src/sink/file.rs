@@ -24,6 +24,7 @@ mod turn;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::sink::{Context, Failure, FailureKind, Put};
@@ -39,8 +40,9 @@ pub(in crate::sink) use probe::probe;
 pub(in crate::sink) use remove::remove;
 
 /// `file: {path, mode, owner, group, readers}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "File")]
 pub struct FileSpec {
     /// Absolute path (a relative one counts from the schedule's folder).
     pub path: PathBuf,

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::token::{Format, Payload};
@@ -42,7 +43,7 @@ pub struct Place {
 }
 
 /// `whenPaid`: what becomes of the copy in a fallback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum WhenPaid {
     /// It is removed once the place has held for a while.

@@ -5,14 +5,16 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::{Cluster, Clusters, Limits, Upstream};
 use crate::sink::{aws, vault};
 
 /// One entry of `stores`: exactly one kind of store, with limits beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Store")]
 pub struct StoreSpec {
     /// Vault or OpenBao.
     pub vault: Option<vault::VaultStoreSpec>,

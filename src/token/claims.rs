@@ -81,6 +81,23 @@ pub struct Kubernetes {
     pub warnafter: Option<i64>,
 }
 
+/// What a legacy token says beside `iss` and `sub`: flat claims, and no end.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct LegacyClaims {
+    /// Namespace of the account and the Secret.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/namespace")]
+    pub namespace: String,
+    /// The Secret that it stands in, and dies with.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/secret.name")]
+    pub secret: String,
+    /// The account.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/service-account.name")]
+    pub account: String,
+    /// That very account.
+    #[serde(default, rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    pub account_uid: String,
+}
+
 /// An object that a token names.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Object {
@@ -105,6 +122,14 @@ impl Claims {
     /// Seconds that the token was given, where it says so.
     pub fn lifetime(&self) -> Option<i64> {
         Some(self.exp?.saturating_sub(self.iat?))
+    }
+}
+
+impl LegacyClaims {
+    /// Reads them; none where the token is no legacy one.
+    pub fn of(token: &str) -> Option<Self> {
+        let (_, payload, _) = parts(token).ok()?;
+        decode::<Self>("payload", payload).ok().filter(|claims| !claims.secret.is_empty())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a sink, a cluster or the network.
 
+pub mod age;
 pub mod claims;
 pub mod extract;
 pub mod kubeconfig;

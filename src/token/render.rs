@@ -4,6 +4,7 @@ mod cluster;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -36,7 +37,7 @@ pub enum Format {
 }
 
 /// `kubeconfig: {merge, namespace, user}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct KubeconfigFormat {
     /// Merge into what the file holds already.
@@ -48,7 +49,7 @@ pub struct KubeconfigFormat {
 }
 
 /// `dockerConfigJson: {registry, username}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct DockerFormat {
     /// Host of the registry; those that the token's audiences name when absent.
@@ -58,7 +59,7 @@ pub struct DockerFormat {
 }
 
 /// `argoCdCluster: {name, project, namespaces}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ArgoCdFormat {
     /// How Argo CD calls the cluster; as the schedule does when absent.

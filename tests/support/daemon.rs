@@ -51,11 +51,19 @@ impl Host {
         self.path("schedule.yaml")
     }
 
-    /// Writes the schedule; `records` and `control` are added.
+    /// Writes the schedule; `records` and `control` are added. A kubeconfig of the tests' servers becomes that of a
+    /// user of this host, who gets the rights that `rbac` prints.
     pub fn write_schedule(&self, text: &str) {
+        self.write_schedule_with(text, &[]);
+    }
+
+    /// The same; `rights` are further words for `rbac`.
+    pub fn write_schedule_with(&self, text: &str, rights: &[&str]) {
         let here = self.folder.path().display().to_string();
         let head = format!("version: 1\nrecords: {{directory: {here}/state/records}}\ncontrol: {{socket: {here}/control.sock}}\n");
-        std::fs::write(self.schedule(), head + &text.replace("HERE", &here)).unwrap();
+        let text = super::rights::own_users(self, &(head + &text.replace("HERE", &here)));
+        std::fs::write(self.schedule(), text).unwrap();
+        super::rights::grant(self, rights);
     }
 
     /// A command of the program, on this host's schedule.

@@ -5,6 +5,7 @@ pub mod disks;
 pub mod faults;
 pub mod mute;
 pub mod reader;
+pub mod rights;
 pub mod servers;
 pub mod trace;
 

@@ -12,6 +12,8 @@ pub struct Servers {
     /// The folder of this set of servers.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// A Python with what moto needs, PyYAML and jsonschema among it.
+    pub python: PathBuf,
     /// The API server, where it was asked for.
     pub kube: Option<Kube>,
     /// OpenBao, where it was asked for.
@@ -89,15 +91,25 @@ pub fn servers() -> &'static Servers {
     SERVERS.get_or_init(|| Servers::start("stores", &["bao", "moto"]))
 }
 
+/// A Python with PyYAML and jsonschema.
+pub fn python() -> &'static Path {
+    &servers().python
+}
+
 impl Servers {
     /// Starts a set of its own, for a test that stops servers. They end when this process does.
     pub fn start(name: &str, parts: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("tokenferry-{name}-{}", std::process::id()));
         script("start", &folder, &["--only", &parts.join(","), "--owner", &std::process::id().to_string()]);
+        Self::of(&folder)
+    }
+
+    /// Those that were started in that folder.
+    pub fn of(folder: &Path) -> Self {
         let path = folder.join("env.json");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("the servers left no {}: {e}", path.display()));
         let servers: Self = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{} is not as expected: {e}\n{text}", path.display()));
-        Self { folder, ..servers }
+        Self { folder: folder.to_owned(), ..servers }
     }
 
     /// The API server.
@@ -138,6 +150,12 @@ impl Servers {
     pub fn restart(&self, part: &str) {
         script("restart", &self.folder, &[part]);
     }
+}
+
+/// Where a program of the tests' own stands: promtool, dashboard or kubectl.
+pub fn program(name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
+    super::daemon::tool(Command::new(&script).args(["path", name])).trim().into()
 }
 
 /// Runs the script of the servers; it has to succeed.

@@ -96,7 +96,19 @@ impl Needs {
                 needs.cluster_roles.insert(prove::READ_KEYS);
             }
         }
+        needs.fold();
         needs
+    }
+
+    /// Drops rules for named objects that a rule for any object of the same resource grants already.
+    fn fold(&mut self) {
+        for rules in self.rules.values_mut() {
+            let whole: Vec<Kind> = rules.iter().filter(|(_, names)| names.contains(&None)).map(|(kind, _)| kind.clone()).collect();
+            rules.retain(|(group, resource, verbs), names| {
+                names.contains(&None)
+                    || !whole.iter().any(|(g, r, more)| g == group && r == resource && verbs.iter().all(|verb| more.contains(verb)))
+            });
+        }
     }
 
     fn add_all(&mut self, rights: Vec<Right>) {
@@ -238,6 +250,17 @@ mod tests {
         assert!(text.contains("resourceNames: [\"no\", \"x\"]"), "{text}");
         assert!(text.contains("- {kind: ServiceAccount, namespace: \"ops\", name: \"tokenferry\"}"), "{text}");
         assert_eq!(needs.rights().len(), 3);
+    }
+
+    #[test]
+    fn a_name_that_a_rule_for_all_grants_already_is_not_granted_twice() {
+        let mut needs = Needs::default();
+        needs.add(&Right::named("a", "apps", "deployments", "web", &["get", "patch"]));
+        needs.add(&Right::named("a", "apps", "statefulsets", "db", &["get", "patch"]));
+        needs.add(&Right { name: None, ..Right::named("a", "apps", "deployments", "", &["list", "get", "patch"]) });
+        needs.fold();
+        let kept: Vec<(String, Option<String>)> = needs.rights().into_iter().map(|right| (right.resource, right.name)).collect();
+        assert_eq!(kept, [("deployments".into(), None), ("statefulsets".into(), Some("db".into()))]);
     }
 
     #[test]

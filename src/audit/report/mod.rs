@@ -5,6 +5,7 @@
 mod course;
 mod daemon;
 mod judge;
+mod monitored;
 pub mod page;
 mod period;
 mod receiver;
@@ -19,12 +20,13 @@ use serde::Serialize;
 pub use course::{Cause, Course, Rehearsal};
 pub use daemon::{Down, Reload, Step};
 pub use judge::{Judged, Sums, Verdict};
+pub use monitored::Watched;
 pub use period::{Period, Span};
 pub use receiver::Receiver;
 
 use crate::audit::with_causes;
 use crate::record::query::{self, fits};
-use crate::record::{Kind, chain};
+use crate::record::{Kind, Line, chain};
 use crate::schedule::plan::{Plan, Target};
 
 /// Parts of the period in the charts.
@@ -89,6 +91,9 @@ pub struct Report {
     pub groups: Vec<Sums>,
     /// Target by target, the broken ones first.
     pub targets: Vec<Judged>,
+    /// Tokens that others mint, file by file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub monitored: Vec<Watched>,
     /// When no daemon ran.
     pub down: Vec<Down>,
     /// Schedules that were taken or refused.
@@ -104,9 +109,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether nothing is to be complained of: limits kept, records sound, and none lost.
+    /// Whether nothing is to be complained of: limits kept, monitored tokens well, records sound, and none lost.
     pub fn is_clean(&self) -> bool {
-        self.total.broken == 0 && self.lost == 0 && self.sources.iter().all(|source| source.sound)
+        self.total.broken == 0
+            && self.lost == 0
+            && self.monitored.iter().all(|file| file.unwell == 0)
+            && self.sources.iter().all(|source| source.sound)
     }
 }
 
@@ -139,6 +147,7 @@ impl<'q, 'a> Made<'q, 'a> {
             group_by: question.group_by.to_owned(),
             groups: Vec::new(),
             targets: Vec::new(),
+            monitored: Vec::new(),
             down: Vec::new(),
             reloads: Vec::new(),
             steps: Vec::new(),
@@ -193,6 +202,7 @@ impl<'q, 'a> Made<'q, 'a> {
             if !matches!(line.kind, Kind::Checkpoint | Kind::CheckpointEnd) {
                 life.take(&line, &period);
             }
+            self.monitored(index, &line);
             let Some(name) = line.target.as_ref().filter(|name| self.asked_for(name) && !line.is_of_leaver()) else { continue };
             if period.holds(line.time) {
                 let chart = match line.kind {
@@ -215,6 +225,17 @@ impl<'q, 'a> Made<'q, 'a> {
         done
     }
 
+    fn monitored(&mut self, source: usize, line: &Line) {
+        let Some(seen) = &line.monitored else { return };
+        let files = &mut self.report.monitored;
+        let known = files.iter().position(|file| file.source == source && file.path == seen.path);
+        let index = known.unwrap_or_else(|| {
+            files.push(Watched::new(seen.path.clone(), source));
+            files.len() - 1
+        });
+        files[index].take(line, seen, &self.question.period);
+    }
+
     fn asked_for(&self, name: &str) -> bool {
         self.question.targets.is_empty() || self.question.targets.iter().any(|glob| fits(glob, name))
     }
@@ -235,6 +256,7 @@ impl<'q, 'a> Made<'q, 'a> {
             self.report.targets.push(judged);
         }
         self.report.targets.sort_by(|a, b| (a.verdict, &a.course.name, a.course.source).cmp(&(b.verdict, &b.course.name, b.course.source)));
+        self.report.monitored.iter_mut().for_each(|file| file.end(&period, self.question.now));
         self.report.groups = groups.into_values().collect();
         let told: BTreeSet<&String> = self.report.targets.iter().map(|judged| &judged.course.name).collect();
         let expected = plan.iter().flat_map(|plan| &plan.targets).filter(|target| self.asked_for(&target.name));

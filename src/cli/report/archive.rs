@@ -7,8 +7,9 @@ use jiff::tz::TimeZone;
 
 use super::{Whole, chain, csv};
 use crate::audit::report::{Report, Span, page};
-use crate::cli::{Exit, print, whole};
+use crate::cli::{Exit, print};
 use crate::cluster::view::View;
+use crate::daemon::whole;
 
 /// The month before the one that we have, in UTC.
 pub fn last_month(now: Timestamp) -> Span {

@@ -97,6 +97,8 @@ impl Timetable {
         let mint = finding.mint.or(forced.then_some(Reason::Manual));
         let suspended = self.courses.get(&name).is_some_and(|c| c.target.suspend);
         match mint {
+            // A start in the midst of it makes no loop of mending either.
+            Some(reason @ (Reason::Repair | Reason::Rejected)) if !forced && !self.manner.once => self.mend(&name, reason, moment),
             Some(reason) if !suspended || forced => self.arm_at(&name, Some((moment.ms(), reason))),
             _ => self.arm(&name, moment),
         }

@@ -101,8 +101,9 @@ impl Timetable {
         let state = self.state.targets.get(&**name);
         let life = state.and_then(step::life);
         let again = match fault {
-            // A token that some place waits for is delivered again, not minted again.
-            Some(_) if course.held.is_some() => None,
+            // A token that some place waits for is delivered again, not minted again. Where minting itself failed, that
+            // token's own time has come: the next try waits like any other.
+            Some(_) if minted && course.held.is_some() => None,
             Some(fault) => Some((step::retry(now, failures, fault, life, moment.world.share()), line.reason.unwrap_or(Reason::Lifetime))),
             None => None,
         };

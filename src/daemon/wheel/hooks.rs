@@ -128,7 +128,7 @@ impl Wheel {
             }
             if self.options.once.is_some() {
                 let standing = line.target.as_deref().map_or(Standing::New, |name| self.table.standing(name, Timestamp::now()));
-                self.outcomes.push(course::Told { line, standing });
+                self.ended(course::Told { line, standing });
             }
         }
     }

@@ -1,12 +1,14 @@
 //! Orders of the timetable, carried out: rotations, payments and looks begin, records are written, people told.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::{Done, Wheel};
+use crate::daemon::course::Told;
 use crate::daemon::parts;
 use crate::daemon::rotation::{self, Job, tell};
 use crate::daemon::start::{self, Depth};
@@ -47,12 +49,20 @@ impl Wheel {
                         let _ = waiter.send((*told).clone());
                     }
                     if self.options.once.is_some() {
-                        self.outcomes.push(*told);
+                        self.ended(*told);
                     }
                 }
             }
         }
         answer
+    }
+
+    /// Keeps an outcome of `once`, and counts it for whoever watches.
+    pub(super) fn ended(&mut self, told: Told) {
+        if let Some(once) = &self.options.once {
+            once.told.fetch_add(1, Ordering::Relaxed);
+        }
+        self.outcomes.push(told);
     }
 
     fn rotate(&mut self, turn: Turn) {

@@ -21,8 +21,8 @@ impl Wheel {
     pub(super) async fn answer(&mut self, ask: Ask) {
         match ask {
             // A caller that went away needs no answer.
-            Ask::Status(selector, reply) => drop(reply.send(self.view().status(&selector))),
-            Ask::Metrics(reply) => match self.counters.text(&self.view().status(&|_| true), &self.scene) {
+            Ask::Status(selector, reply) => drop(reply.send(self.status(&selector))),
+            Ask::Metrics(reply) => match self.counters.text(&self.status(&|_| true), &self.scene) {
                 Ok(text) => drop(reply.send(text)),
                 Err(error) => tracing::error!(%error, "metrics cannot be put together"),
             },
@@ -48,6 +48,7 @@ impl Wheel {
                 // A caller that went away needs no answer.
                 let _ = reply.send(());
             }
+            Ask::Turn(reply) => drop(reply.send(())),
             Ask::Stop => {}
         }
     }
@@ -150,6 +151,10 @@ impl Wheel {
         self.event(|table, moment| table.swap(&plan, &change, moment)).await;
         self.start_ticker().await;
         self.watch_places();
+        self.turn_outward();
+        for setting in change.settings.iter().filter(|setting| change::AT_START.contains(setting)) {
+            tracing::warn!(setting, "this setting is another one now; it is taken up at the next start");
+        }
         let problems = plan.warnings.clone();
         tracing::info!(
             added = change.added.len(),

@@ -48,6 +48,7 @@ impl TargetState {
                 rejected_at: self.rejected_at,
                 failed_at: self.last_error.as_ref().map(|trouble| trouble.at),
                 failures: self.failures,
+                mended: self.mended,
             }),
             ..Line::new(Kind::Checkpoint, now)
         }
@@ -73,6 +74,7 @@ impl TargetState {
             last_rotation: standing.last_rotation,
             last_error: standing.failed_at.map(|at| Trouble { at, error: line.error.clone().unwrap_or_default() }),
             failures: standing.failures,
+            mended: standing.mended,
             places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
             hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect(),
             markers: line.markers.iter().map(MarkerState::from_checkpoint).collect(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{HookState, MarkerState};
-use crate::record::line::{Line, Outcome, Proof, Reason, SinkLine};
+use crate::record::line::{Line, Mended, Outcome, Proof, Reason, SinkLine};
 
 /// What the records say of one target.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,6 +44,8 @@ pub struct TargetState {
     pub last_error: Option<Trouble>,
     /// `failed` records since the last success.
     pub failures: u64,
+    /// Rotations that mended something, one after the other: what keeps mending from becoming a loop, over restarts too.
+    pub mended: Option<Mended>,
     /// Its places, in the schedule's order.
     pub places: Vec<PlaceState>,
     /// Its hooks, as far as they had something to be told of.
@@ -165,6 +167,11 @@ impl TargetState {
         self.take_places(line);
         self.hooks_due(line, true);
         self.reason = line.reason.or(self.reason);
+        if matches!(line.reason, Some(Reason::Repair | Reason::Rejected)) {
+            let lasted = |last: &Mended| line.time.as_second() - last.at.as_second() >= Mended::FOR_GOOD;
+            let times = self.mended.filter(|last| !lasted(last)).map_or(0, |last| last.times);
+            self.mended = Some(Mended { at: line.time, times: times.saturating_add(1) });
+        }
         self.succeeded(line.time);
     }
 

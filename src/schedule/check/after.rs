@@ -90,7 +90,7 @@ impl Planner<'_> {
         Duration::from_secs(seconds)
     }
 
-    fn exec_hook(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &ExecFile) -> Option<ExecSpec> {
+    pub(super) fn exec_hook(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &ExecFile) -> Option<ExecSpec> {
         let timeout = self.limit(spot, here, file.timeout, EXEC);
         let at = joined(here, "command");
         let Some(program) = file.command.first().filter(|program| !program.is_empty()) else {
@@ -177,7 +177,7 @@ impl Planner<'_> {
         Some(SystemdSpec { verb, unit: self.unit(spot, &joined(here, key), unit), timeout })
     }
 
-    fn http_hook(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &HttpFile) -> Option<HttpSpec> {
+    pub(super) fn http_hook(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &HttpFile) -> Option<HttpSpec> {
         let timeout = self.limit(spot, here, file.timeout, HTTP);
         let uri = file.url.parse::<http::Uri>().ok();
         let authority = uri.as_ref().and_then(http::Uri::authority).map(http::uri::Authority::as_str);

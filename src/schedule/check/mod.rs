@@ -2,6 +2,7 @@
 //! what needs a look at the host is not asked here.
 
 mod after;
+mod alerts;
 mod audiences;
 mod clusters;
 mod deliver;
@@ -103,6 +104,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     let records = planner.records(&spot, file.records);
     let socket = file.control.socket.and_then(|path| planner.own_path(&spot, &["control".into(), "socket".into()], path));
     let metrics = planner.metrics(&spot, file.metrics.listen.as_deref());
+    let unasked = planner.unasked(&spot, file.alerts, file.heartbeat, file.monitor, file.metrics.textfile);
     if root.get("targets").is_some_and(|node| !matches!(node.value, Value::Null)) {
         planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
     }
@@ -122,6 +124,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
         records,
         socket,
         metrics,
+        unasked,
         reload_on_change: file.reload_on_change,
         warnings: planner.report.finish(),
     })

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tracing::instrument::WithSubscriber;
@@ -21,8 +22,9 @@ use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 /// `awsSecretsManager: {store, secretId, key, keepVersions, adopt}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "AwsSecretsManager")]
 pub struct AwsSpec {
     /// Name of the store.
     pub store: String,
@@ -71,8 +73,9 @@ pub fn arn(spec: &AwsSpec, region: &str, account: &str) -> String {
 }
 
 /// `awsSecretsManager` under `stores`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(rename = "AwsStore")]
 pub struct AwsStoreSpec {
     /// Region; the normal AWS chain's when absent.
     pub region: Option<String>,
@@ -89,7 +92,7 @@ pub struct AwsStoreSpec {
 }
 
 /// `webIdentity: {roleArn, tokenFile | target}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebIdentity {
     /// The role whose trust policy names the cluster's issuer.
@@ -102,7 +105,7 @@ pub struct WebIdentity {
 }
 
 /// `assumeRole: {roleArn, externalId}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AssumeRole {
     /// The role.

@@ -131,7 +131,7 @@ impl Walk {
         let sound = self.rest.iter().all(|name| name != "..");
         (!sound || !self.last().may_grow(whole)).then(|| {
             let whole = whole.display();
-            local(format!("folder {} does not exist: make it (install -d -m 0750 -o {} {whole})", next.display(), ours()))
+            local(format!("folder {} does not exist: make it (install -d -m 0750 -o {} {whole}); tokenferry host --apply makes every folder of a schedule", next.display(), ours()))
         })
     }
 }

@@ -66,6 +66,7 @@ impl<'a> Fresh<'a> {
                 "the file system of {} keeps no ACLs, so `readers` cannot be set there: mount it with them, or let a `group` read",
                 self.folder.path.display()
             )),
+            Errno::INVAL => self.denied(wish, None, errno),
             errno => blame("set the readers of", &self.path(), errno),
         })
     }
@@ -78,6 +79,10 @@ impl<'a> Fresh<'a> {
             )),
             (Errno::PERM, None, Some(group)) => local(format!(
                 "cannot give the file in {path} to group id {group}: let the folder give it (chgrp {group} {path} && chmod 2750 {path}), or make the daemon's user a member"
+            )),
+            // No such number in this user namespace.
+            (Errno::INVAL, ..) => local(format!(
+                "cannot give the file in {path} to others: the unit's PrivateUsers=yes hides them; `tokenferry host --apply` writes the drop-in that turns it off"
             )),
             _ => blame("change the owner of", &self.path(), errno),
         }

@@ -13,6 +13,7 @@ mod secret;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::object::{NEVER, applied};
@@ -27,8 +28,9 @@ pub(super) use refused::kind;
 use secret::{Found, Shape};
 
 /// `kubernetesSecret: {cluster, namespace, name, key, adopt}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "KubernetesSecret")]
 pub struct SecretSpec {
     /// Name of the cluster; the target's own where the schedule leaves it out.
     #[serde(default)]

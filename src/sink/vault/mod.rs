@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -23,8 +24,9 @@ use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 /// `vault: {store, mount, path, key, keepVersions, adopt}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Vault")]
 pub struct VaultSpec {
     /// Name of the store.
     pub store: String,
@@ -76,8 +78,9 @@ pub fn rights(spec: &VaultSpec, engine: u8, leaves: bool) -> Vec<(String, &'stat
 }
 
 /// `vault` under `stores`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "VaultStore")]
 pub struct VaultStoreSpec {
     /// `https://HOST:PORT`, without a path.
     pub address: String,
@@ -90,7 +93,7 @@ pub struct VaultStoreSpec {
 }
 
 /// How we log in: exactly one.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum VaultAuth {
     /// A token kept in a file by somebody else.
@@ -104,7 +107,7 @@ pub enum VaultAuth {
 }
 
 /// `token: {file}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenAuth {
     /// The file; read again when it changes.
@@ -112,7 +115,7 @@ pub struct TokenAuth {
 }
 
 /// `appRole: {roleId, secretIdFile}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AppRoleAuth {
     /// Mount of the auth method; `approle` when absent.
@@ -124,7 +127,7 @@ pub struct AppRoleAuth {
 }
 
 /// `jwt` and `kubernetes`: `{mount, role, tokenFile | target}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtAuth {
     /// Mount of the auth method; its usual name when absent.

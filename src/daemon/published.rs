@@ -14,7 +14,7 @@ use crate::token::{Claims, Token, extract};
 pub const LARGEST: u64 = 4 << 20;
 /// A clock that lags behind the API server's must not refuse a token that was minted this moment; the API
 /// server itself forgives as much.
-const LEEWAY: i64 = 60;
+pub const LEEWAY: i64 = 60;
 
 /// A token that was found, and what its file shows beside it.
 pub struct Published {
