@@ -152,7 +152,8 @@ fn a_log_that_is_cut_or_lacks_an_event_says_what_is_missing() {
 #[test]
 fn where_records_have_a_hole_a_mint_in_it_is_unknown_and_the_rest_joins() {
     let joined = Joined::new("audit-hole");
-    let lost = joined.host.records_of("rotated", "idle")[1].clone();
+    // Not the last line: what is cut off at the end shows by a head noted elsewhere alone.
+    let lost = joined.host.records_of("rotated", "idle")[0].clone();
     let folder = joined.host.path("state/records");
     for file in std::fs::read_dir(&folder).unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl")) {
         let text = std::fs::read_to_string(&file).unwrap();
