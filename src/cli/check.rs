@@ -36,6 +36,7 @@ impl Check {
         let files = if self.files.is_empty() { vec![context.schedule(None)] } else { self.files };
         let mut problems: Vec<Problem> = Vec::new();
         let mut good = Vec::new();
+        let shown = context.progress("planning the schedule");
         for file in &files {
             match read::read(file) {
                 Ok(accepted) => {
@@ -45,6 +46,7 @@ impl Check {
                 Err(found) => problems.extend(found),
             }
         }
+        drop(shown);
         let bad = problems.iter().any(|p| self.strict || p.severity == Severity::Error);
         match self.output {
             Output::Json => print::json(&problems)?,

@@ -75,7 +75,9 @@ impl Mint {
         });
         let ask = Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.audiences.clone(), bound_to };
         let cluster = self.reach.cluster(context)?;
+        let asking = context.spinner("asking for a token");
         let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;
+        drop(asking);
         Tale::begin(context, None, self.reach.is_of_schedule(), &cluster, &ask).await.minted(&minted).await;
         if let Some(wanted) = &self.bound_object_uid {
             let own = &minted.claims.kubernetes;

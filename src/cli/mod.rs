@@ -145,6 +145,11 @@ impl Context {
         Progress::begin(what, self.quiet)
     }
 
+    /// The same on a terminal, and nothing elsewhere: for commands of pipelines, whose talk is somebody else's log.
+    fn spinner(&self, what: &str) -> Progress {
+        Progress::begin(what, self.quiet || !print::is_watched())
+    }
+
     /// The schedule: the command's own argument, the flag, the variable, the default place.
     fn schedule(&self, own: Option<&PathBuf>) -> PathBuf {
         own.or(self.schedule.as_ref()).cloned().unwrap_or_else(|| self.places.schedule.clone())

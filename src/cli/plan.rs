@@ -62,7 +62,9 @@ impl Plan {
     /// Exit code 2 where a schedule is refused, 1 where a drill loses a token.
     pub fn run(self, context: &Context) -> Result<(), Exit> {
         let path = context.schedule(self.file.as_ref());
+        let shown = context.progress("planning the schedule");
         let accepted = read::read(&path).map_err(|problems| Exit::refused(&problems))?;
+        drop(shown);
         for warning in &accepted.plan.warnings {
             print::talk(&warning.to_string());
         }
@@ -84,11 +86,16 @@ impl Plan {
         let (now, host) = (Timestamp::now(), scene::host());
         if let Some(outage) = self.drill {
             let length = i64::try_from(outage.0).unwrap_or(i64::MAX / 4);
+            let shown = context.progress("playing the schedule through the outage");
             let lost = drill::drill(&planned, &state, now, length, &host);
+            drop(shown);
             return self.drilled(Drilled { outage: outage.0, targets: planned.targets.len(), lost }, now);
         }
         let horizon = i64::try_from(self.horizon.0).unwrap_or(i64::MAX).clamp(60, 366 * 86_400);
-        self.forecast(&plan::forecast(&planned, &state, now, horizon, self.next, &host), now)
+        let shown = context.progress("working out the timetable");
+        let forecast = plan::forecast(&planned, &state, now, horizon, self.next, &host);
+        drop(shown);
+        self.forecast(&forecast, now)
     }
 
     fn difference(&self, change: &Change) -> Result<(), Exit> {

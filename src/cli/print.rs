@@ -43,6 +43,11 @@ pub fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether a person reads the talk.
+pub fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}
+
 /// Says something to the person on stderr. Nobody is left to tell when that fails.
 pub fn talk(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -1,6 +1,5 @@
 //! What takes over a second shows that it goes on: a spinner with the time on a terminal, a line now and then elsewhere.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -58,7 +57,7 @@ fn show(what: &str, done: &AtomicUsize, ended: &Receiver<()>) {
         0 => what.to_owned(),
         done => format!("{what}: {done} done"),
     };
-    if !std::io::stderr().is_terminal() {
+    if !print::is_watched() {
         let mut pause = Duration::ZERO;
         while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
             print::talk(&format!("{} ({} s)", said(), begun.elapsed().as_secs()));

@@ -146,7 +146,9 @@ impl Rbac {
         let mut rows = Vec::new();
         for name in self.clusters(plan)? {
             if let Some(cluster) = scene.cluster(name).filter(|c| !c.is_embedded()) {
+                let shown = context.progress("asking what the account may do");
                 let found = diff::compare(cluster, &Needs::of(plan, name)).await;
+                drop(shown);
                 rows.extend(found.into_iter().map(|difference| Row { cluster: name.clone(), difference }));
             }
         }

@@ -82,7 +82,9 @@ impl Verify {
         let (place, found) = self.source.read(context)?;
         let now = Timestamp::now().as_second();
         let shown = inspect(&found, now).map_err(|why| Exit::own(format!("{place}: {why}")))?;
+        let asking = context.progress("asking for keys and reviews");
         let (keys, asked) = self.ask(&found, context)?;
+        drop(asking);
         let checks = self.checks(&found, keys, &asked, now);
         let good = is_good(&checks);
         match self.output {

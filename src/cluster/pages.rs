@@ -107,8 +107,8 @@ pub struct Bare {
 struct List<T> {
     #[serde(default)]
     metadata: ListMetadata,
-    #[serde(default = "Vec::new")]
-    items: Vec<T>,
+    /// `null` where a list of metadata alone is empty.
+    items: Option<Vec<T>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -145,7 +145,7 @@ impl Cluster {
             permit.end(answer.as_ref().map_or_else(Refusal::verdict, |_| Verdict::Healthy));
             let body = answer?;
             let list: List<T> = serde_json::from_slice(&body).map_err(|_| broken())?;
-            list.items.into_iter().for_each(&mut each);
+            list.items.into_iter().flatten().for_each(&mut each);
             if list.metadata.more.is_empty() {
                 return Ok(());
             }
@@ -213,6 +213,14 @@ mod tests {
         let listing = Listing { only: "type%3Dx", ..Listing::of("/apis/apps/v1", "deployments") };
         assert_eq!(listing.path(None), "/apis/apps/v1/deployments?fieldSelector=type%3Dx&");
         assert_eq!(Listing::of("/api/v1", "pods").path(Some("ci")), "/api/v1/namespaces/ci/pods?");
+    }
+
+    #[test]
+    fn an_empty_list_is_one_however_it_is_written() {
+        for text in [r#"{"metadata":{},"items":null}"#, r#"{"items":[]}"#, r#"{"metadata":{"resourceVersion":"7"}}"#] {
+            let list: List<Bare> = serde_json::from_str(text).unwrap();
+            assert_eq!((list.items.into_iter().flatten().count(), list.metadata.more.as_str()), (0, ""), "{text}");
+        }
     }
 
     #[test]

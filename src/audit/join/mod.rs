@@ -259,7 +259,7 @@ fn notes(question: &Question, log: &Log, coverage: &Coverage, told: &history::To
     notes.extend(coverage.gaps().map(|(from, to)| format!("no log tells of the time from {from} to {to}")));
     notes.extend(told.holes.iter().map(|hole| format!("records are missing from {} to {}: {}", hole.from, hole.to, hole.why)));
     if log.mints.is_empty() {
-        notes.push("the logs hold no TokenRequest at all: does the audit policy log the creation of `serviceaccounts/token`?".into());
+        notes.push("the logs hold no TokenRequest at all: the audit policy has to log `create` of serviceaccounts/token".into());
     }
     if !log.names_tokens {
         notes.push("no event names the token that was used (Kubernetes does since 1.30), so unused tokens cannot be told".into());
