@@ -205,7 +205,7 @@ fn what_is_wrong_with_a_cluster_is_named() {
     named(&with_cluster(&server, &servers().bao().ca.display().to_string(), token), "reachable", "ertificate");
     let host = with_cluster(&server, &ca, token);
     named(&host, "rights", "tokenferry rbac");
-    named(&host, "credentialLife", "keeps it fresh");
+    named(&host, "credentialLife", "keeps a token fresh");
     std::fs::remove_file(host.path("kubeconfig")).unwrap();
     named(&host, "reachable", "No such file");
 
