@@ -127,7 +127,7 @@ fn rehearsal_rows(line: &Line) -> Vec<Vec<Cell>> {
     let minted = line
         .error
         .clone()
-        .unwrap_or_else(|| format!("minted for {life}, proven by {}", line.proof.map_or_else(|| "nobody".to_owned(), |proof| word(proof))));
+        .unwrap_or_else(|| format!("minted for {life}, proven by {}", line.proof.map_or_else(|| "nobody".to_owned(), word)));
     let places = line.sinks.iter().map(|sink| {
         let what = sink.tried.clone().or_else(|| sink.error.clone()).unwrap_or_default();
         cells(format!("{} {}", sink.sink, sink.place), sink.outcome == Outcome::Probed, what)

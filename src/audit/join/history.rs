@@ -73,7 +73,8 @@ pub(super) struct Told {
 /// Reads the records of the log's time and later. A damaged line is passed over, and leaves a hole.
 pub(super) fn read(question: &Question, log: &Log, since: Timestamp) -> Result<Told, ReadError> {
     let mut told = Told::default();
-    let (mut before, mut broken): (Option<(u64, Timestamp)>, Option<(PathBuf, u64)>) = (None, None);
+    let mut before: Option<(u64, Timestamp)> = None;
+    let mut broken: Option<(PathBuf, u64)> = None;
     for line in query::all_around(&question.records, since)? {
         match line {
             Ok(line) => {

@@ -43,7 +43,7 @@ pub fn written(stanzas: &[Stanza], mac: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8
             bytes.extend_from_slice(line);
             bytes.push(b'\n');
         }
-        if body.len() % COLUMNS == 0 {
+        if body.len().is_multiple_of(COLUMNS) {
             bytes.push(b'\n');
         }
     }

@@ -79,7 +79,7 @@ impl Wheel {
             let danger = step::danger(target, self.table.state.targets.get(&target.name), doing.rotating, doing.failures, now);
             matches!(danger, Some(Standing::Expired | Standing::Rejected))
         };
-        served.peek().is_none() || !served.all(|target| lost(target))
+        served.peek().is_none() || !served.all(lost)
     }
 
     pub(super) fn told_of(&mut self, run: &Run, error: Option<String>, now: i64) {
