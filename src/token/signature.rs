@@ -1,8 +1,9 @@
 //! Whether a token was signed by a key that we are told of: a JSON Web Key Set (RFC 7517) against the algorithms
-//! with which Kubernetes signs (RFC 7518 §3): RS256, ES256 and ES384.
+//! with which Kubernetes signs (RFC 7518 §3): RS256, ES256, ES384 and ES512.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use p521::ecdsa::signature::Verifier;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
 };
@@ -30,6 +31,8 @@ enum Public {
     P256(Vec<u8>),
     /// An uncompressed point.
     P384(Vec<u8>),
+    /// An uncompressed point. ring knows nothing of this curve.
+    P521(Vec<u8>),
 }
 
 /// The text is no key set.
@@ -44,7 +47,7 @@ pub enum BadKeys {
         column: usize,
     },
     /// Nothing in it that can check a signature.
-    #[error("it has no key for RS256, ES256 or ES384")]
+    #[error("it has no key for RS256, ES256, ES384 or ES512")]
     None,
 }
 
@@ -57,8 +60,8 @@ pub enum NotSigned {
     /// Its signature is not base64url.
     #[error("its signature is not base64url")]
     Encoding,
-    /// `none`, ES512 and whatever else.
-    #[error("it is signed with {0}, which is not checked here (RS256, ES256 and ES384 are)")]
+    /// `none`, HS256 and whatever else.
+    #[error("it is signed with {0}, which is not checked here (RS256, ES256, ES384 and ES512 are)")]
     Algorithm(String),
     /// The key set does not have the key that the token names.
     #[error("the key set has no {alg} key {}; it was signed by another issuer, or the keys were rotated", kid.as_deref().map_or_else(|| "at all".to_owned(), |kid| format!("`{kid}`")))]
@@ -113,7 +116,7 @@ impl Keys {
         let (_, _, signature) = parts(token)?;
         let signed = &token.as_bytes()[..token.len() - signature.len() - 1];
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| NotSigned::Encoding)?;
-        if !["RS256", "ES256", "ES384"].contains(&header.alg.as_str()) {
+        if !["RS256", "ES256", "ES384", "ES512"].contains(&header.alg.as_str()) {
             return Err(NotSigned::Algorithm(header.alg.chars().take(20).collect()));
         }
         let named = |key: &&Key| header.kid.is_none() || key.kid == header.kid;
@@ -131,6 +134,7 @@ impl Key {
             Public::Rsa { .. } => "RS256",
             Public::P256(_) => "ES256",
             Public::P384(_) => "ES384",
+            Public::P521(_) => "ES512",
         }
     }
 
@@ -139,9 +143,16 @@ impl Key {
             Public::Rsa { n, e } => RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, message, signature),
             Public::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature),
             Public::P384(point) => UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(message, signature),
+            Public::P521(point) => return es512(point, message, signature),
         };
         result.is_ok()
     }
+}
+
+fn es512(point: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(point);
+    let signature = p521::ecdsa::Signature::from_slice(signature);
+    key.is_ok_and(|key| signature.is_ok_and(|signature| key.verify(message, &signature).is_ok()))
 }
 
 fn key(jwk: Jwk) -> Option<Key> {
@@ -163,6 +174,7 @@ fn key(jwk: Jwk) -> Option<Key> {
         }
         ("EC", Some("P-256")) => Public::P256(point(32)?),
         ("EC", Some("P-384")) => Public::P384(point(48)?),
+        ("EC", Some("P-521")) => Public::P521(point(66)?),
         _ => return None,
     };
     Some(Key { kid: jwk.kid, public })
@@ -224,6 +236,30 @@ mod tests {
         assert_eq!(keys.check(&es256()).unwrap().alg, "ES256");
     }
 
+    /// RFC 7515, appendix A.4.
+    const P521: &str = concat!(
+        r#"{"kty":"EC","crv":"P-521","x":"AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk","#,
+        r#""y":"ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"}"#
+    );
+    const ES512: &str = concat!(
+        "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YB",
+        "JZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn"
+    );
+
+    #[test]
+    fn es512_is_good_and_no_other_payload_signature_or_length_is() {
+        let keys = set(&[P256, P521]);
+        assert_eq!(keys.check(ES512).unwrap().alg, "ES512");
+        let (rest, signature) = ES512.rsplit_once('.').unwrap();
+        assert_eq!(keys.check(&ES512.replace("UGF5bG9hZA", "UGF5bG9hZB")), Err(NotSigned::Wrong));
+        let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        bytes[100] ^= 1;
+        for changed in [&bytes[..], &bytes[..131], &[]] {
+            assert_eq!(keys.check(&format!("{rest}.{}", URL_SAFE_NO_PAD.encode(changed))), Err(NotSigned::Wrong));
+        }
+        assert!(matches!(set(&[P256]).check(ES512), Err(NotSigned::NoKey { .. })));
+    }
+
     #[test]
     fn es384_is_good_and_every_changed_part_is_not() {
         let (token, jwk) = signed(&ECDSA_P384_SHA384_FIXED_SIGNING, "ES384", "P-384", "k");
@@ -254,7 +290,7 @@ mod tests {
         let keys = set(&[P256]);
         let as_rsa = format!("{}.{PAYLOAD}.{ES256}", header("RS256"));
         assert!(matches!(keys.check(&as_rsa), Err(NotSigned::NoKey { .. })));
-        for alg in ["none", "HS256", "ES512"] {
+        for alg in ["none", "HS256", "PS512"] {
             let forged = format!("{}.{PAYLOAD}.{ES256}", header(alg));
             assert_eq!(keys.check(&forged), Err(NotSigned::Algorithm(alg.into())));
         }
