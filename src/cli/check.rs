@@ -27,13 +27,23 @@ pub struct Check {
     output: Output,
 }
 
+/// From nothing to the first token.
+const FIRST_STEPS: &str = "To the first token:
+  sudoedit /etc/tokenferry/schedule.yaml       whose token, where it goes (man 5 tokenferry-schedule has one to start from)
+  tokenferry check                             every problem of it
+  tokenferry bootstrap CLUSTER                 account, rights and credential of the daemon, with your own kubeconfig
+  sudo tokenferry host --apply                 folders, and what the unit needs beyond what is shipped
+  sudo systemctl enable --now tokenferry       and then: tokenferry status
+";
+
 impl Check {
     /// Does it.
     ///
     /// # Errors
     /// Exit code 2 where a schedule is refused.
     pub fn run(self, context: &Context) -> Result<(), Exit> {
-        let files = if self.files.is_empty() { vec![context.schedule(None)] } else { self.files };
+        let none_named = self.files.is_empty();
+        let files = if none_named { vec![context.schedule(None)] } else { self.files };
         let mut problems: Vec<Problem> = Vec::new();
         let mut good = Vec::new();
         let shown = context.progress("planning the schedule");
@@ -47,6 +57,9 @@ impl Check {
             }
         }
         drop(shown);
+        if none_named && !files[0].exists() {
+            print::talk(&format!("There is no schedule yet. {FIRST_STEPS}"));
+        }
         let bad = problems.iter().any(|p| self.strict || p.severity == Severity::Error);
         match self.output {
             Output::Json => print::json(&problems)?,
