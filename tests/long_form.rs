@@ -41,7 +41,10 @@ fn the_long_form_runs_every_t_of_the_table() {
         let list = script.split_once(&format!("readonly {row}=(")).unwrap_or_else(|| panic!("{row}")).1;
         list.split_once(')').unwrap().0.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>()
     });
-    let run = rows.concat();
+    let mut run = rows.concat();
+    // The second half of T10.
+    assert!(run.contains(&"fuzz".to_owned()), "{run:?}");
+    run.retain(|t| t != "fuzz");
     assert_eq!(run.len(), run.iter().collect::<BTreeSet<_>>().len(), "one stands in two rows: {run:?}");
     assert_eq!(run.into_iter().collect::<BTreeSet<_>>(), self::rows('T'));
 }

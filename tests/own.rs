@@ -7,6 +7,8 @@ use crate::support::servers::cluster;
 use crate::support::until;
 
 fn host(namespace: &str, spare: &str) -> Host {
+    // The spare's rights are granted before bootstrap has made it.
+    cluster().kubectl(&["create", "namespace", namespace]);
     let host = Host::new(&format!(
         "clusters: {{prod: {{kubeconfig: HERE/prod.kubeconfig, own: {{serviceAccount: {namespace}/ferry, duration: 10m}}{spare}}}}}
 targets: [{{name: a, cluster: prod, serviceAccount: cicd/cicd-deployer, duration: 10m, deliver: [{{file: {{path: HERE/out/a}}}}]}}]

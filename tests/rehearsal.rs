@@ -145,6 +145,11 @@ fn policy(name: &str, capabilities: &str) -> String {
     )
 }
 
+/// What a schedule of that host names in place of a kubeconfig of the servers.
+fn own(host: &Host, kubeconfig: &std::path::Path) -> String {
+    crate::support::rights::kubeconfig(host, cluster(), kubeconfig).display().to_string()
+}
+
 #[test]
 fn every_store_is_tried_with_its_real_server_and_holds_nothing_afterwards() {
     let name = "rehearse-well";
@@ -173,7 +178,9 @@ fn a_right_that_is_missing_a_stranger_and_a_missing_namespace_are_found_before_a
     cluster().kubectl(&["create", "secret", "generic", name, "-n", "cicd", "--from-literal=token=theirs"]);
     let text = host
         .read("schedule.yaml")
-        .replace(&format!("namespace: cicd, name: {name}-registry"), &format!("namespace: nowhere, name: {name}-registry"));
+        .replace(&format!("namespace: cicd, name: {name}-registry"), &format!("namespace: nowhere, name: {name}-registry"))
+        // No right can be granted in a namespace that is not there, and without one nobody learns that it is not.
+        .replace(&own(&host, &cluster().kube().admin_kubeconfig), &cluster().kube().admin_kubeconfig.display().to_string());
     std::fs::write(host.schedule(), text).unwrap();
     let (done, lines) = rehearse(&host, &["all"]);
     let places: Vec<&str> = outcomes(&lines[0]).into_iter().map(|(_, outcome)| outcome).collect();
@@ -186,7 +193,7 @@ fn a_right_that_is_missing_a_stranger_and_a_missing_namespace_are_found_before_a
     // A login that may not mint: the token itself is what fails.
     let kubeconfig = cluster().kube().kubeconfig(serde_json::json!({"token": "nonsense"}));
     host.write("nobody.kubeconfig", &kubeconfig);
-    let text = host.read("schedule.yaml").replace(&cluster().kube().minter_kubeconfig.display().to_string(), "nobody.kubeconfig");
+    let text = host.read("schedule.yaml").replace(&own(&host, &cluster().kube().minter_kubeconfig), "nobody.kubeconfig");
     std::fs::write(host.schedule(), text).unwrap();
     let (done, lines) = rehearse(&host, &["all"]);
     assert_eq!((done.code, lines[0]["error"].as_str().is_some_and(|e| e.contains("401"))), (Some(1), true), "{lines:#?}");
