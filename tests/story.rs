@@ -272,7 +272,7 @@ targets:
     until("two are delivered and one has failed", 30, || count(&host, "rotated") == 2 && count(&host, "failed") >= 1);
     assert!(begun.elapsed() < Duration::from_secs(25));
     let line = host.records_of("rotated", "audience").pop().unwrap();
-    assert_eq!(line["proof"], "claims", "nobody but the audience can prove it: {line}");
+    assert_eq!(line["proof"], "signature", "`rbac` offers the reading of the keys, and only the audience can try it: {line}");
     let failed = host.records_of("failed", "missing").pop().unwrap();
     assert!(failed["error"].as_str().unwrap().contains("`nobody` does not exist"), "{failed}");
     until("missing is retrying", 20, || host.target("missing")["state"] == "retrying");
