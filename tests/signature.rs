@@ -15,15 +15,9 @@ use crate::support::daemon::{Host, tool};
 use crate::support::servers::{Servers, cluster};
 use crate::support::until;
 
-fn may_read_keys(servers: &Servers, name: &str) {
-    let role = "--clusterrole=system:service-account-issuer-discovery";
-    servers.kubectl(&["create", "clusterrolebinding", name, role, "--user=minter2"]);
-}
-
 #[test]
 fn the_proof_is_the_signature_where_we_may_read_the_keys_and_the_claims_where_we_may_not() {
     let servers = cluster();
-    may_read_keys(servers, "proof-by-signature");
     let mut host = Host::new(&format!(
         "
 clusters: {{may: {{kubeconfig: {}}}, not: {{kubeconfig: HERE/not.kubeconfig}}}}
@@ -49,7 +43,6 @@ targets:
 #[test]
 fn g2_a_token_whose_signing_key_the_cluster_serves_no_more_is_replaced_once() {
     let servers = Servers::start("rekey", &["etcd", "kube"]);
-    may_read_keys(&servers, "proof-by-signature");
     let mut host = Host::new(&format!(
         "
 clusters: {{prod: {{kubeconfig: {}}}}}

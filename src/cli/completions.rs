@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter};
 use clap_complete::env::{CompleteEnv, Shells};
 
@@ -28,22 +29,13 @@ pub struct Completions {
     shell: Shell,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Shell {
-    Bash,
-    Elvish,
-    Fish,
-    Powershell,
-    Zsh,
-}
-
 impl Completions {
     /// Does it.
     ///
     /// # Errors
     /// Where stdout cannot be written.
     pub fn run(self) -> Result<(), Exit> {
-        let name = self.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let name = self.shell.to_string();
         let shells = Shells::builtins();
         let shell = shells.completer(&name).ok_or_else(|| Exit::own(format!("no completions are known for {name}")))?;
         let mut text = Vec::new();

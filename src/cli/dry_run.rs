@@ -8,9 +8,7 @@ use super::print::{self, Cell, Colour, Output};
 use super::{Context, Exit};
 use crate::cluster::access::Access;
 use crate::daemon::control::Choice;
-use crate::daemon::own;
 use crate::daemon::read::Accepted;
-use crate::daemon::scene::Scene;
 use crate::daemon::step;
 
 #[derive(Serialize)]
@@ -25,13 +23,7 @@ struct Row {
 
 /// Shows it. Exits 1 where the API server says that we may not.
 pub async fn show(accepted: Accepted, choice: &Choice, force: bool, output: Output, context: &Context) -> Result<(), Exit> {
-    let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
-    let state = match crate::record::read(&records) {
-        Ok(state) => state,
-        Err(_) if !records.exists() => crate::record::State::default(),
-        Err(error) => return Err(Exit::own(super::error::chain(&error))),
-    };
-    let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
+    let (scene, state) = context.scene(accepted)?;
     let now = Timestamp::now();
     let mut rows = Vec::new();
     for target in scene.plan.targets.iter().filter(|t| choice.takes(t)) {

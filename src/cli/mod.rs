@@ -38,6 +38,7 @@ mod withdraw;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -47,7 +48,11 @@ use progress::Progress;
 
 use crate::daemon::files::Index;
 use crate::daemon::named::Named;
+use crate::daemon::own;
 use crate::daemon::places::Places;
+use crate::daemon::read::Accepted;
+use crate::daemon::scene::Scene;
+use crate::record::fold::State;
 
 /// Carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need them.
 ///
@@ -153,6 +158,17 @@ impl Context {
     /// The schedule: the command's own argument, the flag, the variable, the default place.
     fn schedule(&self, own: Option<&PathBuf>) -> PathBuf {
         own.or(self.schedule.as_ref()).cloned().unwrap_or_else(|| self.places.schedule.clone())
+    }
+
+    /// A schedule and what the records say of it, where no daemon is asked.
+    fn scene(&self, accepted: Accepted) -> Result<(Scene, State), Exit> {
+        let records = accepted.plan.records.directory.clone().unwrap_or_else(|| self.places.records.clone());
+        let state = match crate::record::read(&records) {
+            Ok(state) => state,
+            Err(_) if !records.exists() => State::default(),
+            Err(error) => return Err(Exit::own(error::chain(&error))),
+        };
+        Ok((Scene::new(Arc::new(own::join(accepted.plan, &records)), &records, None), state))
     }
 
     /// The control socket: the schedule's, where it can be read and names one, else the default place.

@@ -16,9 +16,7 @@ use super::reload::duration;
 use super::{Context, Exit};
 use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::monitor;
-use crate::daemon::own;
 use crate::daemon::read;
-use crate::daemon::scene::Scene;
 use crate::daemon::start;
 use crate::daemon::status::View;
 
@@ -97,13 +95,7 @@ pub async fn look(context: &Context, choice: &Choice, timeout: Duration) -> Resu
         }
         Err(CallError::Nobody(_)) => {
             let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
-            let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
-            let state = match crate::record::read(&records) {
-                Ok(state) => state,
-                Err(_) if !records.exists() => crate::record::State::default(),
-                Err(error) => return Err(Exit::own(super::error::chain(&error))),
-            };
-            let scene = Scene::new(std::sync::Arc::new(own::join(accepted.plan, &records)), &records, None);
+            let (scene, state) = context.scene(accepted)?;
             let view = View { scene: &scene, state: &state, courses: None, health: None, since: None, refused: None };
             let mut status = view.status(&|target| choice.takes(target));
             for row in &mut status.targets {

@@ -17,7 +17,7 @@ pub fn of_schedule() -> Value {
     let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<ScheduleFile>();
     schema.insert("title".into(), json!("tokenferry schedule"));
     let mut schema = Value::from(schema);
-    for (kind, choices) in [("Cluster", CLUSTERS), ("Store", STORES)] {
+    for (kind, choices) in [("Cluster", CLUSTERS), ("Store", &STORES)] {
         one_of(&mut schema["definitions"][kind], choices);
     }
     schema
@@ -37,9 +37,10 @@ pub fn of_include() -> Value {
 }
 
 const CLUSTERS: &[&str] = &["kubeconfig", "inCluster", "embedded"];
-const STORES: &[&str] = &["vault", "awsSecretsManager"];
+/// Keys of a store of which exactly one says what it is.
+pub const STORES: [&str; 2] = ["vault", "awsSecretsManager"];
 /// Keys of a place of which exactly one names the sink.
-pub const SINKS: &[&str] = &["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
+pub const SINKS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
 
 fn one_of(schema: &mut Value, choices: &[&str]) {
     schema["oneOf"] = choices.iter().map(|key| json!({"required": [key]})).collect();

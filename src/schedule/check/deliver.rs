@@ -7,13 +7,12 @@ use super::{Planner, rules};
 use crate::schedule::file::{PlaceFile, later};
 use crate::schedule::measure::{Bytes, shown};
 use crate::schedule::problem::Severity;
+use crate::schedule::schema::SINKS;
 use crate::schedule::yaml::{At, Step, Value, closest};
 use crate::sink::aws::AwsSpec;
 use crate::sink::file::FileSpec;
 use crate::sink::vault::VaultSpec;
 use crate::sink::{Place, SinkSpec};
-
-const KINDS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
 
 /// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
 const AWS_LIMIT: u64 = 65_536;
@@ -83,14 +82,14 @@ impl Planner<'_> {
 
     fn place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile, in_fallback: bool) -> Option<Place> {
         let node = owner.spot.marks.find(owner.spot.node, here).0;
-        let given: Vec<&'static str> = KINDS.into_iter().filter(|kind| node.has(kind)).collect();
+        let given: Vec<&'static str> = SINKS.into_iter().filter(|kind| node.has(kind)).collect();
         match given[..] {
             [_] => {}
             [] => {
                 let planned = node.entries().iter().any(|(key, _)| later("PlaceFile", &key.text));
-                let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, KINDS.into_iter()).is_some());
+                let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, SINKS.into_iter()).is_some());
                 if !planned && !mistyped {
-                    self.report.error(&owner.spot, here, &format!("it names no sink: write one of {}", KINDS.join(", ")));
+                    self.report.error(&owner.spot, here, &format!("it names no sink: write one of {}", SINKS.join(", ")));
                 }
                 return None;
             }

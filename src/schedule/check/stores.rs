@@ -9,6 +9,7 @@ use super::deliver::joined;
 use super::report::Spot;
 use super::rules;
 use crate::schedule::measure::shown;
+use crate::schedule::schema::STORES;
 use crate::schedule::yaml::Step;
 use crate::sink::StoreSpec;
 use crate::sink::aws::AwsStoreSpec;
@@ -44,7 +45,7 @@ impl Planner<'_> {
             self.report.error(spot, &here, &message);
         }
         let node = spot.marks.find(spot.node, &here).0;
-        let given: Vec<&'static str> = ["vault", "awsSecretsManager"].into_iter().filter(|kind| node.has(kind)).collect();
+        let given: Vec<&'static str> = STORES.into_iter().filter(|kind| node.has(kind)).collect();
         match given[..] {
             [] if node.entries().iter().any(|(key, _)| crate::schedule::file::later("StoreSpec", &key.text)) => {}
             [] => self.report.error(
