@@ -16,7 +16,8 @@ targets: [{name: one, cluster: trial, serviceAccount: ci/one, duration: 1h, deli
 
 /// The command on a terminal of its own, all that it writes in a file.
 fn on_a_terminal(host: &Host) -> Child {
-    let command = format!("{PROGRAM} --schedule {} status --watch", host.schedule().display());
+    // Without exec a plain sh stays between, and it is its end by the interrupt that would be seen.
+    let command = format!("exec {PROGRAM} --schedule {} status --watch", host.schedule().display());
     let mut script = Command::new("script");
     script.args(["--quiet", "--flush", "--return", "--command", &command]).arg(host.path("screen"));
     script.env("TERM", "xterm").env_remove("NO_COLOR").stdin(Stdio::piped()).stdout(Stdio::null());
