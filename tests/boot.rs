@@ -1,6 +1,11 @@
 //! The service under a real systemd: the shipped unit, users and folders, installed in a Debian tree that is booted in
 //! namespaces of its own. One system serves all tests of this file, one after the other.
 
+mod plugin;
+mod stops;
+mod told;
+mod walls;
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -70,7 +75,7 @@ impl System {
     fn clean(&self) {
         self.run(&["systemctl", "stop", "tokenferry", "tokenferry@edge", "tokenferry-once@edge.timer"]);
         self.run(&["systemctl", "reset-failed"]);
-        let left = "/etc/tokenferry /var/lib/tokenferry* /run/tokenferry* /secure /etc/systemd/system/tokenferry.service.d";
+        let left = "/etc/tokenferry /var/lib/tokenferry* /run/tokenferry* /secure /srv/open /etc/systemd/system/tokenferry*.d";
         let more = "/etc/tmpfiles.d/tokenferry-schedule.conf /etc/tmpfiles.d/tokenferry-ci.conf /etc/polkit-1/rules.d/50-tokenferry.rules";
         self.done(&["sh", "-c", &format!("rm -rf {left} {more}; systemd-tmpfiles --create tokenferry.conf; systemctl daemon-reload")]);
     }
@@ -99,8 +104,18 @@ impl System {
     }
 
     fn journal(&self, arguments: &[&str]) -> String {
-        let run = self.run(&[&["journalctl", "--no-pager", "-u", "tokenferry"], arguments].concat());
+        self.journal_of("tokenferry", arguments)
+    }
+
+    fn journal_of(&self, unit: &str, arguments: &[&str]) -> String {
+        let run = self.run(&[&["journalctl", "--no-pager", "-u", unit], arguments].concat());
         String::from_utf8_lossy(&run.stdout).into_owned()
+    }
+
+    /// A drop-in of the service, in force from its next start on.
+    fn drop_in(&self, name: &str, text: &str) {
+        self.write(&format!("/etc/systemd/system/tokenferry.service.d/{name}.conf"), &format!("[Service]\n{text}\n"));
+        self.done(&["systemctl", "daemon-reload"]);
     }
 
     fn show(&self, property: &str) -> String {

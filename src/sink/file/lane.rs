@@ -105,10 +105,14 @@ fn table(text: &str) -> Vec<(PathBuf, String)> {
     let row = |line: &str| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?.to_owned();
-        let point = fields.nth(1)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-        Some((point.into(), device))
+        Some((mount_point(fields.nth(1)?), device))
     };
     text.lines().filter_map(row).collect()
+}
+
+/// A mount point as the kernel writes it (proc_pid_mountinfo(5)).
+pub fn mount_point(field: &str) -> PathBuf {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\").into()
 }
 
 #[cfg(test)]
