@@ -146,8 +146,7 @@ fn an_event_loop_that_hangs_while_its_other_threads_run_is_replaced_by_the_watch
 
 /// The number that this host knows a process of the system by: the last of `NSpid` is the one that it has in there.
 fn outside(system: &System, inside: &str) -> i32 {
-    let group = std::fs::read_to_string(system.folder.join("cgroup")).unwrap();
-    let group = format!("/{}/", group.trim().rsplit('/').next().unwrap());
+    let group = format!("/{}/", system.group());
     let ours = |pid: &str| -> Option<bool> {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
         let status = read("status")?;
