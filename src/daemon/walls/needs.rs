@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_plan_writes_to_the_folders_of_its_files_and_fallbacks_its_metrics_and_its_keys() {
-        let text = "version: 1\nmetrics: {textfile: /m/t.prom}\nclusters: {trial: {embedded: {}}, second: {embedded: {directory: /keys}}}\nstores: {v: {vault: {address: 'https://v', auth: {token: {file: /f}}}}}\ntargets:\n- name: a\n  cluster: trial\n  serviceAccount: a/b\n  duration: 1h\n  deliver:\n  - file: {path: /one/t}\n  - directory: {path: /two}\n  - vault: {store: v, mount: m, path: p, key: k}\n    fallback: [{file: {path: /three/t}}]\n  - command: {command: [/bin/true]}\n";
+        let text = "version: 1\nmetrics: {textfile: /m/t.prom}\nclusters: {trial: {embedded: {}}, second: {embedded: {directory: /keys}}}\nstores: {v: {vault: {address: 'https://v', auth: {token: {file: /f}}}}}\ntargets:\n- name: a\n  cluster: trial\n  serviceAccount: a/b\n  duration: 1h\n  deliver:\n  - file: {path: /one/t}\n  - directory: {path: /two, files: {token: raw}}\n  - vault: {store: v, mount: m, path: p, key: k}\n    fallback: [{file: {path: /three/t}}]\n  - command: {command: [/bin/true]}\n";
         let sources = Sources { path: "/etc/s.yaml".into(), text: text.into(), includes: Vec::new() };
         let plan = plan(&sources, &BTreeMap::new()).unwrap();
         let mut found: Vec<String> = of(&plan, Path::new("/state/records"))

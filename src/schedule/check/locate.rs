@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "/etc/s.yaml:9:34 targets[0].deliver[0].fallback[0].directory.path",
-                "/etc/s.yaml:4:26 defaults.deliver[0].file.path",
-                "/etc/t.d/c.yaml:1:33 [0].deliver[0].file.path",
+                "/etc/s.yaml:9:35 targets[0].deliver[0].fallback[0].directory.path",
+                "/etc/s.yaml:4:27 defaults.deliver[0].file.path",
+                "/etc/t.d/c.yaml:1:37 [0].deliver[0].file.path",
                 "/etc/s.yaml:2:21 metrics.textfile",
                 "/etc/s.yaml:6:3 targets[0]",
                 "/etc/s.yaml:1:1 ",
