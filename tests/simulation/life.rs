@@ -285,7 +285,7 @@ impl Life {
             Event::Ask(index) => {
                 let Some(target) = target(index) else { return };
                 world.excuse(&target.name, 1);
-                let actor = Actor { uid: 0, user: None, command: "rotate".into() };
+                let actor = Actor { uid: 0, user: None, says: None, command: "rotate".into() };
                 let waiter = mpsc::unbounded_channel().0;
                 self.event(|table, _| table.ask(&|t| t.name == target.name, &actor, &waiter));
             }

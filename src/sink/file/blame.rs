@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use crate::sink::{Failure, FailureKind};
@@ -18,6 +19,11 @@ pub(super) fn blame(what: &str, path: &Path, errno: Errno) -> Failure {
                 "the file system of {folder} is read-only here: mount it writable, or name it in ReadWritePaths= of the unit and restart"
             )
         }
+        Errno::ACCESS if is_walled(path.parent().unwrap_or(path)) => format!(
+            "its mode lets user id {} write in {folder}, but the walls around this process do not: the folder was not there, or was \
+             another one, when the process started (systemctl restart tokenferry), or SELinux or AppArmor refuses it",
+            ours()
+        ),
         Errno::ACCESS | Errno::PERM => format!("user id {} may not: give it the right, or run tokenferry as another user", ours()),
         Errno::NOENT => "it does not exist (any more)".into(),
         Errno::LOOP => "a symbolic link is in the way, and links are not followed".into(),
@@ -29,6 +35,11 @@ pub(super) fn blame(what: &str, path: &Path, errno: Errno) -> Failure {
         other => std::io::Error::from(other).to_string(),
     };
     local(format!("cannot {what} {}: {reason}", path.display()))
+}
+
+/// Whether the folder's own mode would let us write there, so that something else does not (Landlock, landlock(7)).
+fn is_walled(folder: &Path) -> bool {
+    accessat(CWD, folder, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// A failure of this host.

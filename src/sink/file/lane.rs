@@ -111,13 +111,17 @@ fn table(text: &str) -> Vec<(PathBuf, String)> {
     let row = |line: &str| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?.to_owned();
-        let point = fields.nth(1)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-        Some((point.into(), device))
+        Some((mount_point(fields.nth(1)?), device))
     };
     let mut table: Vec<(PathBuf, String)> = text.lines().filter_map(row).collect();
     table.reverse();
     table.sort_by_key(|(point, _)| std::cmp::Reverse(point.as_os_str().len()));
     table
+}
+
+/// A mount point as the kernel writes it (proc_pid_mountinfo(5)).
+pub fn mount_point(field: &str) -> PathBuf {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\").into()
 }
 
 #[cfg(test)]
