@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 pub use error::Exit;
 use progress::Progress;
@@ -222,8 +223,18 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
 
 /// Runs what waits for others, on threads and with TLS that are started for it.
 fn on_runtime<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    on(Builder::new_multi_thread(), work)
+}
+
+/// The same on this thread alone: between its waits a rotation takes a tenth of a millisecond, and to hand it from thread
+/// to thread costs more than that. Files and DNS have threads of their own.
+fn on_one_thread<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    on(Builder::new_current_thread(), work)
+}
+
+fn on<T>(mut builder: Builder, work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Exit::own("the TLS provider was set twice"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Exit::own(format!("the runtime cannot start: {error}")))?;
     let result = runtime.block_on(work);
     // A thread that hangs in a dead file system must not keep the process.

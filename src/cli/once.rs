@@ -55,7 +55,7 @@ impl Once {
         let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
         // Before the runtime's threads, which inherit the walls.
         Walls::raise(&accepted.plan, &context.places).tell();
-        super::on_runtime(self.on(schedule, accepted, context))
+        super::on_one_thread(self.on(schedule, accepted, context))
     }
 
     async fn on(self, schedule: PathBuf, mut accepted: Accepted, context: &Context) -> Result<(), Exit> {

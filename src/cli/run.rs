@@ -41,6 +41,6 @@ impl Run {
             let (schedule, places, walls) = (examined.clone(), places.clone(), Arc::clone(&walls));
             Box::pin(async move { serde_json::json!(doctor::within(schedule, places, walls, probe).await) })
         });
-        super::on_runtime(async { daemon::run(beginning, examine).await.map_err(Exit::from) })
+        super::on_one_thread(async { daemon::run(beginning, examine).await.map_err(Exit::from) })
     }
 }

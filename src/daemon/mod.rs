@@ -14,6 +14,7 @@ pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod monitor;
+pub mod moves;
 pub mod named;
 pub mod own;
 pub mod pace;

@@ -1,6 +1,7 @@
 //! Words for what an operating system refuses: what failed, on what, and the way out.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
@@ -46,7 +47,14 @@ pub(super) fn local(message: String) -> Failure {
     Failure::new(FailureKind::Local, message)
 }
 
-/// Our effective user id.
+/// Our effective user id, which this process never changes.
 pub(super) fn ours() -> u32 {
-    rustix::process::geteuid().as_raw()
+    static OURS: LazyLock<u32> = LazyLock::new(|| rustix::process::geteuid().as_raw());
+    *OURS
+}
+
+/// Our effective group id, likewise.
+pub(super) fn our_group() -> u32 {
+    static OURS: LazyLock<u32> = LazyLock::new(|| rustix::process::getegid().as_raw());
+    *OURS
 }
