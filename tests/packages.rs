@@ -43,7 +43,7 @@ fn versions() -> &'static [Version; 2] {
             let done = finish(build, Duration::from_secs(600));
             assert_eq!(done.code, Some(0), "{done:?}");
             for kind in ["deb", "rpm"] {
-                std::fs::rename(root().join("target/package/tokenferry").with_extension(kind), at("package").with_extension(kind)).unwrap();
+                std::fs::rename(root().join(format!("target/package/tokenferry.{kind}")), at(&format!("package.{kind}"))).unwrap();
             }
             Version { program: at("program"), deb: at("package.deb"), rpm: at("package.rpm") }
         };
@@ -420,8 +420,6 @@ fn fresh(system: &System) -> bool {
 fn the_operations_page_leads_from_the_package_to_the_first_token_of_a_real_api_server_and_on_to_the_purge() {
     let Some(system) = system() else { return };
     let servers = Servers::start("page", &["etcd", "kube", "bao"]);
-    servers.kubectl(&["create", "namespace", "cicd"]);
-    servers.kubectl(&["create", "serviceaccount", "cicd-deployer", "-n", "cicd"]);
     outfit(&system, &servers);
     let blocks = blocks();
     let path: Vec<&str> = blocks
