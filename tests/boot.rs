@@ -1,6 +1,11 @@
 //! The service under a real systemd: the shipped unit, users and folders, installed in a Debian tree that is booted in
 //! namespaces of its own. One system serves all tests of this file, one after the other.
 
+mod plugin;
+mod stops;
+mod told;
+mod walls;
+
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 

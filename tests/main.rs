@@ -85,3 +85,5 @@ mod systemd_notify;
 mod told;
 mod trial;
 mod typing;
+mod upgrades;
+mod walls;

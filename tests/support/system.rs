@@ -63,7 +63,7 @@ impl System {
     pub fn clean(&self) {
         self.run(&["systemctl", "stop", "tokenferry", "tokenferry@edge", "tokenferry-once@edge.timer"]);
         self.run(&["systemctl", "reset-failed"]);
-        let left = "/etc/tokenferry /var/lib/tokenferry* /run/tokenferry* /secure /etc/systemd/system/tokenferry.service.d";
+        let left = "/etc/tokenferry /var/lib/tokenferry* /run/tokenferry* /secure /srv/open /etc/systemd/system/tokenferry*.d";
         let more = "/etc/tmpfiles.d/tokenferry-schedule.conf /etc/tmpfiles.d/tokenferry-ci.conf /etc/polkit-1/rules.d/50-tokenferry.rules";
         self.done(&["sh", "-c", &format!("rm -rf {left} {more}; systemd-tmpfiles --create tokenferry.conf; systemctl daemon-reload")]);
     }
@@ -95,8 +95,25 @@ impl System {
 
     /// What journalctl has of the service.
     pub fn journal(&self, arguments: &[&str]) -> String {
-        let run = self.run(&[&["journalctl", "--no-pager", "-u", "tokenferry"], arguments].concat());
+        self.journal_of("tokenferry", arguments)
+    }
+
+    /// What journalctl has of a unit.
+    pub fn journal_of(&self, unit: &str, arguments: &[&str]) -> String {
+        let run = self.run(&[&["journalctl", "--no-pager", "-u", unit], arguments].concat());
         String::from_utf8_lossy(&run.stdout).into_owned()
+    }
+
+    /// A drop-in of the service, in force from its next start on.
+    pub fn drop_in(&self, name: &str, text: &str) {
+        self.write(&format!("/etc/systemd/system/tokenferry.service.d/{name}.conf"), &format!("[Service]\n{text}\n"));
+        self.done(&["systemctl", "daemon-reload"]);
+    }
+
+    /// The name of its control group on this host, which all its processes are below.
+    pub fn group(&self) -> String {
+        let path = std::fs::read_to_string(self.folder.join("cgroup")).unwrap();
+        path.trim().rsplit('/').next().unwrap().to_owned()
     }
 
     /// A property of the service.
