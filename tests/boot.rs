@@ -248,25 +248,3 @@ fn tokens_of_a_real_api_server_are_minted_inside_the_sandbox() {
     system.done(&["systemctl", "start", "tokenferry"]);
     until("it is fresh", 60, || system.status()["targets"][0]["state"] == "fresh");
 }
-
-#[test]
-fn the_commands_of_the_operations_page_work_in_their_order() {
-    let Some(system) = system() else { return };
-    let text = ONE.replace("name: group, ", "name: ci-deployer, ");
-    system.write("/etc/tokenferry/schedule.yaml", &text);
-    system.write("/etc/tmpfiles.d/tokenferry-ci.conf", "d /run/tokenferry/ci 2750 tokenferry ci -\n");
-    system.done(&["systemd-tmpfiles", "--create", "tokenferry-ci.conf"]);
-    let page = system.done(&["tokenferry", "man", "tokenferry.8"]);
-    let commands: Vec<&str> = page.split("\n.nf\n").skip(1).flat_map(|block| block.split("\n.fi").next().unwrap().lines()).collect();
-    assert!(commands.len() > 15, "{commands:?}");
-    for command in commands {
-        // A target of an embedded cluster cannot be revoked, and this host has no clock of its own to be kept right.
-        let excused = ["tokenferry revoke", "tokenferry doctor"].iter().any(|known| command.starts_with(known));
-        let run = system.run(&["sh", "-c", command]);
-        assert!(run.status.success() || excused, "{command}: {run:?}");
-        if command.contains("enable --now") {
-            until("both are served", 30, || system.records("rotated") == 2);
-        }
-    }
-    assert!(!system.run(&["test", "-e", "/run/tokenferry/ci/token"]).status.success(), "withdraw left the token");
-}

@@ -8,6 +8,7 @@ pub mod reader;
 pub mod rights;
 pub mod servers;
 pub mod system;
+pub mod tools;
 pub mod trace;
 
 use std::time::Duration;

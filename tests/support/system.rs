@@ -54,6 +54,11 @@ impl System {
         }
     }
 
+    /// Ends it; one that is never told to ends with this process.
+    pub fn end(self) {
+        tool(script().arg("stop").arg(&self.folder));
+    }
+
     /// Back to the state after the installation.
     pub fn clean(&self) {
         self.run(&["systemctl", "stop", "tokenferry", "tokenferry@edge", "tokenferry-once@edge.timer"]);
