@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use http::Method;
 use jiff::Timestamp;
+use tokenferry::daemon::control::{self, Choice};
 
 use super::guard::{self, Bound, Folder};
 use super::process;
@@ -94,12 +96,21 @@ impl Host {
     }
 
     /// Has the daemon rotate every target; gives the time from the order to the last record.
-    pub fn rotate_all(&mut self, core: Option<usize>, targets: usize) -> Duration {
+    pub fn rotate_all(&mut self, targets: usize) -> Duration {
         let before = self.rotated();
         let begun = Timestamp::now();
-        let run = self.command(core, &["rotate", "--all", "--timeout", "10m"]).stdout(Stdio::null()).status().expect("the program starts");
-        assert!(run.success(), "rotate --all: {run}; the log says\n{}", self.log());
+        self.order(&Choice { all: true, ..Choice::default() });
         since(begun, self.delivered(before + targets))
+    }
+
+    /// Has the daemon rotate targets and waits for it, as `tokenferry rotate` does, without the start of a process.
+    pub fn order(&self, choice: &Choice) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let answer = runtime.block_on(control::call(&self.socket(), Method::POST, "/rotate", choice, LIMIT));
+        let answer = answer.unwrap_or_else(|e| panic!("rotate: {e}; the log says\n{}", self.log()));
+        let outcomes = answer["outcomes"].as_array().map_or(&[][..], Vec::as_slice);
+        let failed = outcomes.iter().find(|o| o["record"]["kind"] != "rotated");
+        assert!(failed.is_none() && !outcomes.is_empty(), "rotate: {failed:?}; the log says\n{}", self.log());
     }
 
     /// Waits until that many rotations are recorded; gives the time of the last.

@@ -63,7 +63,7 @@ fn cpu_of_few(options: &Options) -> Duration {
 fn rotate(daemon: &Daemon, host: &mut Host, targets: usize, rounds: usize) -> Duration {
     let before = daemon.cpu();
     for _ in 0..rounds {
-        host.rotate_all(None, targets);
+        host.rotate_all(targets);
     }
     (daemon.cpu() - before).div_f64((rounds * targets) as f64)
 }

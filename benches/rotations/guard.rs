@@ -12,9 +12,9 @@ pub struct Folder {
     keeper: Child,
 }
 
-/// Lets a script make something in `$1`, waits, and undoes it.
+/// Lets a script make something in `$1` (its last command says whether it could), waits, and undoes it.
 const KEEPER: &str = "trap '' INT TERM HUP; undo() { eval \"$3\"; rm -rf -- \"$1\"; }; \
-    if (set -e; eval \"$2\") >&2; then echo made; read -r _; undo \"$@\"; else undo \"$@\"; exit 1; fi";
+    if (eval \"$2\") >&2; then echo made; read -r _; undo \"$@\"; else undo \"$@\"; exit 1; fi";
 
 impl Folder {
     /// An empty one below `parent`.

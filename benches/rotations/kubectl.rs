@@ -64,17 +64,14 @@ pub fn run(report: &mut Report, options: &Options) {
     let took = daemon::since(daemon.begun(), host.delivered(targets));
     let first = Span { rotations: targets, took, cpu: daemon.cpu(), servers: servers.cpu() - at };
 
-    let (at, cpu, children) = (servers.cpu(), daemon.cpu(), process::children());
-    let took = (0..options.rounds).map(|_| host.rotate_all(None, targets)).sum();
-    let commands = process::children() - children;
+    let (at, cpu) = (servers.cpu(), daemon.cpu());
+    let took = (0..options.rounds).map(|_| host.rotate_all(targets)).sum();
     let steady = Span { rotations: targets * options.rounds, took, cpu: daemon.cpu() - cpu, servers: servers.cpu() - at };
     let peak = daemon.memory("VmHWM");
     daemon.stop();
 
     let loops = before.joined(&kubectl(&servers, half));
     rows(report, &first, &steady, &loops);
-    let each = commands.as_secs_f64() * 1e3 / steady.rotations as f64;
-    report.add(Row::new("… CPU of the `rotate` command itself", format!("{each:.2} ms")));
     report.add(Row::new(format!("peak resident memory, {targets} targets"), mib(peak)).reach("≤ 40 MiB", peak <= 40 << 20));
 }
 

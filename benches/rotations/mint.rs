@@ -59,7 +59,7 @@ fn compare(report: &mut Report, options: &Options, servers: &Servers, connection
             theirs = theirs.and(wrk::run(&load, servers.folder()));
         } else {
             let before = daemon.cpu();
-            ours = ours.and(Ran { requests: targets, took: host.rotate_all(core, targets) });
+            ours = ours.and(Ran { requests: targets, took: host.rotate_all(targets) });
             cpu += daemon.cpu() - before;
         }
     }

@@ -36,7 +36,7 @@ impl Row {
 
     fn cells(&self) -> [String; COLUMNS] {
         let verdict = self.reached.map_or("", |reached| if reached { "reached" } else { "MISSED" });
-        [&self.what, &self.ours, &self.theirs, &self.ratio, &self.reach, verdict].map(str::to_owned)
+        [self.what.as_str(), &self.ours, &self.theirs, &self.ratio, &self.reach, verdict].map(str::to_owned)
     }
 }
 

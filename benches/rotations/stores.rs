@@ -146,7 +146,7 @@ fn compare(report: &mut Report, options: &Options, store: Store<'_>) {
     let daemon = host.start(None);
     host.delivered(targets);
     let before = counts();
-    host.rotate_all(None, targets);
+    host.rotate_all(targets);
     let mut asked = counts();
     for (kind, count) in &mut asked {
         *count -= before.get(kind).copied().unwrap_or(0);
@@ -161,7 +161,7 @@ fn compare(report: &mut Report, options: &Options, store: Store<'_>) {
     let (mut ours, mut same, mut bare) = (Ran::default(), Ran::default(), Ran::default());
     for _ in 0..options.rounds {
         same = same.and(turn(&mix));
-        ours = ours.and(Ran { requests: targets, took: host.rotate_all(None, targets) });
+        ours = ours.and(Ran { requests: targets, took: host.rotate_all(targets) });
         bare = bare.and(turn(&[write.to_owned()]));
     }
     daemon.stop();
