@@ -5,6 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -84,15 +87,13 @@ impl Host {
     /// Starts the daemon as systemd does, its log in a file; on one core, where one is named.
     pub fn start(&self, core: Option<usize>) -> Daemon {
         let path = self.folder.path().join("notify.sock");
-        let _ = std::fs::remove_file(&path);
-        let notify = UnixDatagram::bind(&path).expect("a socket in the folder");
-        notify.set_read_timeout(Some(LIMIT)).expect("a limit above zero");
+        let manager = Manager::listen(&path);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_file()).expect("room is left");
         let mut command = self.command(core, &["run"]);
         command.env("NOTIFY_SOCKET", &path).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let begun = (Instant::now(), Timestamp::now());
         let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
-        Daemon { process: Bound(child), notify, begun }
+        Daemon { process: Bound(child), manager, begun }
     }
 
     /// Has the daemon rotate every target; gives the time from the order to the last record.
@@ -180,7 +181,7 @@ pub fn since(begun: Timestamp, ended: Timestamp) -> Duration {
 /// A running daemon.
 pub struct Daemon {
     process: Bound,
-    notify: UnixDatagram,
+    manager: Manager,
     begun: (Instant, Timestamp),
 }
 
@@ -197,13 +198,7 @@ impl Daemon {
 
     /// Waits for `READY=1`; gives the time from its start.
     pub fn ready(&self) -> Duration {
-        let mut buffer = [0; 4096];
-        loop {
-            let read = self.notify.recv(&mut buffer).expect("the daemon is ready in time");
-            if buffer[..read].split(|b| *b == b'\n').any(|l| l == b"READY=1") {
-                return self.begun.0.elapsed();
-            }
-        }
+        self.manager.ready.recv_timeout(LIMIT).expect("the daemon is ready in time").duration_since(self.begun.0)
     }
 
     /// Its CPU time so far.
@@ -222,5 +217,39 @@ impl Daemon {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the daemon runs");
         let status = self.process.0.wait().expect("the daemon ends");
         assert!(status.success(), "the daemon ended with {status}");
+    }
+}
+
+/// In systemd's place: reads all that the daemon says, which would wait for us otherwise.
+struct Manager {
+    ready: Receiver<Instant>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Manager {
+    fn listen(path: &Path) -> Self {
+        let _ = std::fs::remove_file(path);
+        let socket = UnixDatagram::bind(path).expect("a socket in the folder");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit above zero");
+        let (said, ready) = std::sync::mpsc::channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while !end.load(Ordering::Relaxed) {
+                let Ok(read) = socket.recv(&mut buffer) else { continue };
+                if buffer[..read].split(|b| *b == b'\n').any(|l| l == b"READY=1") {
+                    // Nobody may want to know.
+                    let _ = said.send(Instant::now());
+                }
+            }
+        });
+        Self { ready, ended }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 }

@@ -36,7 +36,7 @@ pub fn run(report: &mut Report, options: &Options) {
     };
     let disk = image.path().join("mount/daemon");
     std::fs::create_dir(&disk).expect("an empty file system");
-    let targets = TARGETS.min(options.fleet);
+    let targets = TARGETS.min(options.fleet / 10);
     let mut host = Host::on(&disk, |folder| Wanted::embedded(folder, targets));
     let daemon = host.start(None);
     host.delivered(targets);
