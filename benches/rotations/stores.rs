@@ -50,7 +50,7 @@ type Counts = BTreeMap<String, usize>;
 fn vault(report: &mut Report, options: &Options, servers: &Servers) {
     let bao = Bao::new(servers);
     let (address, ca, token) = (servers.text("/bao/address"), servers.text("/bao/ca"), servers.text("/bao/rootTokenFile"));
-    let targets = 500.min(options.targets);
+    let targets = 500.min(options.targets / 4);
     let spec = format!("vault: {{address: {address:?}, caFile: {ca}, auth: {{token: {{file: {token}}}}}}}");
     let mut lua = format!("local headers = {{[\"X-Vault-Token\"] = \"{}\", [\"Content-Type\"] = \"application/json\"}}\n", bao.token());
     let _ = write!(
@@ -88,7 +88,7 @@ local known = {{
 
 fn aws(report: &mut Report, options: &Options, servers: &Servers) {
     let address = servers.text("/moto/endpoint");
-    let targets = 100.min(options.targets);
+    let targets = 100.min(options.targets / 10);
     let spec = format!("awsSecretsManager: {{region: eu-central-1, endpoint: {address:?}}}");
     let host = host(spec, Deliver::Aws, targets).variable("AWS_ACCESS_KEY_ID", "bench").variable("AWS_SECRET_ACCESS_KEY", "bench");
     let host = host.variable("AWS_EC2_METADATA_DISABLED", "true");
