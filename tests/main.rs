@@ -83,3 +83,5 @@ mod support;
 mod systemd_notify;
 mod told;
 mod trial;
+mod upgrades;
+mod walls;

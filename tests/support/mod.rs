@@ -7,6 +7,7 @@ pub mod mute;
 pub mod reader;
 pub mod rights;
 pub mod servers;
+pub mod system;
 pub mod trace;
 
 use std::time::Duration;
