@@ -114,12 +114,19 @@ impl Host {
         assert!(failed.is_none() && !outcomes.is_empty(), "rotate: {failed:?}; the log says\n{}", self.log());
     }
 
-    /// Waits until that many rotations are recorded; gives the time of the last.
+    /// Waits until that many rotations are recorded, none of which may fail; gives the time of the last.
     pub fn delivered(&mut self, count: usize) -> Timestamp {
+        let last = self.tried(count);
+        let (failed, failure) = self.failed();
+        assert!(failed == 0, "{failed} rotations failed, the first one for: {failure}; the log says\n{}", self.log());
+        last
+    }
+
+    /// The same where some may fail.
+    pub fn tried(&mut self, count: usize) -> Timestamp {
         let begun = Instant::now();
         loop {
             let rotated = self.rotated();
-            assert!(self.records.failed == 0, "{} rotations failed; the log says\n{}", self.records.failed, self.log());
             if rotated >= count {
                 return self.records.last.expect("more than none");
             }
@@ -132,6 +139,11 @@ impl Host {
     pub fn rotated(&mut self) -> usize {
         self.records.look();
         self.records.rotated
+    }
+
+    /// How many failed, or left a place owed, and what the first of them says.
+    pub fn failed(&self) -> (usize, &str) {
+        (self.records.failed, self.records.failure.as_deref().unwrap_or_default())
     }
 
     /// Every published file with its inode, which a publication changes.

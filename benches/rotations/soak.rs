@@ -36,8 +36,8 @@ pub fn run(report: &mut Report, minutes: usize) {
     let wanted = |folder: &Path| Wanted { duration: "1m", keep: "keep: 10m, maxSize: 16MiB", ..Wanted::embedded(folder, TARGETS) };
     let (mut killed, mut steady) = (Host::new(wanted), Host::new(wanted));
     let (mut mortal, lasting) = (killed.start(None), steady.start(None));
-    killed.delivered(TARGETS);
-    steady.delivered(TARGETS);
+    killed.tried(TARGETS);
+    steady.tried(TARGETS);
     println!(
         "minute  rotations/s        killed each minute: ready, memory, files, threads   runs through: memory, files, threads   expired  orphans"
     );
@@ -79,6 +79,10 @@ pub fn run(report: &mut Report, minutes: usize) {
     readies.sort_unstable();
     report.add(Row::new("start after a kill, until ready, median", milliseconds(readies[readies.len() / 2])));
     report.add(Row::new("expired, missing or broken tokens in all places, after each kill", expired.to_string()).reach("0", expired == 0));
+    for (whose, host) in [("killed", &killed), ("running through", &steady)] {
+        let (failed, failure) = host.failed();
+        report.add(Row::new(format!("{whose}: rotations that failed or left a place owed"), failed.to_string()).beside(failure));
+    }
     report.add(Row::new("temporary files left behind", orphans.to_string()).reach("0", orphans == 0));
     let whole = [&killed, &steady]
         .map(|host| host.command(None, &["records", "verify"]).stdout(Stdio::null()).status().expect("the program starts").success());

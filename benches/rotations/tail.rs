@@ -15,6 +15,8 @@ pub struct Tail {
     pub rotated: usize,
     /// Lines of kind `failed`, and rotations of which a place was not written.
     pub failed: usize,
+    /// What the first of those says.
+    pub failure: Option<String>,
     /// When the last of them was recorded.
     pub last: Option<Timestamp>,
 }
@@ -22,7 +24,7 @@ pub struct Tail {
 impl Tail {
     /// Of that folder, which need not be there yet.
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), read: BTreeMap::new(), rotated: 0, failed: 0, last: None }
+        Self { directory: directory.to_owned(), read: BTreeMap::new(), rotated: 0, failed: 0, failure: None, last: None }
     }
 
     /// Takes in what was written since the last look.
@@ -56,13 +58,15 @@ impl Tail {
     }
 
     fn take(&mut self, line: &str) {
-        match field(line, "kind") {
-            Some("rotated") => self.rotated += 1,
-            Some("failed") => self.failed += 1,
+        let rotated = match field(line, "kind") {
+            Some("rotated") => true,
+            Some("failed") => false,
             _ => return,
-        }
-        if line.contains(r#""outcome":"owed""#) || line.contains(r#""outcome":"fellBack""#) {
+        };
+        self.rotated += usize::from(rotated);
+        if !rotated || line.contains(r#""outcome":"owed""#) || line.contains(r#""outcome":"fellBack""#) {
             self.failed += 1;
+            self.failure.get_or_insert_with(|| field(line, "error").unwrap_or("it fell back").to_owned());
         }
         let time = field(line, "time").and_then(|t| t.parse().ok());
         self.last = self.last.max(time);
