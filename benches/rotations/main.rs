@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     facts::print(options.p256);
     let mut report = Report::default();
     if let Some(minutes) = options.soak {
-        soak::run(&mut report, minutes);
+        soak::run(&mut report, minutes, options.soaked);
         report.print();
         return ExitCode::SUCCESS;
     }

@@ -68,6 +68,8 @@ pub struct Options {
     pub size: bool,
     /// Minutes of the soak, which then is all that is done.
     pub soak: Option<usize>,
+    /// Targets of each of its daemons.
+    pub soaked: usize,
 }
 
 const USAGE: &str = "usage: cargo bench --bench rotations -- [--only PART,…] [OPTION…]
@@ -131,12 +133,28 @@ impl Options {
             p256: false,
             size: false,
             soak: None,
+            soaked: 10_000,
         }
     }
 
     fn make_brief(&mut self) {
         let (rounds, turn, limit, rest) = (1, Duration::from_secs(1), Duration::from_secs(20), Duration::from_secs(3));
-        *self = Self { targets: 200, rounds, turn, kubectl: 20, agent: 100, limit, fleet: 2_000, rest, lines: 20_000, ..Self::new() };
+        *self = Self {
+            targets: 200,
+            rounds,
+            turn,
+            kubectl: 20,
+            agent: 100,
+            limit,
+            fleet: 2_000,
+            rest,
+            lines: 20_000,
+            soaked: 500,
+            parts: std::mem::take(&mut self.parts),
+            p256: self.p256,
+            size: self.size,
+            soak: self.soak,
+        };
     }
 }
 

@@ -14,8 +14,6 @@ use super::process;
 use super::report::{Report, Row, mib, milliseconds};
 use super::schedule::Wanted;
 
-/// Targets of each daemon.
-const TARGETS: usize = 10_000;
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(10);
 /// Between two kills.
@@ -32,12 +30,12 @@ struct Look {
 }
 
 /// Runs it, prints a line for each minute, and judges.
-pub fn run(report: &mut Report, minutes: usize) {
-    let wanted = |folder: &Path| Wanted { duration: "1m", keep: "keep: 10m, maxSize: 16MiB", ..Wanted::embedded(folder, TARGETS) };
+pub fn run(report: &mut Report, minutes: usize, targets: usize) {
+    let wanted = |folder: &Path| Wanted { duration: "1m", keep: "keep: 10m, maxSize: 16MiB", ..Wanted::embedded(folder, targets) };
     let (mut killed, mut steady) = (Host::new(wanted), Host::new(wanted));
     let (mut mortal, lasting) = (killed.start(None), steady.start(None));
-    killed.tried(TARGETS);
-    steady.tried(TARGETS);
+    killed.tried(targets);
+    steady.tried(targets);
     println!(
         "minute  rotations/s        killed each minute: ready, memory, files, threads   runs through: memory, files, threads   expired  orphans"
     );
@@ -55,7 +53,7 @@ pub fn run(report: &mut Report, minutes: usize) {
         drop(mortal);
         mortal = killed.start(None);
         let ready = mortal.ready();
-        let stale = unusable(&killed) + unusable(&steady);
+        let stale = unusable(&killed, targets) + unusable(&steady, targets);
         let left = orphaned(&killed) + orphaned(&steady);
         let now = (killed.rotated(), steady.rotated());
         let rates = ((now.0 - before.0) as f64 / LIFE.as_secs_f64(), (now.1 - before.1) as f64 / LIFE.as_secs_f64());
@@ -73,7 +71,7 @@ pub fn run(report: &mut Report, minutes: usize) {
     }
     mortal.stop();
     lasting.stop();
-    report.part(&format!("soak of {minutes} minutes, {TARGETS} targets with one-minute tokens in each of two daemons"));
+    report.part(&format!("soak of {minutes} minutes, {targets} targets with one-minute tokens in each of two daemons"));
     judge(report, "killed once a minute, at the end of each life", &lives, 1);
     judge(report, "running through", &looks, (LIFE.as_secs() / LOOK.as_secs()) as usize);
     readies.sort_unstable();
@@ -136,10 +134,10 @@ fn slope(looks: &[Look]) -> f64 {
 }
 
 /// Published places without a whole token that is in date.
-fn unusable(host: &Host) -> usize {
+fn unusable(host: &Host, targets: usize) -> usize {
     let now = Timestamp::now().as_second();
     let place = |i: usize| host.root().join(format!("out/t{i}"));
-    (0..TARGETS).filter(|i| !std::fs::read_to_string(place(*i)).ok().and_then(|token| ends(&token)).is_some_and(|exp| exp > now)).count()
+    (0..targets).filter(|i| !std::fs::read_to_string(place(*i)).ok().and_then(|token| ends(&token)).is_some_and(|exp| exp > now)).count()
 }
 
 /// `exp` of a token.
