@@ -21,6 +21,9 @@ const LIFE: Duration = Duration::from_secs(60);
 /// A temporary file that is older is nobody's any more.
 const ORPHAN: Duration = Duration::from_secs(30);
 
+/// Threads that file work on one file system has at most; they come with the work and go soon after it.
+const LANE: u64 = 64;
+
 /// What a look at a process shows.
 #[derive(Clone, Copy)]
 struct Look {
@@ -116,7 +119,7 @@ fn judge(report: &mut Report, whose: &str, looks: &[Look], warm: usize) {
     };
     figure("memory", |l| l.memory, &mib, 0);
     figure("descriptors", |l| l.descriptors, &|n| n.to_string(), 2);
-    figure("threads", |l| l.threads, &|n| n.to_string(), 1);
+    figure("threads", |l| l.threads, &|n| n.to_string(), LANE);
     let slope = slope(looks) / 1024.0;
     report.add(Row::new(format!("{whose}: memory, straight line through all looks"), format!("{slope:+.2} KiB a look")));
 }
