@@ -55,7 +55,7 @@ fn compare(report: &mut Report, options: &Options, servers: &Servers, connection
     let (mut ours, mut theirs, mut cpu) = (Ran::default(), Ran::default(), Duration::ZERO);
     for round in 0..options.rounds * 2 {
         // A B B A …: what drifts drifts for both.
-        if (round + 1) / 2 % 2 == 0 {
+        if round.div_ceil(2) % 2 == 0 {
             theirs = theirs.and(wrk::run(&load, servers.folder()));
         } else {
             let before = daemon.cpu();

@@ -140,7 +140,7 @@ fn slope(looks: &[Look]) -> f64 {
 fn unusable(host: &Host, targets: usize) -> usize {
     let now = Timestamp::now().as_second();
     let place = |i: usize| host.root().join(format!("out/t{i}"));
-    (0..targets).filter(|i| !std::fs::read_to_string(place(*i)).ok().and_then(|token| ends(&token)).is_some_and(|exp| exp > now)).count()
+    (0..targets).filter(|i| std::fs::read_to_string(place(*i)).ok().and_then(|token| ends(&token)).is_none_or(|exp| exp <= now)).count()
 }
 
 /// `exp` of a token.
