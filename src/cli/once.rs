@@ -11,8 +11,6 @@ use super::reload::duration;
 use super::{Context, Exit, choose};
 use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::course::Told;
-use crate::daemon::read::Accepted;
-use crate::daemon::walls::Walls;
 use crate::daemon::{self, read};
 use crate::record::{Kind, LeaveLine, Outcome, word};
 
@@ -50,15 +48,9 @@ impl Once {
     ///
     /// # Errors
     /// Exit code 1 where a required place failed or is owed, 2 where the schedule is refused.
-    pub fn run(self, context: &Context) -> Result<(), Exit> {
+    pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let schedule = context.schedule(self.file.as_ref());
-        let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
-        // Before the runtime's threads, which inherit the walls.
-        Walls::raise(&accepted.plan, &context.places).tell();
-        super::on_one_thread(self.on(schedule, accepted, context))
-    }
-
-    async fn on(self, schedule: PathBuf, mut accepted: Accepted, context: &Context) -> Result<(), Exit> {
+        let mut accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
         let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
         accepted.plan = daemon::own::join(accepted.plan, &records);
         let choice = Choice { targets: self.targets.clone(), all: self.targets.is_empty(), command: choose::typed(), ..Choice::default() };

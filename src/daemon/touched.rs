@@ -8,11 +8,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
 
-use super::moves::Touch;
 use super::watch::own;
 use crate::schedule::{Plan, Target};
 use crate::sink::{SinkSpec, file};
@@ -124,9 +123,9 @@ impl Touched {
         }
     }
 
-    /// What was touched next, a move once for each time; for ever nothing where nothing is watched. Can be dropped
+    /// The targets whose files were touched next; for ever nothing where nothing is watched. Can be dropped
     /// and called again without losing an event.
-    pub async fn next(&mut self) -> Vec<Touch> {
+    pub async fn next(&mut self) -> Vec<Arc<str>> {
         let Some(fd) = &self.fd else { return std::future::pending().await };
         loop {
             let mut ready = match fd.readable().await {
@@ -138,19 +137,20 @@ impl Touched {
             };
             let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
             let mut reader = inotify::Reader::new(fd.get_ref(), &mut buffer);
-            let mut touches: Vec<Touch> = Vec::new();
+            let mut names: Vec<Arc<str>> = Vec::new();
             loop {
                 match reader.next() {
                     Ok(event) => {
                         let file = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
                         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
                         if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(&file)) {
-                            let moved = event.events().contains(ReadFlags::MOVED_TO);
-                            touches.extend(targets.iter().map(|target| Touch { target: Arc::clone(target), moved }));
+                            names.extend(targets.iter().cloned());
                         }
                         drop(files);
-                        if reader.is_buffer_empty() && !touches.is_empty() {
-                            return touches;
+                        if reader.is_buffer_empty() && !names.is_empty() {
+                            names.sort();
+                            names.dedup();
+                            return names;
                         }
                     }
                     Err(rustix::io::Errno::AGAIN) => {
@@ -164,8 +164,8 @@ impl Touched {
                     }
                 }
             }
-            if !touches.is_empty() {
-                return touches;
+            if !names.is_empty() {
+                return names;
             }
         }
         self.fd = None;

@@ -7,7 +7,6 @@ mod audiences;
 mod clusters;
 mod deliver;
 mod format;
-mod locate;
 mod logins;
 mod pace;
 mod report;
@@ -27,8 +26,6 @@ use crate::schedule::file::{ScheduleFile, TargetFile, later};
 use crate::schedule::plan::{Plan, RecordsSpec, Target};
 use crate::schedule::problem::{Problem, Severity};
 use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
-
-pub use locate::{Written, locate};
 
 use clusters::ClusterFacts;
 use report::{Report, Spot};
