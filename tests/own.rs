@@ -35,6 +35,14 @@ fn ended(account: &str) -> String {
 }
 
 #[test]
+fn a_dry_run_names_it_once() {
+    let host = host("ferry-dry", "");
+    let rows = host.json(&["once", "--dry-run"]);
+    let names: Vec<&Value> = rows.as_array().unwrap().iter().map(|row| &row["target"]).collect();
+    assert_eq!(names, ["own/prod", "a"], "{rows}");
+}
+
+#[test]
 fn when_it_has_died_status_prints_the_command_and_bootstrap_heals_a_running_daemon() {
     let mut host = host("ferry-dies", "");
     host.start();

@@ -50,19 +50,19 @@ impl Once {
     /// Exit code 1 where a required place failed or is owed, 2 where the schedule is refused.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let schedule = context.schedule(self.file.as_ref());
-        let mut accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
+        let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
         let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
-        accepted.plan = daemon::own::join(accepted.plan, &records);
+        let known = daemon::own::join(accepted.plan.clone(), &records).targets;
         let choice = Choice { targets: self.targets.clone(), all: self.targets.is_empty(), command: choose::typed(), ..Choice::default() };
-        if !accepted.plan.targets.is_empty() && !accepted.plan.targets.iter().any(|t| choice.takes(t)) {
+        if !known.is_empty() && !known.iter().any(|t| choice.takes(t)) {
             return Err(Exit::usage(format!("the schedule has no target `{}`", self.targets.join("`, `"))));
         }
         if self.dry_run {
             return super::dry_run::show(accepted, &choice, self.force, self.output, context).await;
         }
         let socket = accepted.plan.socket.clone().unwrap_or_else(|| context.places.socket.clone());
-        let empty = accepted.plan.targets.is_empty();
-        drop(accepted);
+        let empty = known.is_empty();
+        drop((accepted, known));
         if self.ask_daemon(&socket, &choice, context).await? {
             return Ok(());
         }

@@ -18,7 +18,7 @@ pub fn of_schedule() -> Value {
     schema.insert("title".into(), json!("tokenferry schedule"));
     let mut schema = Value::from(schema);
     for (kind, choices) in [("Cluster", CLUSTERS), ("Store", &STORES)] {
-        one_of(&mut schema["definitions"][kind], choices);
+        schema["definitions"][kind]["oneOf"] = one_of(choices);
     }
     schema
 }
@@ -42,13 +42,13 @@ pub const STORES: [&str; 2] = ["vault", "awsSecretsManager"];
 /// Keys of a place of which exactly one names the sink.
 pub const SINKS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
 
-fn one_of(schema: &mut Value, choices: &[&str]) {
-    schema["oneOf"] = choices.iter().map(|key| json!({"required": [key]})).collect();
+fn one_of(choices: &[&str]) -> Value {
+    choices.iter().map(|key| json!({"required": [key]})).collect()
 }
 
 /// Exactly one key of a place names its sink.
 pub fn one_sink(schema: &mut Schema) {
-    schema.insert("oneOf".into(), SINKS.iter().map(|key| json!({"required": [key]})).collect());
+    schema.insert("oneOf".into(), one_of(&SINKS));
 }
 
 /// What may have settings may stand there by its name alone, too.
