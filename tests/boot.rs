@@ -1,121 +1,33 @@
 //! The service under a real systemd: the shipped unit, users and folders, installed in a Debian tree that is booted in
 //! namespaces of its own. One system serves all tests of this file, one after the other.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+mod plugin;
+mod stops;
+mod told;
+mod walls;
+
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use serde_json::Value;
 
-use crate::shipped::{bare, root};
-use crate::support::daemon::{PROGRAM, tool};
+use crate::shipped::root;
+use crate::support::daemon::tool;
 use crate::support::servers::cluster;
+use crate::support::system::System;
 use crate::support::until;
-
-/// A booted system with tokenferry installed in it.
-struct System {
-    folder: PathBuf,
-}
 
 /// The one system, ours alone until dropped; `None` where none can be booted, which was said.
 fn system() -> Option<MutexGuard<'static, System>> {
     static SYSTEM: OnceLock<Option<Mutex<System>>> = OnceLock::new();
-    if !rustix::process::geteuid().is_root() {
-        println!("NOT RUN: a systemd cannot be booted: that needs root");
-        return None;
-    }
-    let system = SYSTEM.get_or_init(|| System::boot().map(Mutex::new)).as_ref();
+    let boot = || System::boot("boot").inspect(System::install).map(Mutex::new);
+    let system = SYSTEM.get_or_init(boot).as_ref();
     if system.is_none() {
-        println!("NOT RUN: a systemd cannot be booted on this host");
+        println!("NOT RUN: this test needs the booted system");
     }
     let system = system?.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     system.clean();
     Some(system)
-}
-
-fn script() -> Command {
-    Command::new(root().join("tests/boot/boot"))
-}
-
-impl System {
-    /// `None` where the script says that this host cannot; every other failure is one of the tests.
-    fn boot() -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("tokenferry-boot-{}", std::process::id()));
-        let owner = std::process::id().to_string();
-        for command in [script().arg("install"), script().arg("start").arg(&folder).args(["--owner", &owner])] {
-            let done = command.output().unwrap();
-            if done.status.code() == Some(77) {
-                println!("{}", String::from_utf8_lossy(&done.stderr));
-                return None;
-            }
-            assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
-        }
-        let system = Self { folder };
-        let release = tempfile::tempdir().unwrap();
-        std::fs::create_dir(release.path().join("release")).unwrap();
-        std::fs::copy(PROGRAM, release.path().join("release/tokenferry")).unwrap();
-        let mut install = Command::new(root().join("systemd/install"));
-        tool(bare(&mut install).env("CARGO_TARGET_DIR", release.path()).env("DESTDIR", system.path("/")));
-        for command in [&["systemd-sysusers"][..], &["systemd-tmpfiles", "--create", "tokenferry.conf"], &["systemctl", "daemon-reload"]] {
-            system.done(command);
-        }
-        system.done(&["groupadd", "ci"]);
-        for (name, group) in [("reader", "ci"), ("stranger", "nogroup"), ("admin", "tokenferry-admin")] {
-            system.done(&["useradd", "--groups", group, name]);
-        }
-        Some(system)
-    }
-
-    /// Back to the state after the installation.
-    fn clean(&self) {
-        self.run(&["systemctl", "stop", "tokenferry", "tokenferry@edge", "tokenferry-once@edge.timer"]);
-        self.run(&["systemctl", "reset-failed"]);
-        let left = "/etc/tokenferry /var/lib/tokenferry* /run/tokenferry* /secure /etc/systemd/system/tokenferry.service.d";
-        let more = "/etc/tmpfiles.d/tokenferry-schedule.conf /etc/tmpfiles.d/tokenferry-ci.conf /etc/polkit-1/rules.d/50-tokenferry.rules";
-        self.done(&["sh", "-c", &format!("rm -rf {left} {more}; systemd-tmpfiles --create tokenferry.conf; systemctl daemon-reload")]);
-    }
-
-    /// A file of the system as this host sees it; not under /run and /tmp, which are the system's own.
-    fn path(&self, inside: &str) -> PathBuf {
-        self.folder.join("root").join(inside.trim_start_matches('/'))
-    }
-
-    fn write(&self, inside: &str, text: &str) {
-        let path = self.path(inside);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    fn run(&self, command: &[&str]) -> Output {
-        script().arg("run").arg(&self.folder).args(command).output().unwrap()
-    }
-
-    /// Runs a command, which has to succeed.
-    fn done(&self, command: &[&str]) -> String {
-        let Output { status, stdout, stderr } = self.run(command);
-        let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}\n{}", self.journal(&["-n", "40"]));
-        stdout.into_owned()
-    }
-
-    fn journal(&self, arguments: &[&str]) -> String {
-        let run = self.run(&[&["journalctl", "--no-pager", "-u", "tokenferry"], arguments].concat());
-        String::from_utf8_lossy(&run.stdout).into_owned()
-    }
-
-    fn show(&self, property: &str) -> String {
-        self.done(&["systemctl", "show", "--value", "-p", property, "tokenferry"]).trim().to_owned()
-    }
-
-    fn status(&self) -> Value {
-        let run = self.run(&["tokenferry", "status", "-o", "json"]);
-        serde_json::from_slice(&run.stdout).unwrap_or(Value::Null)
-    }
-
-    fn records(&self, kind: &str) -> usize {
-        let run = self.run(&["tokenferry", "records", "--kind", kind, "-o", "json"]);
-        String::from_utf8_lossy(&run.stdout).lines().filter(|line| line.contains(&format!("\"kind\":\"{kind}\""))).count()
-    }
 }
 
 const ONE: &str = "version: 1
@@ -335,26 +247,4 @@ fn tokens_of_a_real_api_server_are_minted_inside_the_sandbox() {
     );
     system.done(&["systemctl", "start", "tokenferry"]);
     until("it is fresh", 60, || system.status()["targets"][0]["state"] == "fresh");
-}
-
-#[test]
-fn the_commands_of_the_operations_page_work_in_their_order() {
-    let Some(system) = system() else { return };
-    let text = ONE.replace("name: group, ", "name: ci-deployer, ");
-    system.write("/etc/tokenferry/schedule.yaml", &text);
-    system.write("/etc/tmpfiles.d/tokenferry-ci.conf", "d /run/tokenferry/ci 2750 tokenferry ci -\n");
-    system.done(&["systemd-tmpfiles", "--create", "tokenferry-ci.conf"]);
-    let page = system.done(&["tokenferry", "man", "tokenferry.8"]);
-    let commands: Vec<&str> = page.split("\n.nf\n").skip(1).flat_map(|block| block.split("\n.fi").next().unwrap().lines()).collect();
-    assert!(commands.len() > 15, "{commands:?}");
-    for command in commands {
-        // A target of an embedded cluster cannot be revoked, and this host has no clock of its own to be kept right.
-        let excused = ["tokenferry revoke", "tokenferry doctor"].iter().any(|known| command.starts_with(known));
-        let run = system.run(&["sh", "-c", command]);
-        assert!(run.status.success() || excused, "{command}: {run:?}");
-        if command.contains("enable --now") {
-            until("both are served", 30, || system.records("rotated") == 2);
-        }
-    }
-    assert!(!system.run(&["test", "-e", "/run/tokenferry/ci/token"]).status.success(), "withdraw left the token");
 }

@@ -32,7 +32,7 @@ fn the_files_name_each_folder_group_reader_owner_and_unit_and_nothing_else() {
         ]
     );
     let unit = lines("unit");
-    assert_eq!(unit[1], "ReadWritePaths=\"/secure/app one\" /srv/app");
+    assert_eq!(unit[1], "ReadWritePaths=-\"/secure/app one\" -/srv/app");
     for line in ["CapabilityBoundingSet=CAP_CHOWN", "PrivateUsers=no"] {
         assert!(unit.contains(&line.to_owned()), "{unit:?}");
     }
@@ -54,7 +54,7 @@ monitor: [{path: /var/lib/agent/token}, {path: /home/ci/token}]
     let host = Host::new(&format!("{more}{SCHEDULE}"));
     let shown = host.json(&["host"]);
     let unit = shown["unit"].as_str().unwrap();
-    assert!(unit.contains("ReadWritePaths=\"/secure/app one\" /srv/app -/var/lib/prometheus/node-exporter\n"), "{unit}");
+    assert!(unit.contains("ReadWritePaths=-\"/secure/app one\" -/srv/app -/var/lib/prometheus/node-exporter\n"), "{unit}");
     let notes = shown["notes"].to_string();
     for note in [
         "as tokenferry: /usr/local/bin/page",

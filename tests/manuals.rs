@@ -105,8 +105,8 @@ fn yaml_below(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-#[test]
-fn the_schema_takes_every_schedule_that_is_good() {
+/// Every schedule among examples and good fixtures, and the lists of targets that they include.
+pub fn schedules_that_are_good() -> Vec<PathBuf> {
     let is_schedule = |path: &PathBuf| {
         let text = std::fs::read_to_string(path).unwrap();
         text.contains("targets:") && text.lines().any(|line| line.starts_with("version: 1")) || path.to_str().unwrap().contains(".d/")
@@ -115,13 +115,19 @@ fn the_schema_takes_every_schedule_that_is_good() {
     files.extend(yaml_below(&root().join("examples")));
     files.retain(is_schedule);
     assert!(files.len() > 20, "{files:?}");
+    files
+}
+
+#[test]
+fn the_schema_takes_every_schedule_that_is_good() {
+    let files = schedules_that_are_good();
     for (file, verdict) in files.iter().zip(verdicts(&files)) {
         assert_eq!(verdict, None, "{}", file.display());
     }
 }
 
-#[test]
-fn the_schema_marks_unknown_keys_and_wrong_kinds_of_values() {
+/// The bad fixtures whose problem a schema can see.
+pub fn marked_by_the_schema() -> Vec<PathBuf> {
     let marked =
         |text: &str| ["is unknown", "is expected here", "is no duration", "is no file mode"].iter().any(|words| text.contains(words));
     let first_lines = |text: &str| text.lines().take_while(|line| line.starts_with('#')).collect::<Vec<_>>().join("\n");
@@ -130,6 +136,12 @@ fn the_schema_marks_unknown_keys_and_wrong_kinds_of_values() {
         .filter(|path| marked(&first_lines(&String::from_utf8_lossy(&std::fs::read(path).unwrap()))))
         .collect();
     assert!(files.len() > 10, "{files:?}");
+    files
+}
+
+#[test]
+fn the_schema_marks_unknown_keys_and_wrong_kinds_of_values() {
+    let files = marked_by_the_schema();
     for (file, verdict) in files.iter().zip(verdicts(&files)) {
         assert!(verdict.is_some(), "{} is accepted", file.display());
     }

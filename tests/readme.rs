@@ -14,6 +14,12 @@ const TEN_MINUTES: usize = 2000;
 /// Run by tests of their own.
 const APART: [&str; 2] = ["examples/quickstart", "bash tests/run"];
 
+/// The commands that make and install a package: the tests of packages run them.
+pub fn of_packages() -> Vec<String> {
+    let block = blocks("sh").into_iter().find(|block| block.starts_with("packaging/build"));
+    block.expect("the README says how packages are made").lines().map(str::to_owned).collect()
+}
+
 /// The folders of the host that are written to, with others laid over them.
 const LAYERS: &str = r#"
 set -euo pipefail
@@ -113,7 +119,8 @@ fn its_commands_install_a_service_that_keeps_a_first_token_fresh() {
     let schedules = blocks("yaml");
     assert_eq!(schedules.len(), 1, "the README shows one schedule");
     std::fs::write(at("schedule.yaml"), &schedules[0]).unwrap();
-    let commands: Vec<String> = blocks("sh").into_iter().filter(|block| !APART.contains(&block.trim())).collect();
+    let commands: Vec<String> =
+        blocks("sh").into_iter().filter(|block| !APART.contains(&block.trim()) && !block.starts_with("packaging/build")).collect();
     assert!(commands.len() >= 5, "only {} blocks of commands found", commands.len());
     std::fs::write(at("all.sh"), format!("{LAYERS}\n{HOST}\n{}\n{AFTER}", commands.join("\n"))).unwrap();
 

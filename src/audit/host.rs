@@ -155,10 +155,10 @@ fn monitored(plan: &Plan) -> Vec<String> {
 fn unit(folders: &BTreeMap<PathBuf, Folder>, writes: Option<&Path>, owners: &BTreeSet<String>) -> String {
     let mut text = String::new();
     let is_outside = |path: &Path| !SHIPPED.iter().any(|shipped| path.starts_with(shipped));
-    let mut outside: Vec<String> = folders.keys().filter(|path| is_outside(path)).map(|path| quoted(path)).collect();
-    // Somebody else makes that one: where it is missing the daemon starts all the same, and says so.
-    let other = writes.filter(|path| is_outside(path) && !folders.contains_key(*path));
-    outside.extend(other.map(|path| format!("-{}", quoted(path))));
+    let other = writes.filter(|path| !folders.contains_key(*path));
+    let outside = folders.keys().map(PathBuf::as_path).chain(other).filter(|path| is_outside(path));
+    // With a dash: where one is missing the daemon starts all the same, serves the others, and names it.
+    let outside: Vec<String> = outside.map(|path| format!("-{}", quoted(path))).collect();
     if !outside.is_empty() {
         text += &format!("ReadWritePaths={}\n", outside.join(" "));
     }

@@ -31,7 +31,8 @@ pub struct Check {
 const FIRST_STEPS: &str = "To the first token:
   sudoedit /etc/tokenferry/schedule.yaml       whose token, where it goes (man 5 tokenferry-schedule has one to start from)
   tokenferry check                             every problem of it
-  tokenferry bootstrap CLUSTER                 account, rights and credential of the daemon, with your own kubeconfig
+  sudo KUBECONFIG=$HOME/.kube/config tokenferry bootstrap CLUSTER
+                                               account, rights and credential of the daemon, with your own kubeconfig
   sudo tokenferry host --apply                 folders, and what the unit needs beyond what is shipped
   sudo systemctl enable --now tokenferry       and then: tokenferry status
 ";

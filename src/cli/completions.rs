@@ -16,6 +16,13 @@ use crate::schedule::Target;
 /// The variable by which a shell's completion asks this program for candidates.
 const VARIABLE: &str = "COMPLETE";
 
+/// zsh loads a file of its search path when a command is completed for the first time, and takes that for the completion.
+const ZSH_FIRST: &str = "
+if [[ $funcstack[1] = _tokenferry ]]; then
+    _clap_dynamic_completer_tokenferry \"$@\"
+fi
+";
+
 /// Print completions for a shell
 ///
 /// They ask tokenferry itself while you type, so that they know the targets of the schedule that a command is for.
@@ -41,6 +48,9 @@ impl Completions {
         let mut text = Vec::new();
         let written = shell.write_registration(VARIABLE, "tokenferry", "tokenferry", "tokenferry", &mut text);
         written.map_err(|error| Exit::own(format!("completions: {error}")))?;
+        if self.shell == Shell::Zsh {
+            text.extend_from_slice(ZSH_FIRST.as_bytes());
+        }
         print::data(&String::from_utf8_lossy(&text))
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 pub use crate::audit::with_causes as chain;
 use crate::daemon::RunError;
 use crate::daemon::control::CallError;
-use crate::record::OpenError;
+use crate::record::{OpenError, ReadError};
 use crate::schedule::Problem;
 
 /// A failed command: its exit code and, unless everything was said already, what to print.
@@ -58,6 +58,8 @@ impl From<RunError> for Exit {
         match error {
             RunError::Refused(problems) => Self::refused(&problems),
             RunError::Records(busy @ OpenError::Busy { .. }) => Self::usage(busy.to_string()),
+            // Starting again mends it as little as a schedule that is refused.
+            RunError::Records(OpenError::Read(newer @ ReadError::Newer { .. })) => Self::usage(newer.to_string()),
             RunError::Records(other) => Self::own(chain(&other)),
             RunError::Host(message) => Self::own(message),
         }

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::runtime::Builder;
 
 pub use error::Exit;
 use progress::Progress;
@@ -211,7 +212,7 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
             if let Err(error) = hardened {
                 tracing::warn!(%error, "this process could not be kept from writing core files");
             }
-            with_runtime(command, &context)
+            dispatch(command, &context)
         }
     };
     match result {
@@ -220,14 +221,20 @@ pub fn main(hardened: std::io::Result<()>) -> ExitCode {
     }
 }
 
-fn with_runtime(command: Command, context: &Context) -> Result<(), Exit> {
-    on_runtime(dispatch(command, context))
-}
-
 /// Runs what waits for others, on threads and with TLS that are started for it.
 fn on_runtime<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    on(Builder::new_multi_thread(), work)
+}
+
+/// The same on this thread alone: between its waits a rotation takes a tenth of a millisecond, and to hand it from thread
+/// to thread costs more than that. Files and DNS have threads of their own.
+fn on_one_thread<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
+    on(Builder::new_current_thread(), work)
+}
+
+fn on<T>(mut builder: Builder, work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Exit::own("the TLS provider was set twice"))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Exit::own(format!("the runtime cannot start: {error}")))?;
     let result = runtime.block_on(work);
     // A thread that hangs in a dead file system must not keep the process.
@@ -235,25 +242,26 @@ fn on_runtime<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit>
     result
 }
 
-async fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
+/// Each on its own terms: what waits for others gets threads, `run` and `once` only once they have confined themselves.
+fn dispatch(command: Command, context: &Context) -> Result<(), Exit> {
     match command {
-        Command::Run(command) => command.run(context).await,
-        Command::Once(command) => command.run(context).await,
+        Command::Run(command) => command.run(context),
+        Command::Once(command) => command.run(context),
         Command::Check(command) => command.run(context),
         Command::Plan(command) => command.run(context),
-        Command::Status(command) => command.run(context).await,
-        Command::Rotate(command) => command.run(context).await,
-        Command::Revoke(command) => command.run(context).await,
-        Command::Reload(command) => command.run(context).await,
-        Command::Withdraw(command) => command.run(context).await,
-        Command::Mint(command) => command.run(context).await,
-        Command::Exec(command) => command.run(context).await,
-        Command::Rbac(command) => command.run(context).await,
-        Command::Report(command) => command.run(context).await,
-        Command::Legacy(command) => command.run(context).await,
-        Command::Doctor(command) => command.run(context).await,
+        Command::Status(command) => on_runtime(command.run(context)),
+        Command::Rotate(command) => on_runtime(command.run(context)),
+        Command::Revoke(command) => on_runtime(command.run(context)),
+        Command::Reload(command) => on_runtime(command.run(context)),
+        Command::Withdraw(command) => on_runtime(command.run(context)),
+        Command::Mint(command) => on_runtime(command.run(context)),
+        Command::Exec(command) => on_runtime(command.run(context)),
+        Command::Rbac(command) => on_runtime(command.run(context)),
+        Command::Report(command) => on_runtime(command.run(context)),
+        Command::Legacy(command) => on_runtime(command.run(context)),
+        Command::Doctor(command) => on_runtime(command.run(context)),
         Command::Host(command) => command.run(context),
-        Command::Bootstrap(command) => command.run(context).await,
+        Command::Bootstrap(command) => on_runtime(command.run(context)),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
         Command::Schema(command) => command.run(),

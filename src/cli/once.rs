@@ -11,6 +11,8 @@ use super::reload::duration;
 use super::{Context, Exit, choose};
 use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::course::Told;
+use crate::daemon::read::Accepted;
+use crate::daemon::walls::Walls;
 use crate::daemon::{self, read};
 use crate::record::{Kind, LeaveLine, Outcome, word};
 
@@ -48,9 +50,15 @@ impl Once {
     ///
     /// # Errors
     /// Exit code 1 where a required place failed or is owed, 2 where the schedule is refused.
-    pub async fn run(self, context: &Context) -> Result<(), Exit> {
+    pub fn run(self, context: &Context) -> Result<(), Exit> {
         let schedule = context.schedule(self.file.as_ref());
         let accepted = read::read(&schedule).map_err(|problems| Exit::refused(&problems))?;
+        // Before the runtime's threads, which inherit the walls.
+        Walls::raise(&accepted.plan, &context.places).tell();
+        super::on_one_thread(self.on(schedule, accepted, context))
+    }
+
+    async fn on(self, schedule: PathBuf, accepted: Accepted, context: &Context) -> Result<(), Exit> {
         let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
         let known = daemon::own::join(accepted.plan.clone(), &records).targets;
         let choice = Choice { targets: self.targets.clone(), all: self.targets.is_empty(), command: choose::typed(), ..Choice::default() };

@@ -275,9 +275,7 @@ fn what(line: &Line) -> String {
         parts.extend((names.len() > 10).then(|| format!("{sign}{} more", names.len() - 10)));
     }
     parts.extend(line.count.filter(|_| line.kind == Kind::Gap).map(|count| format!("{count} lines lost")));
-    parts.extend(
-        line.actor.as_ref().map(|actor| format!("asked by {}", actor.user.clone().unwrap_or_else(|| format!("uid {}", actor.uid)))),
-    );
+    parts.extend(line.actor.as_ref().map(|actor| format!("asked by {}", actor.who())));
     parts.join("; ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -191,7 +191,7 @@ fn text(made: &Made, view: Option<&View>) -> Result<(), Exit> {
         );
     }
     for step in &made.steps {
-        let who = step.actor.user.clone().unwrap_or_else(|| format!("user id {}", step.actor.uid));
+        let who = step.actor.who();
         let what = step.target.as_ref().or(step.service_account.as_ref()).map_or(String::new(), |name| format!(" {name}"));
         out += &format!("\n{} {who}: {} ({}{what})", day(step.time), step.actor.command, word(step.kind));
     }

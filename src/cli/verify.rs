@@ -141,7 +141,7 @@ impl Verify {
             return Ok((keys, Asked::default()));
         }
         let cluster = if asks_api { Some(self.reach.cluster(context)?) } else { None };
-        super::on_runtime(async {
+        super::on_one_thread(async {
             let keys = match url {
                 Some(url) => Some(keys_at(url, self.ca.as_deref().map(Path::new)).await),
                 None => keys,

@@ -96,10 +96,7 @@ impl Choice {
 /// Why it cannot be made, with its path.
 pub fn bind(path: &Path) -> Result<UnixListener, String> {
     let fail = |e: std::io::Error| format!("control socket {}: {e}", path.display());
-    if let Some(folder) = path.parent().filter(|f| !f.exists()) {
-        std::fs::create_dir_all(folder).map_err(fail)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).map_err(fail)?;
-    }
+    make_folder(path).map_err(fail)?;
     // The records lock is ours: whoever bound it before is gone.
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
@@ -121,6 +118,20 @@ pub fn bind(path: &Path) -> Result<UnixListener, String> {
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail)?;
     Ok(listener)
+}
+
+/// Makes the folder of a socket where it is missing.
+///
+/// # Errors
+/// What the file system refused.
+pub fn make_folder(socket: &Path) -> std::io::Result<()> {
+    match socket.parent().filter(|folder| !folder.exists()) {
+        Some(folder) => {
+            std::fs::create_dir_all(folder)?;
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Serves until the loop is gone.
@@ -163,6 +174,7 @@ type Answer = Response<Full<Bytes>>;
 async fn answer(request: Request<Incoming>, asks: mpsc::Sender<Ask>, examiner: Arc<Examiner>, actor: Actor) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
+    let actor = peer::with_word(actor, request.headers());
     let Ok(body) = Limited::new(request.into_body(), LARGEST).collect().await.map(http_body_util::Collected::to_bytes) else {
         return problem(StatusCode::BAD_REQUEST, "the request body is too large or broke off");
     };

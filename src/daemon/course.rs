@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::ask::Asker;
+use super::moves::Moves;
 use super::rotation::Held;
 use super::start::Depth;
 use super::step::Standing;
@@ -73,6 +74,8 @@ pub struct Course {
     pub mended: Option<(i64, u32)>,
     /// Whether a rotation is under way.
     pub rotating: bool,
+    /// Which moves onto its files are its rotations' own.
+    pub moves: Moves,
     /// Rotations that failed since the last success.
     pub failures: u32,
     /// Attempts at owed places since the last success.
@@ -121,6 +124,7 @@ impl Course {
             seen_from: 0,
             mended: None,
             rotating: false,
+            moves: Moves::default(),
             failures: 0,
             tries: 0,
             held: None,

@@ -14,6 +14,7 @@ pub mod files;
 pub mod listen;
 pub mod metrics;
 pub mod monitor;
+pub mod moves;
 pub mod named;
 pub mod own;
 pub mod pace;
@@ -32,6 +33,7 @@ pub mod step;
 pub mod systemd;
 pub mod timetable;
 pub mod touched;
+pub mod walls;
 pub mod watch;
 pub mod wheel;
 pub mod whole;
@@ -53,6 +55,7 @@ use places::Places;
 use read::Accepted;
 use scene::Scene;
 use status::Refused;
+use walls::Walls;
 use wheel::Wheel;
 
 /// What a run was asked for.
@@ -61,6 +64,8 @@ pub struct Options {
     pub schedule: PathBuf,
     /// The records folder.
     pub records: PathBuf,
+    /// What confines this process.
+    pub walls: Arc<Walls>,
     /// For `once`: what to do before it ends.
     pub once: Option<Once>,
 }
@@ -91,12 +96,33 @@ pub enum RunError {
     Host(String),
 }
 
+/// What a daemon begins with: a schedule, and walls around what it may write.
+pub struct Beginning {
+    schedule: PathBuf,
+    places: Places,
+    accepted: Accepted,
+    refused: Option<Refused>,
+    /// What confines this process.
+    pub walls: Arc<Walls>,
+}
+
+/// Reads the schedule and raises the walls; to be called while this process has one thread.
+///
+/// # Errors
+/// [`RunError::Refused`].
+pub fn begin(schedule: PathBuf, places: Places) -> Result<Beginning, RunError> {
+    let (accepted, refused) = accept(&schedule, &places)?;
+    let walls = Arc::new(Walls::raise(&accepted.plan, &places));
+    walls.tell();
+    Ok(Beginning { schedule, places, accepted, refused, walls })
+}
+
 /// Runs the daemon until it is told to stop. `examine` looks at it from within, for `doctor`.
 ///
 /// # Errors
 /// [`RunError`]; once it runs, nothing ends it but a signal.
-pub async fn run(schedule: PathBuf, places: Places, examine: control::Examine) -> Result<(), RunError> {
-    let (accepted, refused) = accept(&schedule, &places)?;
+pub async fn run(beginning: Beginning, examine: control::Examine) -> Result<(), RunError> {
+    let Beginning { schedule, places, accepted, refused, walls } = beginning;
     let socket = accepted.plan.socket.clone().unwrap_or_else(|| places.socket.clone());
     let (records, scene, writer, state) = open(accepted, &places).await?;
     let listener = control::bind(&socket).map_err(RunError::Host)?;
@@ -106,7 +132,8 @@ pub async fn run(schedule: PathBuf, places: Places, examine: control::Examine) -
     };
     let (asks, asked) = mpsc::channel(64);
     let reload_on_change = scene.plan.reload_on_change;
-    let mut wheel = Wheel::new(Options { schedule: schedule.clone(), records, once: None }, scene, writer.clone(), state, refused);
+    let options = Options { schedule: schedule.clone(), records, walls, once: None };
+    let mut wheel = Wheel::new(options, scene, writer.clone(), state, refused);
     let server = tokio::spawn(control::serve(listener, asks.clone(), examine));
     let metrics = metrics.map(|listener| tokio::spawn(listen::serve(listener, asks.clone())));
     let signals = tokio::spawn(heed(signals()?, asks.clone()));
@@ -151,7 +178,9 @@ pub async fn once(schedule: PathBuf, places: Places, once: Once) -> Result<(Vec<
     let accepted = read::read(&schedule).map_err(RunError::Refused)?;
     let (records, scene, writer, state) = open(accepted, &places).await?;
     let (asks, asked) = mpsc::channel(4);
-    let mut wheel = Wheel::new(Options { schedule, records, once: Some(once) }, scene, writer.clone(), state, None);
+    // It takes no reload, which is what walls are asked about.
+    let options = Options { schedule, records, walls: Arc::new(Walls::Unasked), once: Some(once) };
+    let mut wheel = Wheel::new(options, scene, writer.clone(), state, None);
     let signals = tokio::spawn(heed(signals()?, asks));
     wheel.run(asked, |_| ()).await;
     signals.abort();

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::proof;
 use super::rotation::{Held, ask_hash, issue};
 use super::scene::Scene;
+use super::timetable::Looking;
 use crate::cluster::Proven;
 use crate::cluster::mint::check;
 use crate::record::fold::{PlaceState, TargetState};
@@ -58,11 +59,12 @@ pub enum Depth {
     Everything,
 }
 
-/// Looks at the places of these targets.
-pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>, depth: Depth) -> Vec<Finding> {
+/// Looks at the places of these targets. What stands in the way on this host is looked up when a plan begins: later the
+/// puts tell of it.
+pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>, why: Looking) -> Vec<Finding> {
     let mut all: Vec<BoxFuture<'_, Finding>> = Vec::with_capacity(targets.len());
     for (target, state) in targets {
-        all.push(Box::pin(find(scene, target, state, depth)));
+        all.push(Box::pin(find(scene, target, state, why)));
     }
     futures_util::stream::iter(all).buffer_unordered(ABREAST).collect().await
 }
@@ -114,7 +116,8 @@ pub struct Seen {
     pub token: Option<(Token, Claims)>,
 }
 
-async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, depth: Depth) -> Finding {
+async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, why: Looking) -> Finding {
+    let depth = why.depth();
     let state = state.as_ref();
     let mut finding = Finding::new(Arc::clone(&target));
     let now = Timestamp::now();
@@ -122,7 +125,9 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, de
     for place in &target.deliver {
         seen.push(see(scene, place, &target, depth, &mut finding.notes).await);
     }
-    finding.notes.extend(host_notes(scene, &target).await);
+    if !matches!(why, Looking::Beat(_)) {
+        finding.notes.extend(host_notes(scene, &target).await);
+    }
     let mut told = std::collections::HashSet::new();
     finding.notes.retain(|note| told.insert(note.clone()));
     let mut best = newest(seen.iter_mut().filter_map(Look::seen), now);

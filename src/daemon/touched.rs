@@ -8,10 +8,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
 
+use super::moves::Touch;
 use super::watch::own;
 use crate::schedule::{Plan, Target};
 use crate::sink::{SinkSpec, file};
@@ -123,9 +124,9 @@ impl Touched {
         }
     }
 
-    /// The targets whose files were touched next; for ever nothing where nothing is watched. Can be dropped
+    /// What was touched next, a move once for each time; for ever nothing where nothing is watched. Can be dropped
     /// and called again without losing an event.
-    pub async fn next(&mut self) -> Vec<Arc<str>> {
+    pub async fn next(&mut self) -> Vec<Touch> {
         let Some(fd) = &self.fd else { return std::future::pending().await };
         loop {
             let mut ready = match fd.readable().await {
@@ -137,20 +138,19 @@ impl Touched {
             };
             let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
             let mut reader = inotify::Reader::new(fd.get_ref(), &mut buffer);
-            let mut names: Vec<Arc<str>> = Vec::new();
+            let mut touches: Vec<Touch> = Vec::new();
             loop {
                 match reader.next() {
                     Ok(event) => {
                         let file = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
                         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
                         if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(&file)) {
-                            names.extend(targets.iter().cloned());
+                            let moved = event.events().contains(ReadFlags::MOVED_TO);
+                            touches.extend(targets.iter().map(|target| Touch { target: Arc::clone(target), moved }));
                         }
                         drop(files);
-                        if reader.is_buffer_empty() && !names.is_empty() {
-                            names.sort();
-                            names.dedup();
-                            return names;
+                        if reader.is_buffer_empty() && !touches.is_empty() {
+                            return touches;
                         }
                     }
                     Err(rustix::io::Errno::AGAIN) => {
@@ -164,8 +164,8 @@ impl Touched {
                     }
                 }
             }
-            if !names.is_empty() {
-                return names;
+            if !touches.is_empty() {
+                return touches;
             }
         }
         self.fd = None;

@@ -176,7 +176,7 @@ impl Wheel {
                 },
                 Some(rule) = self.ticks.1.recv() => self.event(|table, moment| table.tick(&rule, moment)).await,
                 () = self.steps.next() => {}
-                names = self.watched.next() => self.event(|table, moment| table.touched(&names, moment)).await,
+                touches = self.watched.next() => self.event(|table, moment| table.touched(&touches, moment)).await,
                 _ = self.outward.touched.next() => self.touched_monitored(),
                 () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => {}
             }

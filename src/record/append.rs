@@ -111,6 +111,14 @@ pub fn open_signed(directory: &Path, options: Options, signing_key: Option<PathB
     Ok(Opened { state, writer: Writer { handle: Arc::new(Handle(shared)) }, notes })
 }
 
+/// Makes the folder as [`open`] would.
+///
+/// # Errors
+/// What the file system refused.
+pub fn make_folder(directory: &Path) -> io::Result<()> {
+    folder::make(directory).map(drop)
+}
+
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
 }

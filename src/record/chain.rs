@@ -94,6 +94,15 @@ pub(super) struct Link {
     pub hash: String,
 }
 
+/// The version of a line, however much of the rest is another in later versions.
+pub(super) fn version(text: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    serde_json::from_slice::<Versioned>(text).ok().map(|line| line.version)
+}
+
 /// The links of a line, or nothing where it is no line of the records.
 pub(super) fn link(text: &[u8]) -> Option<Link> {
     serde_json::from_slice(text).ok()

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::chain::GENESIS;
 use super::files;
-use super::line::{Kind, Line};
+use super::line::{Kind, Line, VERSION};
 
 pub(super) use file::fold_file;
 pub use hooks::HookState;
@@ -134,7 +134,11 @@ pub enum ReadError {
         line: u64,
     },
     /// Written by a later program.
-    #[error("{}:{line}: record of version {version}, which this program does not know: use the newer tokenferry", path.display())]
+    #[error(
+        "{}:{line}: record of version {version}, and this tokenferry knows version {VERSION} at most: use the newer tokenferry again, or \
+         move the folder aside (what stands at file places is adopted then, the history is not)",
+        path.display()
+    )]
     Newer {
         /// The file.
         path: PathBuf,

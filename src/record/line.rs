@@ -285,8 +285,26 @@ pub struct Actor {
     /// User name, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The name that the caller's command gave, where a user namespace hides whose it is: it proves nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
     /// What was typed.
     pub command: String,
+}
+
+/// What the kernel shows in place of a user id that a user namespace does not have (user_namespaces(7)).
+pub const OVERFLOW: u32 = 65_534;
+
+impl Actor {
+    /// Who it was, in words.
+    pub fn who(&self) -> String {
+        match (&self.user, &self.says) {
+            (Some(user), _) => user.clone(),
+            (None, Some(says)) => format!("unknown, who says `{says}`"),
+            (None, None) if self.uid == OVERFLOW => "unknown".into(),
+            (None, None) => format!("uid {}", self.uid),
+        }
+    }
 }
 
 fn is_zero_u64(n: &u64) -> bool {

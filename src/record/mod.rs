@@ -20,6 +20,6 @@ pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
 pub use fold::{HookState, Leaver, MarkerState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};
-pub use line::{Actor, Kind, Line, Mended, Outcome, Proof, Reason, SinkLine, Standing, Through, word};
+pub use line::{Actor, Kind, Line, Mended, OVERFLOW, Outcome, Proof, Reason, SinkLine, Standing, Through, word};
 pub use marker::{Asked, MarkerLine, Verified};
 pub use monitored::{MonitoredLine, Verdict};

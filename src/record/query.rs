@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::chain;
 use super::files::{self, Raw, Reader};
 use super::fold::ReadError;
-use super::line::{Kind, Line};
+use super::line::{Kind, Line, VERSION};
 
 /// How far times may run backwards from file to file (a clock set back) before lines are passed over.
 const CLOCK_STEP: SignedDuration = SignedDuration::from_hours(24);
@@ -139,8 +140,13 @@ impl Lines {
             Raw::End | Raw::Torn => Ok(None),
             Raw::TooLong => Err(ReadError::NotARecord { path: file.path.clone(), line: reader.number + 1 }),
             Raw::Line => {
-                let line = serde_json::from_slice(&self.text);
-                line.map(Some).map_err(|_| ReadError::NotARecord { path: file.path.clone(), line: reader.number })
+                let (path, line) = (file.path.clone(), reader.number);
+                let read = serde_json::from_slice::<Line>(&self.text).ok();
+                let version = read.as_ref().map_or_else(|| chain::version(&self.text), |read| Some(read.version));
+                match version.filter(|version| *version > VERSION) {
+                    Some(version) => Err(ReadError::Newer { path, line, version }),
+                    None => read.map(Some).ok_or(ReadError::NotARecord { path, line }),
+                }
             }
         }
     }

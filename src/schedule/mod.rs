@@ -7,6 +7,7 @@ pub mod check;
 pub mod choice;
 pub mod cron;
 pub mod file;
+pub mod foreign;
 pub mod format;
 pub mod hooks;
 pub mod measure;

@@ -33,7 +33,7 @@ use crate::token::Payload;
 pub use account::{system_group, system_user};
 pub use acl::Reader;
 pub use held::{Held, held};
-pub use lane::{apart, file_system};
+pub use lane::{apart, file_system, mount_point};
 pub use look::look;
 pub use orphan::sweep;
 pub(in crate::sink) use probe::probe;
@@ -103,6 +103,14 @@ pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>
         .await
     };
     lane::within(context.timeout, &spec.path, work).await
+}
+
+/// Makes a folder for files, where a put would make it.
+///
+/// # Errors
+/// As a put.
+pub fn make_folder(path: &Path) -> Result<(), Failure> {
+    folder::make(path).map(drop)
 }
 
 /// Folder and name of a published path.

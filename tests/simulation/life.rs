@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use tokenferry::cluster::{MintFailure, MintFailureKind, Proven, Upstream, Urgency, Verdict};
 use tokenferry::daemon::clock::Clocks;
+use tokenferry::daemon::moves::Touch;
 use tokenferry::daemon::proof;
 use tokenferry::daemon::rotation::{Fault, Finished, Held, conclude, conclude_without, identify};
 use tokenferry::daemon::start::{Depth, Finding, Look, Seen, judge, newest};
@@ -284,7 +285,7 @@ impl Life {
             Event::Ask(index) => {
                 let Some(target) = target(index) else { return };
                 world.excuse(&target.name, 1);
-                let actor = Actor { uid: 0, user: None, command: "rotate".into() };
+                let actor = Actor { uid: 0, user: None, says: None, command: "rotate".into() };
                 let waiter = mpsc::unbounded_channel().0;
                 self.event(|table, _| table.ask(&|t| t.name == target.name, &actor, &waiter));
             }
@@ -305,8 +306,8 @@ impl Life {
                     world.excuse(&target.name, 1);
                 }
                 if matches!(target.deliver[0].sink, SinkSpec::File(_)) {
-                    let name = Arc::from(target.name.as_str());
-                    self.event(|table, moment| table.touched(&[name], moment));
+                    let touch = Touch { target: Arc::from(target.name.as_str()), moved: false };
+                    self.event(|table, moment| table.touched(&[touch], moment));
                 }
             }
             Event::Revoke(index) => {

@@ -117,6 +117,27 @@ impl Host {
         });
     }
 
+    /// Starts the daemon as a service manager would that gives it this state folder, and waits until it answers.
+    pub fn start_as_a_service(&mut self, state: &Path) {
+        assert!(self.daemon.is_none(), "a daemon runs already");
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.path("daemon.log")).unwrap();
+        let mut command = self.as_a_service(&["--log", "json", "run"], state);
+        self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+        until("the daemon answers", 60, || {
+            self.assert_running();
+            self.run(&["status", "-o", "json", "--timeout", "20s"]).stdout.contains("\"pid\"")
+        });
+    }
+
+    /// A command as a service manager starts it (systemd.exec(5)): it knows its own number, and a state folder.
+    pub fn as_a_service(&self, arguments: &[&str], state: &Path) -> Command {
+        std::fs::create_dir_all(state).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$@\"", "sh", PROGRAM, "--schedule"]).arg(self.schedule()).args(arguments);
+        command.env("STATE_DIRECTORY", state).env_remove("TOKENFERRY_SCHEDULE").stdin(Stdio::null());
+        command
+    }
+
     fn assert_running(&mut self) {
         let ended = self.daemon.as_mut().and_then(|d| d.try_wait().unwrap());
         assert!(ended.is_none(), "the daemon ended: {ended:?}\n{}", self.log());

@@ -7,6 +7,8 @@ pub mod mute;
 pub mod reader;
 pub mod rights;
 pub mod servers;
+pub mod system;
+pub mod tools;
 pub mod trace;
 
 use std::time::Duration;

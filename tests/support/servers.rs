@@ -152,7 +152,7 @@ impl Servers {
     }
 }
 
-/// Where a program of the tests' own stands: promtool, dashboard or kubectl.
+/// Where a program of the tests' own stands: promtool, dashboard, kubectl or bao.
 pub fn program(name: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/servers");
     super::daemon::tool(Command::new(&script).args(["path", name])).trim().into()

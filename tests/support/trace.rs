@@ -82,6 +82,31 @@ pub fn run(mut command: Command, folder: &Path, counting: Option<Arc<AtomicBool>
     Traced { done, calls: tracer.calls, hit: tracer.hit }
 }
 
+/// Stops one thread of a running process, and that one alone, until the process ends.
+pub fn hold(tid: c_int) {
+    const ANY_THREAD: c_int = 0x4000_0000;
+    let (held, is_held) = std::sync::mpsc::channel();
+    // Only the thread that begins a trace hears of it; it goes with the process, so that whoever waits for that one's end
+    // hears of it in turn.
+    std::thread::spawn(move || {
+        assert_eq!(ptrace(SEIZE, tid, 0, 0), 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(ptrace(INTERRUPT, tid, 0, 0), 0, "{}", std::io::Error::last_os_error());
+        let mut status = 0;
+        loop {
+            // SAFETY: `status` outlives the call.
+            #[allow(unsafe_code)]
+            let waited = unsafe { libc::waitpid(tid, &raw mut status, ANY_THREAD) };
+            let is_stopped = waited == tid && status & 0xff == 0x7f;
+            if !is_stopped {
+                return;
+            }
+            // Nobody listens any more from the second stop on.
+            let _ = held.send(());
+        }
+    });
+    is_held.recv_timeout(Duration::from_secs(20)).expect("the thread is held");
+}
+
 struct Tracer {
     counting: Option<Arc<AtomicBool>>,
     private: bool,
@@ -233,6 +258,8 @@ const SYSCALL: c_uint = 24;
 const GETREGS: c_uint = 12;
 const SETREGS: c_uint = 13;
 const SETOPTIONS: c_uint = 0x4200;
+const SEIZE: c_uint = 0x4206;
+const INTERRUPT: c_uint = 0x4207;
 const GET_SYSCALL_INFO: c_uint = 0x420e;
 /// System calls told apart from signals; forks, threads and execs followed; nothing outlives the tracer.
 const OPTIONS: i64 = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x0010_0000;

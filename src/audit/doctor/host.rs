@@ -7,6 +7,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Findings, Patient, WITHIN, abreast};
 use crate::daemon::scene::Scene;
+use crate::daemon::walls;
 use crate::record::{ReadError, chain};
 use crate::schedule::Target;
 use crate::sink::{Place, SinkSpec, file};
@@ -62,6 +63,7 @@ pub(super) fn examine(patient: &Patient) -> Vec<Finding> {
         Some(most) => found.good("descriptors", format!("up to {most} open files")),
         None => found.good("descriptors", "without a limit"),
     }
+    walls(patient, &mut found);
     clock(&mut found);
     found.list
 }
@@ -147,6 +149,18 @@ fn room(check: &'static str, path: &Path, found: &mut Findings) {
         );
     } else {
         found.good(check, format!("{at}: {} MiB are free", free >> 20));
+    }
+}
+
+/// What confines the daemon's writing; from elsewhere, whether the kernel could.
+fn walls(patient: &Patient, found: &mut Findings) {
+    let told = match &patient.walls {
+        Some(walls) => walls.seen(),
+        None => walls::possible(),
+    };
+    match told {
+        Ok(evidence) => found.good("walls", evidence),
+        Err((evidence, remedy)) => found.warn("walls", evidence, &remedy),
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::places::Places;
 use crate::daemon::read::{self, Accepted};
 use crate::daemon::scene::Scene;
+use crate::daemon::walls::Walls;
 use crate::record::{ReadError, State};
 use crate::schedule::Problem;
 
@@ -121,6 +122,8 @@ pub struct Patient {
     pub state: Result<State, ReadError>,
     /// This host.
     pub host: Host,
+    /// What confines the process that looks, where that is the daemon.
+    pub walls: Option<Arc<Walls>>,
 }
 
 impl Patient {
@@ -131,17 +134,17 @@ impl Patient {
         let socket = plan.and_then(|plan| plan.socket.clone()).unwrap_or_else(|| places.socket.clone());
         let records = plan.and_then(|plan| plan.records.directory.clone()).unwrap_or_else(|| places.records.clone());
         let state = crate::record::read(&records);
-        Self { schedule, path, records, state, host: host(&socket) }
+        Self { schedule, path, records, state, host: host(&socket), walls: None }
     }
 }
 
 /// What the daemon sees that this process is: for its control socket. It looks with clients and logins of its own, so
 /// that what it serves with is not disturbed.
-pub async fn within(path: PathBuf, places: Places, probe: bool) -> Vec<Finding> {
+pub async fn within(path: PathBuf, places: Places, walls: Arc<Walls>, probe: bool) -> Vec<Finding> {
     let pid = u64::from(std::process::id());
     let patient = tokio::task::spawn_blocking(move || Patient::see(path, &places, |_| Host::Running { pid })).await;
     let Ok(patient) = patient else { return Vec::new() };
-    let mut findings = examine(patient, probe).await;
+    let mut findings = examine(Patient { walls: Some(walls), ..patient }, probe).await;
     findings.iter_mut().for_each(|finding| finding.seen_from = Viewpoint::Daemon);
     findings
 }

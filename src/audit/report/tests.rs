@@ -117,7 +117,7 @@ fn question<'a>(targets: &'a [String]) -> Question<'a> {
 }
 
 fn by_hand() -> Line {
-    let actor = Actor { uid: 0, user: Some("root".into()), command: "rotate one".into() };
+    let actor = Actor { uid: 0, user: Some("root".into()), says: None, command: "rotate one".into() };
     Line { actor: Some(actor), ..line(Kind::Rotated, 1_050, "b") }
 }
 

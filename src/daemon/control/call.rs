@@ -54,7 +54,12 @@ pub async fn call(
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.to_string()))?;
         let pump = tokio::spawn(connection);
         let body = serde_json::to_vec(body).map_err(|e| broken(e.to_string()))?;
-        let request = Request::builder().method(method).uri(path).header("host", "tokenferry").body(Full::new(Bytes::from(body)));
+        let request = Request::builder().method(method).uri(path).header("host", "tokenferry");
+        let request = match super::peer::own_name() {
+            Some(name) => request.header(super::peer::HEADER, name),
+            None => request,
+        };
+        let request = request.body(Full::new(Bytes::from(body)));
         let response = sender.send_request(request.map_err(|e| broken(e.to_string()))?).await.map_err(|e| broken(e.to_string()))?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|e| broken(e.to_string()))?.to_bytes();

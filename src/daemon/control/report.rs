@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn actor() -> Actor {
-        Actor { uid: 7, user: None, command: String::new() }
+        Actor { uid: 7, user: None, says: None, command: String::new() }
     }
 
     fn report(more: serde_json::Value) -> Result<Line, String> {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Looking, Moment, Order, SETTLED, Timetable, Wanted};
 use crate::cluster::Proven;
+use crate::daemon::moves::Touch;
 use crate::daemon::parts;
 use crate::daemon::rotation::identify;
 use crate::daemon::start::{Depth, Finding};
@@ -184,7 +185,7 @@ impl Timetable {
         self.arm_at(name, Some((at, reason)));
     }
 
-    fn arm_look(&mut self, name: &Arc<str>, depth: Depth, after: i64, moment: &Moment<'_>) {
+    pub(super) fn arm_look(&mut self, name: &Arc<str>, depth: Depth, after: i64, moment: &Moment<'_>) {
         if self.manner.once {
             return;
         }
@@ -206,10 +207,16 @@ impl Timetable {
         self.arm_look(name, Depth::Everything, after, moment);
     }
 
-    /// A file of a place, or its folder, was touched: its target is looked at once the dust has settled.
-    pub fn touched(&mut self, names: &[Arc<str>], moment: &Moment<'_>) {
-        for name in names {
-            self.arm_look(name, Depth::Files, SETTLED, moment);
+    /// Files of places, or their folders, were touched: the targets whose own rotation it was not are looked at once
+    /// the dust has settled.
+    pub fn touched(&mut self, touches: &[Touch], moment: &Moment<'_>) {
+        for Touch { target, moved } in touches {
+            let Some(course) = self.courses.get_mut(target) else { continue };
+            if course.rotating {
+                course.moves.meanwhile(*moved);
+            } else if !course.moves.is_own(*moved, moment.ms()) {
+                self.arm_look(target, Depth::Files, SETTLED, moment);
+            }
         }
     }
 }

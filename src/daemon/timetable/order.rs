@@ -56,6 +56,13 @@ pub enum Looking {
     Beat(Depth),
 }
 
+impl Looking {
+    /// How closely.
+    pub fn depth(self) -> Depth {
+        if let Self::Beat(depth) = self { depth } else { Depth::Files }
+    }
+}
+
 /// A rotation to begin.
 pub struct Turn {
     /// Name of the target.

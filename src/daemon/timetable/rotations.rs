@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Moment, Order, Timetable, Turn};
+use super::{Moment, Order, SETTLED, Timetable, Turn};
 use crate::daemon::binding;
 use crate::daemon::course::{Course, Told, Waiter};
 use crate::daemon::rotation::{Fault, Finished, identify};
+use crate::daemon::start::Depth;
 use crate::daemon::step;
 use crate::record::{Actor, Kind, Line, Reason};
 use crate::schedule::{Target, own};
@@ -84,8 +85,11 @@ impl Timetable {
             return;
         };
         course.rotating = false;
+        let disturbed = course.moves.end(&line, now);
         if !failed {
             course.notes.clear();
+            // Each place was read back when it was written.
+            course.proven_at = Some(moment.now);
         }
         let minted = line.issued_at.is_some();
         if minted || held.is_some() {
@@ -116,6 +120,9 @@ impl Timetable {
         });
         let due = if self.manner.once { None } else { due };
         self.arm_at(name, due);
+        if disturbed {
+            self.arm_look(name, Depth::Files, SETTLED, moment);
+        }
         self.arm_clear(name, moment);
         self.arm_revoke(name, moment);
         self.succeed(name, moment);

@@ -11,7 +11,7 @@ use super::{Done, Wheel};
 use crate::daemon::course::Told;
 use crate::daemon::parts;
 use crate::daemon::rotation::{self, Job, tell};
-use crate::daemon::start::{self, Depth};
+use crate::daemon::start;
 use crate::daemon::timetable::payments::receipt;
 use crate::daemon::timetable::{Looking, Moment, Order, Payment, Timetable, Turn, Wanted};
 use crate::daemon::touched::Touched;
@@ -94,14 +94,13 @@ impl Wheel {
 
     fn look(&mut self, wanted: Vec<Wanted>, why: Looking) {
         let scene = Arc::clone(&self.scene);
-        let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
         self.unsettled += usize::from(why == Looking::Start);
         self.tasks.spawn(async move {
             if why == Looking::Start {
                 let targets: Vec<_> = wanted.iter().map(|(target, _)| Arc::clone(target)).collect();
                 parts::sweep(&targets).await;
             }
-            Done::Looked(start::look(&scene, wanted, depth).await, why)
+            Done::Looked(start::look(&scene, wanted, why).await, why)
         });
     }
 

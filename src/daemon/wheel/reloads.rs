@@ -42,7 +42,7 @@ impl Wheel {
                 if let Some(target) = line.target.as_ref().and_then(|name| self.scene.plan.target(name)) {
                     line.labels.clone_from(&target.labels);
                 }
-                let actor = line.actor.as_ref().map(|a| a.user.clone().unwrap_or_else(|| a.uid.to_string())).unwrap_or_default();
+                let actor = line.actor.as_ref().map(Actor::who).unwrap_or_default();
                 tracing::info!(kind = ?line.kind, account = line.service_account, jti = line.jti, actor, "a person took a token");
                 self.record(*line).await;
                 // A caller that went away needs no answer.
@@ -65,10 +65,15 @@ impl Wheel {
     }
 
     pub(super) fn reload(&mut self, asked: Option<Explicit>, reply: Option<oneshot::Sender<Verdict>>) {
-        let path = self.options.schedule.clone();
+        let (path, records, walls) = (self.options.schedule.clone(), self.options.records.clone(), Arc::clone(&self.options.walls));
         systemd::reloading();
         self.tasks.spawn(async move {
-            let planned = tokio::task::spawn_blocking(move || read::read(&path)).await;
+            let planned = tokio::task::spawn_blocking(move || {
+                let accepted = read::read(&path)?;
+                let outside = walls.outside(&accepted, &records);
+                if outside.is_empty() { Ok(accepted) } else { Err(outside) }
+            });
+            let planned = planned.await;
             Done::Planned(Box::new(planned.unwrap_or_else(|_| Err(Vec::new()))), asked, reply)
         });
     }

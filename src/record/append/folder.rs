@@ -140,7 +140,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Makes the folder 0700 for the owner of the folder around it, and that one 0711 where it is missing too.
-fn make(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn make(path: &Path) -> io::Result<OwnedFd> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
     match DirBuilder::new().mode(0o700).create(path) {

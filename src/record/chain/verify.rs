@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{GENESIS, Link, Seal, link, seal_of};
+use super::{GENESIS, Link, Seal, link, seal_of, version};
 use crate::record::files::{self, Raw, Reader, RecordFile};
+use crate::record::line::VERSION;
 
 /// A folder whose lines are all as they were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,9 @@ pub enum Damage {
     /// Its hash fits, but it is no record.
     #[error("not a record")]
     NotARecord,
+    /// A later program wrote it, in a form that this one does not know.
+    #[error("a record of version {0}, which a newer tokenferry wrote: verify it with that one")]
+    Newer(u32),
 }
 
 /// Why a folder is not as it was written.
@@ -188,7 +192,11 @@ impl Walk<'_> {
             Seal::Wrong => return Err(Damage::Changed),
             Seal::Missing => return Err(Damage::Cut),
         };
-        let Link { seq, previous, .. } = link(text).ok_or(Damage::NotARecord)?;
+        let unknown = || match version(text) {
+            Some(version) if version > VERSION => Damage::Newer(version),
+            _ => Damage::NotARecord,
+        };
+        let Link { seq, previous, .. } = link(text).ok_or_else(unknown)?;
         let expected = self.found.seq + 1;
         if seq > expected {
             return Err(Damage::Dropped { expected, missing: seq - expected });

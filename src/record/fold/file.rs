@@ -54,14 +54,16 @@ pub(in crate::record) fn fold_file(path: &Path) -> Result<Folded, ReadError> {
             Raw::Line => {}
         }
         // The links are read first: a kind that only a newer program knows still has its place in the chain.
-        let Some(link) = chain::link(&text) else {
+        let link = chain::link(&text);
+        let version = link.as_ref().map_or_else(|| chain::version(&text), |link| Some(link.version));
+        if let Some(version) = version.filter(|version| *version > VERSION) {
+            return Err(ReadError::Newer { path: path.to_owned(), line: reader.number, version });
+        }
+        let Some(link) = link else {
             unsound = unsound.or(Some(reader.number));
             tail = true;
             continue;
         };
-        if link.version > VERSION {
-            return Err(ReadError::Newer { path: path.to_owned(), line: reader.number, version: link.version });
-        }
         let follows = reader.number == 1 || (link.seq == folded.state.seq + 1 && link.previous == folded.state.head);
         if !follows || !matches!(chain::seal_of(&text), Seal::Fits(_)) {
             unsound = unsound.or(Some(reader.number));

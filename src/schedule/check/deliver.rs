@@ -5,6 +5,7 @@ use super::report::Spot;
 use super::target::Subject;
 use super::{Planner, rules};
 use crate::schedule::file::{PlaceFile, later};
+use crate::schedule::foreign::instead;
 use crate::schedule::measure::{Bytes, shown};
 use crate::schedule::problem::Severity;
 use crate::schedule::schema::SINKS;
@@ -88,7 +89,8 @@ impl Planner<'_> {
             [] => {
                 let planned = node.entries().iter().any(|(key, _)| later("PlaceFile", &key.text));
                 let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, SINKS.into_iter()).is_some());
-                if !planned && !mistyped {
+                let foreign = node.entries().iter().any(|(key, _)| instead("PlaceFile", &key.text).is_some());
+                if !planned && !mistyped && !foreign {
                     self.report.error(&owner.spot, here, &format!("it names no sink: write one of {}", SINKS.join(", ")));
                 }
                 return None;

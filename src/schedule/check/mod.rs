@@ -7,6 +7,7 @@ mod audiences;
 mod clusters;
 mod deliver;
 mod format;
+mod locate;
 mod logins;
 mod pace;
 mod report;
@@ -26,6 +27,8 @@ use crate::schedule::file::{ScheduleFile, TargetFile, later};
 use crate::schedule::plan::{Plan, RecordsSpec, Target};
 use crate::schedule::problem::{Problem, Severity};
 use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
+
+pub use locate::{Written, locate};
 
 use clusters::ClusterFacts;
 use report::{Report, Spot};

@@ -4,6 +4,7 @@ use super::report::Spot;
 use super::{Defaults, Planner, rules};
 use crate::cluster::{Ask, Binding};
 use crate::schedule::file::{TargetFile, later};
+use crate::schedule::foreign::instead;
 use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::plan::Target;
 use crate::schedule::problem::Severity;
@@ -53,10 +54,15 @@ impl<'s> Subject<'s> {
         node.get("rotate").and_then(|rotate| rotate.get("cron")).is_some_and(|cron| !cron.is_empty())
     }
 
-    /// Whether a key stands neither here nor in `defaults`, not even mistyped (which is said already).
+    /// Whether a key stands neither here nor in `defaults`, not even mistyped or by another tool's word (which is said
+    /// already).
     pub fn lacks(&self, key: &str) -> bool {
-        let meant =
-            |node: &Node| node.has(key) || node.entries().iter().any(|(known, _)| closest(&known.text, FIELDS.into_iter()) == Some(key));
+        let quoted = format!("`{key}");
+        let is_meant = |word: &str| match instead("TargetFile", word) {
+            Some(said) => said.contains(&quoted),
+            None => closest(word, FIELDS.into_iter()) == Some(key),
+        };
+        let meant = |node: &Node| node.has(key) || node.entries().iter().any(|(known, _)| is_meant(&known.text));
         !meant(self.node) && !self.defaults.is_some_and(|defaults| meant(defaults.node))
     }
 }

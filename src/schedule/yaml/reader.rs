@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Visitor};
 use super::access::{Elements, Entries, Split, Variant};
 use super::read::{Fault, Later, Path, State, address};
 use super::{At, Key, Kind, Node, Value, closest};
+use crate::schedule::foreign::instead;
 use crate::schedule::measure::shown;
 
 /// The key under which [`WithFormat`](crate::schedule::file::WithFormat) asks for a sink's own settings.
@@ -128,6 +129,9 @@ impl<'a> Reader<'a> {
 fn unknown(later: Later, structure: &str, key: &str, known: &[&str]) -> String {
     if later(structure, key) {
         return format!("{} is not supported by this version: leave it out", shown(key));
+    }
+    if let Some(instead) = instead(structure, key) {
+        return format!("{} is unknown here: {instead}", shown(key));
     }
     match closest(key, known.iter().copied()) {
         Some(near) => format!("{} is unknown: did you mean `{near}`?", shown(key)),

@@ -8,7 +8,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::acl::{Acl, Reader};
-use super::blame::{local, ours};
+use super::blame::{local, our_group, ours};
 use super::folder::Folder;
 use super::{FileSpec, lane};
 use crate::sink::Failure;
@@ -38,7 +38,7 @@ pub(super) struct Wish {
 impl Wish {
     /// Whether a file in `folder` with these ids is as wished.
     pub(super) fn owners_match(&self, folder: &Folder, uid: u32, gid: u32) -> bool {
-        let group = self.gid.or(folder.gives_group).unwrap_or_else(|| rustix::process::getegid().as_raw());
+        let group = self.gid.or(folder.gives_group).unwrap_or_else(our_group);
         uid == self.uid.unwrap_or_else(ours) && gid == group
     }
 }

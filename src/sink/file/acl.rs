@@ -24,6 +24,8 @@ const NOBODY: u32 = u32::MAX;
 const READ: u16 = 4;
 /// Entries need 8 bytes each; the kernel takes 64 KiB at the most.
 const LARGEST: usize = 64 << 10;
+/// Some sixty readers.
+const USUAL: usize = 512;
 
 /// One of `readers`: `user:NAME` or `group:NAME`, by name or id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,12 +120,18 @@ pub(super) fn shuts_out(folder: impl AsFd, mode: u32) -> bool {
 
 /// `None` where there is none, or the file system knows none.
 fn read(file: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Errno> {
-    let mut buffer = vec![0; LARGEST];
-    match fgetxattr(file, name, &mut buffer[..]) {
-        Ok(length) => {
-            buffer.truncate(length);
-            Ok(Some(buffer))
+    // Each file is asked, and next to none has one: what is zeroed, copied and wiped for the answer shows in a profile.
+    let mut some = [0; USUAL];
+    let found = match fgetxattr(&file, name, &mut some[..]) {
+        Ok(length) => Ok(some[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut all = vec![0; LARGEST];
+            fgetxattr(&file, name, &mut all[..]).map(|length| all[..length].to_vec())
         }
+        Err(errno) => Err(errno),
+    };
+    match found {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
         Err(errno) => Err(errno),
     }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,7 +64,7 @@ fn lane(path: &Path) -> Arc<Semaphore> {
 #[derive(Default)]
 struct Mounts {
     source: Option<File>,
-    /// Mount point and device, in the kernel's order: a later one hides an earlier one.
+    /// Mount point and device, the deepest first, and of two at one point the later one, which hides the earlier.
     table: Vec<(PathBuf, String)>,
 }
 
@@ -96,8 +97,13 @@ impl Mounts {
 }
 
 fn device(table: &[(PathBuf, String)], path: &Path) -> Option<String> {
-    let above = table.iter().filter(|(point, _)| path.starts_with(point));
-    above.max_by_key(|(point, _)| point.components().count()).map(|(_, device)| device.clone())
+    // Bytes, not components: each rotation asks.
+    let path = path.as_os_str().as_bytes();
+    let above = |point: &Path| {
+        let point = point.as_os_str().as_bytes();
+        path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || point == b"/")
+    };
+    table.iter().find(|(point, _)| above(point)).map(|(_, device)| device.clone())
 }
 
 /// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT …` (proc(5)), white space in names written as octal.
@@ -105,10 +111,17 @@ fn table(text: &str) -> Vec<(PathBuf, String)> {
     let row = |line: &str| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?.to_owned();
-        let point = fields.nth(1)?.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
-        Some((point.into(), device))
+        Some((mount_point(fields.nth(1)?), device))
     };
-    text.lines().filter_map(row).collect()
+    let mut table: Vec<(PathBuf, String)> = text.lines().filter_map(row).collect();
+    table.reverse();
+    table.sort_by_key(|(point, _)| std::cmp::Reverse(point.as_os_str().len()));
+    table
+}
+
+/// A mount point as the kernel writes it (proc_pid_mountinfo(5)).
+pub fn mount_point(field: &str) -> PathBuf {
+    field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\").into()
 }
 
 #[cfg(test)]
