@@ -63,14 +63,8 @@ pub type Held = Result<Found, (Verdict, String)>;
 pub async fn read(paths: Vec<PathBuf>) -> Vec<(PathBuf, Held)> {
     let one = |path: PathBuf| async move {
         let at = path.clone();
-        let work = file::apart(&path, move || held(&at));
-        let unread = |why: String| Err((Verdict::Unreadable, why));
-        let held = match tokio::time::timeout(PATIENCE, work).await {
-            Ok(Some(held)) => held,
-            Ok(None) => unread("it was not read: the runtime is shutting down".into()),
-            Err(_) => unread(format!("its file system does not answer within {} s", PATIENCE.as_secs())),
-        };
-        (path, held)
+        let held = file::apart(PATIENCE, &path, move || Ok(held(&at))).await;
+        (path, held.unwrap_or_else(|failure| Err((Verdict::Unreadable, failure.message))))
     };
     join_all(paths.into_iter().map(one)).await
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
@@ -93,15 +94,16 @@ impl Touched {
         let files = Arc::clone(&self.files);
         self.setting.spawn(async move {
             let at = folder.clone();
-            let set = file::apart(&folder, move || inotify::add_watch(fd.get_ref(), &at, FLAGS)).await;
+            let set = file::apart(Duration::MAX, &folder, move || Ok(inotify::add_watch(fd.get_ref(), &at, FLAGS))).await;
             let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
             match set {
-                Some(Ok(number)) => files.watched.entry(number).or_default().extend(names),
-                Some(Err(error)) => {
+                Ok(Ok(number)) => files.watched.entry(number).or_default().extend(names),
+                Ok(Err(error)) => {
                     tracing::debug!(%error, folder = %folder.display(), "not watched");
                     files.missing.insert(folder, names);
                 }
-                None => {}
+                // The runtime is shutting down.
+                Err(_) => {}
             }
         });
     }

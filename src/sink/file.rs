@@ -33,7 +33,7 @@ use crate::token::Payload;
 pub use account::{system_group, system_user};
 pub use acl::Reader;
 pub use held::{Held, held};
-pub use lane::{apart, file_system, mount_point};
+pub use lane::{file_system, mount_point, run as apart};
 pub use look::look;
 pub use orphan::sweep;
 pub(in crate::sink) use probe::probe;
@@ -93,16 +93,13 @@ pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>
     let turn = turn::Turn::take(&spec.path);
     let ticket = turn.ticket();
     let payload = payload.clone();
-    let work = async {
-        let wish = account::wish(spec).await?;
-        let at = parent.clone();
-        lane::run(&at, move || {
-            let folder = folder::make(&parent)?;
-            publish::publish(&folder, &name, &wish, &payload, &ticket)
-        })
-        .await
+    let wish = account::wish(spec).await?;
+    let at = parent.clone();
+    let work = move || {
+        let folder = folder::make(&parent)?;
+        publish::publish(&folder, &name, &wish, &payload, &ticket)
     };
-    lane::within(context.timeout, &spec.path, work).await
+    lane::run(context.timeout, &at, work).await
 }
 
 /// Makes a folder for files, where a put would make it.

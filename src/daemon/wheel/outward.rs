@@ -244,11 +244,11 @@ fn host() -> String {
 /// Writes a file whole, apart from the loop's threads.
 async fn put(path: PathBuf, bytes: Vec<u8>, mode: u32) -> Result<(), String> {
     let at = path.clone();
-    let written = tokio::time::timeout(WRITE_WITHIN, file::apart(&at, move || whole::write(&path, &bytes, mode))).await;
+    let written = file::apart(WRITE_WITHIN, &at, move || Ok(whole::write(&path, &bytes, mode))).await;
     let shown = at.display();
     match written {
-        Ok(Some(Ok(()))) => Ok(()),
-        Ok(Some(Err(error))) => {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
             let missing = at.parent().is_some_and(|folder| error.kind() == std::io::ErrorKind::NotFound && !folder.exists());
             Err(if missing {
                 format!("{shown}: its folder does not exist: make it, writable by this user")
@@ -256,7 +256,6 @@ async fn put(path: PathBuf, bytes: Vec<u8>, mode: u32) -> Result<(), String> {
                 format!("{shown}: {error}")
             })
         }
-        Ok(None) => Err(format!("{shown}: the runtime is shutting down")),
-        Err(_) => Err(format!("{shown}: its file system does not answer within {} s", WRITE_WITHIN.as_secs())),
+        Err(failure) => Err(failure.message),
     }
 }

@@ -15,6 +15,8 @@ use crate::sink::Failure;
 
 /// How long a found id is believed: long enough to spare the look-ups of a wave, short enough for a renamed user.
 const BELIEVED: Duration = Duration::from_secs(60);
+/// Longest that looking one up may take.
+const WITHIN: Duration = Duration::from_secs(5);
 /// How long a directory service may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -94,7 +96,7 @@ async fn id(key: &str, database: Database, wanted: Option<&str>) -> Result<Optio
     }
     let name = name.to_owned();
     // The files stand under /etc, so the look-up takes that file system's lane.
-    let id = lane::run(Path::new("/etc"), move || Ok(look_up(database, &name))).await?;
+    let id = lane::run(WITHIN, Path::new("/etc"), move || Ok(look_up(database, &name))).await?;
     let Some(id) = id else {
         let (noun, name) = (database.noun(), &entry.1);
         return Err(local(format!("`{key}: {name}`: this host knows no {noun} `{name}`: make it, or write another name or an id")));

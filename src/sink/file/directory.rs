@@ -61,11 +61,8 @@ pub(in crate::sink) async fn put(spec: &DirectorySpec, payload: &Payload, contex
     let turn = Turn::take(path);
     let ticket = turn.ticket();
     let (payload, at) = (payload.clone(), path.clone());
-    let work = async {
-        let wish = account::wish(&spec.files_as).await?;
-        lane::run(path, move || publish(&folder::make(&at)?, &wish, &payload, &ticket)).await
-    };
-    lane::within(context.timeout, path, work).await
+    let wish = account::wish(&spec.files_as).await?;
+    lane::run(context.timeout, path, move || publish(&folder::make(&at)?, &wish, &payload, &ticket)).await
 }
 
 /// Looks at what is published; `None` where nothing is.
@@ -76,15 +73,12 @@ pub async fn held(spec: &DirectorySpec, timeout: Duration) -> Result<Option<Held
     let path = &spec.files_as.path;
     super::parts(path)?;
     let (at, names) = (path.clone(), spec.files.keys().cloned().collect::<Vec<_>>());
-    let work = async {
-        let wish = account::wish(&spec.files_as).await?;
-        lane::run(path, move || match folder::find(&at)? {
-            Some(folder) => see(&folder, &names, &wish),
-            None => Ok(None),
-        })
-        .await
+    let wish = account::wish(&spec.files_as).await?;
+    let work = move || match folder::find(&at)? {
+        Some(folder) => see(&folder, &names, &wish),
+        None => Ok(None),
     };
-    lane::within(timeout, path, work).await
+    lane::run(timeout, path, work).await
 }
 
 /// Everything about the host that would make a put fail, each with its way out.
@@ -99,11 +93,11 @@ pub async fn sweep(paths: impl IntoIterator<Item = PathBuf>, timeout: Duration) 
     let mut removed = 0;
     for path in paths {
         let at = path.clone();
-        let work = lane::run(&path, move || match folder::find(&at)? {
+        let work = lane::run(timeout, &path, move || match folder::find(&at)? {
             Some(folder) => tidy(&folder, &used(&folder)?.into_iter().collect::<Vec<_>>(), None),
             None => Ok(0),
         });
-        removed += lane::within(timeout, &path, work).await.unwrap_or_else(|failure| {
+        removed += work.await.unwrap_or_else(|failure| {
             tracing::warn!(folder = %path.display(), error = %failure, "what an earlier run left was not looked for");
             0
         });

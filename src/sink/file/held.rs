@@ -39,18 +39,15 @@ pub struct Held {
 /// ours stands at the path, or the folder is not safe.
 pub async fn held(spec: &FileSpec, timeout: Duration) -> Result<Option<Held>, Failure> {
     let (parent, name) = super::parts(&spec.path)?;
-    let work = async {
-        let wish = account::wish(spec).await?;
-        let at = parent.clone();
-        lane::run(&at, move || {
-            let Some(folder) = folder::find(&parent)? else { return Ok(None) };
-            let Some(file) = open(&folder, &name, &wish)? else { return Ok(None) };
-            let mut bytes = file.whole(&folder.path.join(&name))?;
-            Ok(Some(Held { payload: Payload::new(std::mem::take(&mut *bytes)), right: file.right, modified: file.modified }))
-        })
-        .await
+    let wish = account::wish(spec).await?;
+    let at = parent.clone();
+    let work = move || {
+        let Some(folder) = folder::find(&parent)? else { return Ok(None) };
+        let Some(file) = open(&folder, &name, &wish)? else { return Ok(None) };
+        let mut bytes = file.whole(&folder.path.join(&name))?;
+        Ok(Some(Held { payload: Payload::new(std::mem::take(&mut *bytes)), right: file.right, modified: file.modified }))
     };
-    lane::within(timeout, &spec.path, work).await
+    lane::run(timeout, &at, work).await
 }
 
 /// A published file, open for reading.

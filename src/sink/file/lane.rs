@@ -6,11 +6,12 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::blame::local;
 use crate::sink::{Failure, FailureKind};
@@ -19,34 +20,76 @@ use crate::sink::{Failure, FailureKind};
 /// leave room in the runtime's 512.
 const WIDTH: usize = 64;
 
-static LANES: LazyLock<Mutex<HashMap<String, Arc<Semaphore>>>> = LazyLock::new(Mutex::default);
+static LANES: LazyLock<Mutex<HashMap<String, Arc<Lane>>>> = LazyLock::new(Mutex::default);
 static MOUNTS: LazyLock<Mutex<Mounts>> = LazyLock::new(Mutex::default);
 
-/// Runs `work` in the lane of the file system that `path` stands on.
-pub(super) async fn run<T: Send + 'static>(path: &Path, work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
-    let lane = lane(path);
-    let permit = lane.acquire_owned().await.map_err(|_| local("the runtime is shutting down".into()))?;
+/// One file system's turns.
+struct Lane {
+    turns: Arc<Semaphore>,
+    /// How many pieces of work have ended there.
+    ended: AtomicU64,
+}
+
+/// The right to one thread there.
+struct Turn {
+    lane: Arc<Lane>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self { turns: Arc::new(Semaphore::new(WIDTH)), ended: AtomicU64::new(0) }
+    }
+
+    /// Waits for a turn for as long as others end theirs: a file system with much to do is not one that hangs. `None`
+    /// where for `patience` none ended.
+    async fn turn(self: Arc<Self>, patience: Duration) -> Option<Turn> {
+        let mut turn = std::pin::pin!(self.turns.clone().acquire_owned());
+        loop {
+            let ended = self.ended.load(Ordering::Relaxed);
+            match tokio::time::timeout(patience, &mut turn).await {
+                // Nobody closes it.
+                Ok(permit) => return Some(Turn { _permit: permit.ok()?, lane: Arc::clone(&self) }),
+                Err(_) if self.ended.load(Ordering::Relaxed) == ended => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.lane.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs `work` in the lane of the file system that `path` stands on. The time that it may take begins with its turn.
+///
+/// # Errors
+/// What the work gives; `Unavailable` where it takes longer than `timeout`, or nothing ended there for so long while it
+/// waited.
+pub async fn run<T: Send + 'static>(
+    timeout: Duration,
+    path: &Path,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let Some(turn) = lane(path).turn(timeout).await else { return Err(silent(timeout, path)) };
     let job = tokio::task::spawn_blocking(move || {
         // Given back by the thread, not by the caller: a hung thread holds it for as long as it hangs.
-        let _permit = permit;
+        let _turn = turn;
         work()
     });
-    job.await.unwrap_or_else(|_| Err(local("file work broke off: the runtime is shutting down".into())))
+    match tokio::time::timeout(timeout, job).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(_)) => Err(local("file work broke off: the runtime is shutting down".into())),
+        Err(_) => Err(silent(timeout, path)),
+    }
 }
 
-/// Runs `work`, which touches the file system that `path` stands on and may hang with it. `None` where the runtime
-/// is shutting down.
-pub async fn apart<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    run(path, move || Ok(work())).await.ok()
-}
-
-/// `work`, or a failure that says that the file system does not answer.
-pub(super) async fn within<T>(timeout: Duration, path: &Path, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| {
-        let (path, seconds) = (path.display(), timeout.as_secs_f64());
-        let message = format!("the file system of {path} does not answer within {seconds} s: see whether its server or disk is alive");
-        Err(Failure::new(FailureKind::Unavailable, message))
-    })
+fn silent(timeout: Duration, path: &Path) -> Failure {
+    let (path, seconds) = (path.display(), timeout.as_secs_f64());
+    let message = format!("the file system of {path} does not answer within {seconds} s: see whether its server or disk is alive");
+    Failure::new(FailureKind::Unavailable, message)
 }
 
 /// Names the file system that a path lies on, without touching it.
@@ -54,10 +97,10 @@ pub fn file_system(path: &Path) -> String {
     MOUNTS.lock().unwrap_or_else(PoisonError::into_inner).device(path)
 }
 
-fn lane(path: &Path) -> Arc<Semaphore> {
+fn lane(path: &Path) -> Arc<Lane> {
     let device = file_system(path);
     let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
-    lanes.entry(device).or_insert_with(|| Arc::new(Semaphore::new(WIDTH))).clone()
+    lanes.entry(device).or_insert_with(|| Arc::new(Lane::new())).clone()
 }
 
 /// The mount table, read from the kernel without touching any of the file systems in it.
@@ -146,7 +189,7 @@ mod tests {
             .map(|_| {
                 let wait = wait.clone();
                 tokio::spawn(async move {
-                    run(Path::new("/proc"), move || {
+                    run(Duration::from_secs(60), Path::new("/proc"), move || {
                         drop(wait.lock().map(|end| end.recv()));
                         Ok(())
                     })
@@ -154,19 +197,49 @@ mod tests {
                 })
             })
             .collect();
-        let free = tokio::time::timeout(Duration::from_secs(20), run(Path::new("/sys"), || Ok(7))).await;
+        let free = run(Duration::from_secs(20), Path::new("/sys"), || Ok(7)).await;
         drop(stop);
         for task in hung {
             task.await.unwrap().unwrap();
         }
-        assert_eq!(free.expect("the other lane is free"), Ok(7));
+        assert_eq!(free.expect("the other lane is free"), 7);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_turn_is_patient_while_others_end_theirs_and_no_longer() {
+        let (lane, patience) = (Arc::new(Lane::new()), Duration::from_secs(5));
+        let mut held = Vec::new();
+        for _ in 0..WIDTH {
+            held.push(Arc::clone(&lane).turn(patience).await.expect("it is free"));
+        }
+        let waiting: Vec<_> = (0..WIDTH * 2).map(|_| tokio::spawn(Arc::clone(&lane).turn(patience))).collect();
+        let (kept, begun) = (held.split_off(56), tokio::time::Instant::now());
+        for turn in held {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            drop(turn);
+        }
+        tokio::task::yield_now().await;
+        assert!(begun.elapsed() > patience * 40, "far longer than one piece of work may take");
+        assert_eq!(waiting.iter().filter(|one| one.is_finished()).count(), 56, "each turn went to one, and nobody gave up");
+        let (mut turns, end) = (Vec::new(), tokio::time::Instant::now());
+        for one in waiting {
+            turns.push(one.await.unwrap());
+        }
+        assert_eq!(turns.iter().filter(|turn| turn.is_none()).count(), WIDTH * 2 - 56, "nothing ends there any more");
+        assert!(end.elapsed() <= patience * 2, "{:?}", end.elapsed());
+        drop(kept);
+    }
+
+    #[tokio::test]
     async fn work_that_takes_too_long_is_unavailable_and_names_the_path() {
-        let failure =
-            within(Duration::from_secs(2), Path::new("/mnt/nfs/token"), std::future::pending::<Result<(), Failure>>()).await.unwrap_err();
+        let (stop, wait) = std::sync::mpsc::channel::<()>();
+        let work = move || {
+            drop(wait.recv());
+            Ok(())
+        };
+        let failure = run(Duration::from_millis(500), Path::new("/dev/token"), work).await.unwrap_err();
+        drop(stop);
         assert_eq!(failure.kind, FailureKind::Unavailable);
-        assert!(failure.message.contains("/mnt/nfs/token does not answer within 2 s"), "{}", failure.message);
+        assert!(failure.message.contains("/dev/token does not answer within 0.5 s"), "{}", failure.message);
     }
 }

@@ -18,11 +18,11 @@ pub async fn look(spec: &FileSpec, timeout: Duration) -> Vec<String> {
         Err(failure) => return vec![failure.message],
     };
     let mut note = |found: Result<(), Failure>| problems.extend(found.err().map(|failure| failure.message));
-    let wish = lane::within(timeout, &spec.path, account::wish(spec)).await;
+    let wish = account::wish(spec).await;
     let known = wish.clone().unwrap_or(account::Wish { mode: spec.mode.0, uid: None, gid: None, acl: Acl::default() });
     note(wish.map(drop));
     let at = parent.clone();
-    let work = lane::run(&at, move || match folder::find(&parent)? {
+    let work = lane::run(timeout, &at, move || match folder::find(&parent)? {
         None => folder::unmakeable(&parent)?.map_or(Ok(()), Err),
         Some(folder) => {
             // By the effective ids, and read-only mounts and sandboxes are seen as well.
@@ -38,6 +38,6 @@ pub async fn look(spec: &FileSpec, timeout: Duration) -> Vec<String> {
             Ok(())
         }
     });
-    note(lane::within(timeout, &spec.path, work).await);
+    note(work.await);
     problems
 }

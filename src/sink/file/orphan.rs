@@ -25,8 +25,7 @@ pub async fn sweep(paths: impl IntoIterator<Item = PathBuf>, timeout: Duration) 
     }
     let sweeps = folders.into_iter().map(|(parent, names)| async move {
         let at = parent.clone();
-        let job = lane::run(&at, move || one(&parent, &names));
-        lane::within(timeout, &at, job).await.unwrap_or_else(|failure| {
+        lane::run(timeout, &at, move || one(&parent, &names)).await.unwrap_or_else(|failure| {
             tracing::warn!(folder = %at.display(), error = %failure, "temporary files were not looked for");
             0
         })

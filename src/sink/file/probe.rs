@@ -15,19 +15,16 @@ const TEXT: &[u8] = b"a probe of tokenferry\n";
 pub(in crate::sink) async fn probe(spec: &FileSpec, payload: &Payload, context: Context<'_>) -> Result<String, Failure> {
     let (parent, name) = parts(&spec.path)?;
     let (size, shown) = (payload.expose().len(), parent.display().to_string());
-    let work = async {
-        let wish = account::wish(spec).await?;
-        let at = parent.clone();
-        lane::run(&at, move || match folder::find(&parent)? {
-            None => folder::unmakeable(&parent)?.map_or(Ok(false), Err),
-            Some(folder) => {
-                held::stat(&folder, &name, &wish)?;
-                publish::rehearse(&folder, &name, &wish, &filler(size)).map(|()| true)
-            }
-        })
-        .await
+    let wish = account::wish(spec).await?;
+    let at = parent.clone();
+    let work = move || match folder::find(&parent)? {
+        None => folder::unmakeable(&parent)?.map_or(Ok(false), Err),
+        Some(folder) => {
+            held::stat(&folder, &name, &wish)?;
+            publish::rehearse(&folder, &name, &wish, &filler(size)).map(|()| true)
+        }
     };
-    Ok(said(lane::within(context.timeout, &spec.path, work).await?, &shown))
+    Ok(said(lane::run(context.timeout, &at, work).await?, &shown))
 }
 
 /// What a probe found, in words; whether the folder is there.

@@ -22,27 +22,24 @@ pub(in crate::sink) async fn remove(spec: &FileSpec, ours: Ours<'_>, timeout: Du
         return Ok(Removal::Left);
     }
     let (parent, name) = super::parts(&spec.path)?;
-    let work = async {
-        let wish = account::wish(spec).await?;
-        let at = parent.clone();
-        lane::run(&at, move || {
-            let Some(folder) = folder::find(&parent)? else { return Ok(Removal::Nothing) };
-            let path = folder.path.join(&name);
-            match held::bytes(&folder, &name, &wish)? {
-                None => return Ok(Removal::Nothing),
-                // It was replaced while we looked at it.
-                Some(bytes) if Payload::new(bytes.to_vec()).sha256() != seen.payload.sha256() => return Ok(Removal::Left),
-                Some(_) => {}
-            }
-            match unlinkat(&folder.fd, &name, AtFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::NOENT) => return Ok(Removal::Nothing),
-                Err(errno) => return Err(blame("remove", &path, errno)),
-            }
-            fsync(&folder.fd).map_err(|errno| blame("sync the folder of", &path, errno))?;
-            Ok(Removal::Gone)
-        })
-        .await
+    let wish = account::wish(spec).await?;
+    let at = parent.clone();
+    let work = move || {
+        let Some(folder) = folder::find(&parent)? else { return Ok(Removal::Nothing) };
+        let path = folder.path.join(&name);
+        match held::bytes(&folder, &name, &wish)? {
+            None => return Ok(Removal::Nothing),
+            // It was replaced while we looked at it.
+            Some(bytes) if Payload::new(bytes.to_vec()).sha256() != seen.payload.sha256() => return Ok(Removal::Left),
+            Some(_) => {}
+        }
+        match unlinkat(&folder.fd, &name, AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(Removal::Nothing),
+            Err(errno) => return Err(blame("remove", &path, errno)),
+        }
+        fsync(&folder.fd).map_err(|errno| blame("sync the folder of", &path, errno))?;
+        Ok(Removal::Gone)
     };
-    lane::within(timeout, &spec.path, work).await
+    lane::run(timeout, &at, work).await
 }

@@ -22,7 +22,7 @@ pub(in crate::sink) async fn remove(spec: &DirectorySpec, ours: Ours<'_>, timeou
     }
     let path = &spec.files_as.path;
     let (at, names) = (path.clone(), spec.files.keys().cloned().collect::<Vec<_>>());
-    let work = lane::run(path, move || {
+    let work = move || {
         let Some(folder) = folder::find(&at)? else { return Ok(Removal::Nothing) };
         // Where a removal was cut short nobody reads any of it, and the rest goes now.
         let rest = take_down(&folder, &names)?;
@@ -31,8 +31,8 @@ pub(in crate::sink) async fn remove(spec: &DirectorySpec, ours: Ours<'_>, timeou
         }
         rmdir(&at)?;
         Ok(Removal::Gone)
-    });
-    lane::within(timeout, path, work).await
+    };
+    lane::run(timeout, path, work).await
 }
 
 /// Readers lose all files at once: the link that all of them pass through goes first. How much more there was.

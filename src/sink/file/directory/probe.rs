@@ -18,15 +18,12 @@ pub(in crate::sink) async fn probe(spec: &DirectorySpec, payload: &Payload, cont
     parts(path)?;
     let filled = payload.parts().iter().map(|part| Part::new(part.name.clone(), filler(part.expose().len()))).collect();
     let (filled, at) = (Payload::of(filled, Dress::default()), path.clone());
-    let work = async {
-        let wish = account::wish(&spec.files_as).await?;
-        lane::run(path, move || match folder::find(&at)? {
-            None => folder::unmakeable(&at)?.map_or(Ok(false), Err),
-            Some(folder) => try_out(&folder, &wish, &filled).map(|()| true),
-        })
-        .await
+    let wish = account::wish(&spec.files_as).await?;
+    let work = move || match folder::find(&at)? {
+        None => folder::unmakeable(&at)?.map_or(Ok(false), Err),
+        Some(folder) => try_out(&folder, &wish, &filled).map(|()| true),
     };
-    Ok(said(lane::within(context.timeout, path, work).await?, &path.display().to_string()))
+    Ok(said(lane::run(context.timeout, path, work).await?, &path.display().to_string()))
 }
 
 fn try_out(folder: &Folder, wish: &account::Wish, payload: &Payload) -> Result<(), Failure> {
