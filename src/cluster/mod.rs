@@ -94,7 +94,7 @@ impl Cluster {
             Some(own) => {
                 let directory = own.directory.clone().unwrap_or_else(|| beside.join(name));
                 let issuer = own.issuer.clone().unwrap_or_else(|| format!("https://{name}.tokenferry.invalid"));
-                (Issuer::Embedded(embedded::Embedded::new(directory, issuer)), Limits { in_flight: u32::MAX, per_second: 0 })
+                (Issuer::Embedded(embedded::Embedded::new(directory, issuer)), spec.limits)
             }
             None => (Issuer::Api(client::ApiServer::new(spec)), spec.limits),
         };

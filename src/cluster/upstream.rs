@@ -7,6 +7,7 @@ pub mod gate;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ struct Shared {
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
     alarm: Option<Instant>,
     garbled: u64,
+    /// Requests that it answered in good order.
+    answered: u64,
 }
 
 /// One API server or store, as far as our load on it goes.
@@ -31,7 +34,7 @@ pub struct Upstream {
 impl Upstream {
     /// Nothing is known of it yet.
     pub fn new(name: impl Into<String>, limits: Limits) -> Arc<Self> {
-        let shared = Shared { gate: Gate::new(limits), waiting: HashMap::new(), alarm: None, garbled: 0 };
+        let shared = Shared { gate: Gate::new(limits), waiting: HashMap::new(), alarm: None, garbled: 0, answered: 0 };
         Arc::new(Self { name: name.into(), shared: Mutex::new(shared) })
     }
 
@@ -60,6 +63,20 @@ impl Upstream {
         let _ = turn.await;
         place.served = true;
         Permit { upstream: Arc::clone(self), ended: false }
+    }
+
+    /// Waits for its turn as [`Upstream::enter`] does, as long as others are answered meanwhile: one with much to do is
+    /// not one that is dead. `None` where for `patience` nobody was.
+    pub async fn turn(self: &Arc<Self>, urgency: Urgency, patience: Duration) -> Option<Permit> {
+        let mut turn = std::pin::pin!(self.enter(urgency));
+        loop {
+            let answered = self.lock().answered;
+            match tokio::time::timeout(patience, &mut turn).await {
+                Ok(permit) => return Some(permit),
+                Err(_) if self.lock().answered == answered => return None,
+                Err(_) => {}
+            }
+        }
     }
 
     /// Whether it is taken for dead: only probes go through.
@@ -132,6 +149,7 @@ impl Upstream {
 
     fn leave(self: &Arc<Self>, verdict: Option<Verdict>) {
         let mut shared = self.lock();
+        shared.answered += u64::from(verdict == Some(Verdict::Healthy));
         shared.gate.end(Instant::now(), verdict);
         self.grant(&mut shared);
     }
@@ -186,7 +204,6 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::gate::{BREAK_AFTER, PROBE_EVERY};
-    use std::time::Duration;
 
     use super::*;
 
@@ -202,6 +219,30 @@ mod tests {
         drop(held);
         up.enter(first(1)).await.end(Verdict::Healthy);
         assert_eq!(up.lock().gate.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_turn_is_patient_while_others_are_answered_and_no_longer() {
+        let (up, patience) = (Upstream::new("a", Limits { in_flight: 1, per_second: 0 }), Duration::from_secs(10));
+        let mut held = up.enter(first(0)).await;
+        let last = {
+            let up = Arc::clone(&up);
+            tokio::spawn(async move { up.turn(first(99), patience).await.is_some() })
+        };
+        for number in 1..=6 {
+            let next = {
+                let up = Arc::clone(&up);
+                tokio::spawn(async move { up.enter(first(number)).await })
+            };
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            held.end(Verdict::Healthy);
+            held = next.await.unwrap();
+        }
+        assert!(!last.is_finished(), "54 s of a slow store are no reason to give up");
+        let begun = Instant::now();
+        assert!(!last.await.unwrap(), "nobody is answered any more");
+        assert!(begun.elapsed() <= patience * 2);
+        drop(held);
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,9 +161,8 @@ async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &S
     if gate == Gate::FailFast && upstream.is_open() {
         return Err(Failure::new(FailureKind::Unavailable, format!("{name} does not answer; it is being tried again")));
     }
-    let turn = tokio::time::timeout(WITHIN, upstream.enter(load.urgency)).await;
-    let Ok(permit) = turn else {
-        return Err(Failure::new(FailureKind::Unavailable, format!("{name} gave no turn within {} s", WITHIN.as_secs())));
+    let Some(permit) = upstream.turn(load.urgency, WITHIN).await else {
+        return Err(Failure::new(FailureKind::Unavailable, format!("{name} answered nobody within {} s", WITHIN.as_secs())));
     };
     let result = put(sink, payload, context, stores).await;
     permit.end(verdict(result.as_ref().err()));

@@ -16,8 +16,8 @@ pub async fn probe(place: &Place, load: &Load<'_>, stores: &Stores) -> Result<St
         return sink::probe(&place.sink, &payload, context, stores).await;
     };
     let upstream = upstream?;
-    let Ok(permit) = tokio::time::timeout(WITHIN, upstream.enter(load.urgency)).await else {
-        let what = format!("{} gave no turn within {} s", upstream.name(), WITHIN.as_secs());
+    let Some(permit) = upstream.turn(load.urgency, WITHIN).await else {
+        let what = format!("{} answered nobody within {} s", upstream.name(), WITHIN.as_secs());
         return Err(Failure::new(FailureKind::Unavailable, what));
     };
     let found = sink::probe(&place.sink, &payload, context, stores).await;
