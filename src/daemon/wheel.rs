@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::Options;
 use super::ask::{Ask, Explicit, Verdict};
 use super::clock::{Clocks, Steps, now_ms};
 use super::course::Told;
@@ -31,10 +32,10 @@ use super::rotation::{Finished, Held};
 use super::scene::Scene;
 use super::start::Finding;
 use super::status::Refused;
+use super::systemd::Watchdog;
 use super::timetable::revocations::Outcome;
 use super::timetable::{Looking, Manner, Removed, Timetable};
 use super::touched::Touched;
-use super::{Options, systemd};
 use crate::record::append::Writer;
 use crate::record::fold::State;
 use crate::record::{Kind, Line};
@@ -88,6 +89,7 @@ pub struct Wheel {
     unsettled: usize,
     /// The clocks at the last look.
     clocks: Clocks,
+    watchdog: Watchdog,
     /// Never asleep for longer, ms: clock and watchdog want a look.
     longest_sleep: i64,
     /// The head of the records that the log was last told, and when.
@@ -101,6 +103,7 @@ impl Wheel {
     /// A loop that has not begun.
     pub fn new(options: Options, scene: Arc<Scene>, writer: Writer, state: State, refused: Option<Refused>) -> Self {
         let manner = Manner { once: options.once.is_some(), force: options.once.as_ref().is_some_and(|once| once.force) };
+        let watchdog = Watchdog::new();
         let table = Timetable::new(Arc::clone(&scene.plan), scene.host.clone(), manner, state);
         Self {
             options,
@@ -121,8 +124,10 @@ impl Wheel {
             since: Timestamp::now(),
             unsettled: 0,
             clocks: Clocks::now(),
-            longest_sleep: systemd::watchdog()
+            longest_sleep: watchdog
+                .every()
                 .map_or(LONGEST_SLEEP, |every| i64::try_from(every.as_millis()).unwrap_or(LONGEST_SLEEP).clamp(10, LONGEST_SLEEP)),
+            watchdog,
             head_told: heads::Told::default(),
             outward: outward::Outward::default(),
             outcomes: Vec::new(),
@@ -159,7 +164,7 @@ impl Wheel {
             if self.is_done() {
                 break;
             }
-            systemd::alive();
+            self.watchdog.alive();
             self.tell_head(false);
             let next = self.table.next().into_iter().chain(hooks).chain(unasked).chain(self.head_due()).min();
             let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
