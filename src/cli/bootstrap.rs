@@ -54,8 +54,8 @@ impl Bootstrap {
     /// where something is in the way or fails.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
-        let records = accepted.plan.records.directory.as_ref().unwrap_or(&context.places.records);
-        let wanted = Wanted::new(&accepted.plan, &self.cluster, own::state(records)).map_err(stopped)?;
+        let records = context.places.by(&accepted.plan).records;
+        let wanted = Wanted::new(&accepted.plan, &self.cluster, own::state(&records)).map_err(stopped)?;
         let spec = Wish::of_this_process(self.kubeconfig.clone(), self.context.clone()).cluster().map_err(Exit::own)?;
         let person = Cluster::new("kubeconfig", &spec, Path::new("/nonexistent"));
         let tell = |what: &str, fate: &Fate| self.tell(what, fate);

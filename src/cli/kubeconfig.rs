@@ -96,12 +96,12 @@ impl Reach {
 
 /// A cluster of the schedule.
 pub fn of_plan(accepted: &read::Accepted, name: &str, context: &Context) -> Result<Cluster, Exit> {
-    let records = accepted.plan.records.directory.as_ref().unwrap_or(&context.places.records);
+    let records = context.places.by(&accepted.plan).records;
     let Some(spec) = accepted.plan.clusters.get(name) else {
         let known: Vec<&str> = accepted.plan.clusters.keys().map(String::as_str).collect();
         return Err(Exit::usage(format!("the schedule has no cluster `{name}`; it has: {}", known.join(", "))));
     };
-    Ok(Cluster::new(name, spec, &embedded_beside(records)))
+    Ok(Cluster::new(name, spec, &embedded_beside(&records)))
 }
 
 /// Mints one token for a person, and says on stderr what the server changed about it.

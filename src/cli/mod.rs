@@ -163,7 +163,7 @@ impl Context {
 
     /// A schedule and what the records say of it, where no daemon is asked.
     fn scene(&self, accepted: Accepted) -> Result<(Scene, State), Exit> {
-        let records = accepted.plan.records.directory.clone().unwrap_or_else(|| self.places.records.clone());
+        let records = self.places.by(&accepted.plan).records;
         let state = match crate::record::read(&records) {
             Ok(state) => state,
             Err(_) if !records.exists() => State::default(),

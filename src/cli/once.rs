@@ -11,6 +11,7 @@ use super::reload::duration;
 use super::{Context, Exit, choose};
 use crate::daemon::control::{self, CallError, Choice};
 use crate::daemon::course::Told;
+use crate::daemon::places::Places;
 use crate::daemon::read::Accepted;
 use crate::daemon::walls::Walls;
 use crate::daemon::{self, read};
@@ -59,7 +60,7 @@ impl Once {
     }
 
     async fn on(self, schedule: PathBuf, accepted: Accepted, context: &Context) -> Result<(), Exit> {
-        let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
+        let Places { records, socket, .. } = context.places.by(&accepted.plan);
         let known = daemon::own::join(accepted.plan.clone(), &records).targets;
         let choice = Choice { targets: self.targets.clone(), all: self.targets.is_empty(), command: choose::typed(), ..Choice::default() };
         if !known.is_empty() && !known.iter().any(|t| choice.takes(t)) {
@@ -68,7 +69,6 @@ impl Once {
         if self.dry_run {
             return super::dry_run::show(accepted, &choice, self.force, self.output, context).await;
         }
-        let socket = accepted.plan.socket.clone().unwrap_or_else(|| context.places.socket.clone());
         let empty = known.is_empty();
         drop((accepted, known));
         if self.ask_daemon(&socket, &choice, context).await? {

@@ -72,7 +72,7 @@ impl Plan {
             let before = read::read(before).map_err(|problems| Exit::refused(&problems))?;
             return self.difference(&Change::between(&before.plan, &accepted.plan));
         }
-        let records = accepted.plan.records.directory.clone().unwrap_or_else(|| context.places.records.clone());
+        let records = context.places.by(&accepted.plan).records;
         let planned = own::join(accepted.plan, &records);
         let state = match crate::record::read(&records) {
             Ok(state) => state,

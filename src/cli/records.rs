@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::print::{self, Cell, Colour, Output};
 use super::{Context, Exit};
-use crate::daemon::read;
+use crate::daemon::named::Named;
 use crate::record::chain::{self, Broken, PublicKey, Signed};
 use crate::record::query::{self, Query};
 use crate::record::{Kind, Line, Outcome, ReadError, Verified, word};
@@ -145,9 +145,7 @@ impl Records {
 
 /// The schedule's folder, else the default one. A broken schedule hides no history.
 fn folder(context: &Context) -> PathBuf {
-    let schedule = context.schedule(None);
-    let planned = read::read(&schedule).ok().map(|accepted| accepted.plan.records.directory);
-    planned.unwrap_or_else(|| read::path_in_broken(&schedule, "records", "directory")).unwrap_or_else(|| context.places.records.clone())
+    Named::by(&context.schedule(None)).records.unwrap_or_else(|| context.places.records.clone())
 }
 
 fn verify(folder: &Path, head: Option<&str>, public_key: Option<&Path>, output: Output) -> Result<(), Exit> {

@@ -130,7 +130,7 @@ impl Report {
         if !self.folders.is_empty() {
             return self.folders.clone();
         }
-        vec![plan.and_then(|plan| plan.records.directory.clone()).unwrap_or_else(|| context.places.records.clone())]
+        vec![plan.map_or_else(|| context.places.records.clone(), |plan| context.places.by(plan).records)]
     }
 
     async fn view(&self, context: &Context, notes: &mut Vec<String>) -> Option<View> {

@@ -123,7 +123,7 @@ pub fn begin(schedule: PathBuf, places: Places) -> Result<Beginning, RunError> {
 /// [`RunError`]; once it runs, nothing ends it but a signal.
 pub async fn run(beginning: Beginning, examine: control::Examine) -> Result<(), RunError> {
     let Beginning { schedule, places, accepted, refused, walls } = beginning;
-    let socket = accepted.plan.socket.clone().unwrap_or_else(|| places.socket.clone());
+    let socket = places.by(&accepted.plan).socket;
     let (records, scene, writer, state) = open(accepted, &places).await?;
     let listener = control::bind(&socket).map_err(RunError::Host)?;
     let metrics = match scene.plan.metrics {
@@ -212,7 +212,7 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    let records = plan.records.directory.clone().unwrap_or_else(|| places.records.clone());
+    let records = places.by(&plan).records;
     let plan = own::join(plan, &records);
     let options = append::Options { keep: plan.records.keep, max_size: plan.records.max_size };
     let (folder, key) = (records.clone(), plan.records.signing_key.clone());

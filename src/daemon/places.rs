@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::schedule::Plan;
+
 /// Where things stand unless the schedule says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
@@ -29,6 +31,15 @@ impl Places {
         let state = folder("XDG_STATE_HOME", "/var/lib", ".local/state");
         let runtime = folder("XDG_RUNTIME_DIR", "/run", ".local/run");
         Self { schedule, records: state.join("records"), socket: runtime.join("control.sock") }
+    }
+
+    /// As that plan names them, where it does.
+    pub fn by(&self, plan: &Plan) -> Self {
+        Self {
+            schedule: self.schedule.clone(),
+            records: plan.records.directory.clone().unwrap_or_else(|| self.records.clone()),
+            socket: plan.socket.clone().unwrap_or_else(|| self.socket.clone()),
+        }
     }
 
     /// The places of this process.

@@ -67,8 +67,7 @@ impl Walls {
     }
 
     fn around(unit: Unit, plan: &Plan, places: &Places) -> Self {
-        let records = plan.records.directory.clone().unwrap_or_else(|| places.records.clone());
-        let socket = plan.socket.clone().unwrap_or_else(|| places.socket.clone());
+        let Places { records, socket, .. } = places.by(plan);
         let plan = own::join(plan.clone(), &records);
         let is_inside = |folder: &Path| unit.folders.iter().any(|ours| folder.starts_with(ours));
         let mut wanted: Vec<PathBuf> = needs::of(&plan, &records).into_iter().map(|need| need.folder).collect();

@@ -130,9 +130,7 @@ impl Patient {
     /// Reads schedule and records; it may wait for the disk.
     pub fn see(path: PathBuf, places: &Places, host: impl FnOnce(&Path) -> Host) -> Self {
         let schedule = read::read(&path);
-        let plan = schedule.as_ref().ok().map(|accepted| &accepted.plan);
-        let socket = plan.and_then(|plan| plan.socket.clone()).unwrap_or_else(|| places.socket.clone());
-        let records = plan.and_then(|plan| plan.records.directory.clone()).unwrap_or_else(|| places.records.clone());
+        let Places { records, socket, .. } = schedule.as_ref().map_or_else(|_| places.clone(), |accepted| places.by(&accepted.plan));
         let state = crate::record::read(&records);
         Self { schedule, path, records, state, host: host(&socket), walls: None }
     }
