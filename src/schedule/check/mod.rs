@@ -1,6 +1,7 @@
 //! Schedule → plan: defaults, cross-checks, and all problems with their place, in one run. Nothing is opened:
 //! what needs a look at the host is not asked here.
 
+mod abreast;
 mod after;
 mod alerts;
 mod audiences;
@@ -30,6 +31,7 @@ use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
 pub use locate::{Written, locate};
 
+use abreast::Parsed;
 use clusters::ClusterFacts;
 use report::{Report, Spot};
 use stores::StoreFacts;
@@ -63,6 +65,10 @@ impl Sources {
 
 /// The patterns under `include`, as written, for whoever opens files; none where the text cannot be read.
 pub fn include_patterns(text: &str) -> Vec<String> {
+    // As it is written, or with an escape in quotes: most schedules need no parsing for this.
+    if !text.contains("include") && !text.contains('\\') {
+        return Vec::new();
+    }
     let Ok((root, _)) = yaml::head(text) else { return Vec::new() };
     let Some(include) = root.get("include") else { return Vec::new() };
     yaml::read(include, later, &mut Vec::new()).0.unwrap_or_default()
@@ -111,7 +117,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     if root.get("targets").is_some_and(|node| !matches!(node.value, Value::Null)) {
         planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
     }
-    let mut planned = planner.targets(&root, targets.is_some(), defaults);
+    let mut planned = planner.targets(&root, targets, defaults);
     planner.logins(&spot, &mut planned, &mut stores);
     planner.pace(&spot, &planned, &clusters, &stores);
     if planner.report.has_errors() {
@@ -205,22 +211,22 @@ impl<'a> Planner<'a> {
         let sources = self.sources;
         let texts = std::iter::once(&sources.text).filter(|_| given).map(|text| (0, text, false));
         let includes = sources.includes.iter().enumerate().map(|(index, (_, text))| (index + 1, text, true));
-        for (file, text, whole) in texts.chain(includes) {
-            if whole && yaml::is_empty(text) {
-                self.report.at(file, START, Severity::Warning, "no target stands in this file: write a list, `- name: …`");
-                continue;
-            }
-            let mut index = 0;
-            let read = yaml::targets(text, whole, |node| {
+        let texts: Vec<(usize, &str, bool)> = texts.chain(includes).map(|(file, text, whole)| (file, &**text, whole)).collect();
+        let mut index = 0;
+        abreast::parse(&texts, |file, whole, parsed| match parsed {
+            Parsed::Target(node) => {
                 let prefix = if whole { format!("[{index}]") } else { format!("targets[{index}]") };
                 planned.extend(self.target(file, &node, &prefix, defaults.as_ref()).map(Arc::new));
-                index += 1;
-            });
-            count += index;
-            if let Err(broken) = read {
-                self.report.at(file, broken.at, Severity::Error, &broken.message);
+                (index, count) = (index + 1, count + 1);
             }
-        }
+            Parsed::Empty => self.report.at(file, START, Severity::Warning, "no target stands in this file: write a list, `- name: …`"),
+            Parsed::End(ended) => {
+                index = 0;
+                if let Err(broken) = ended {
+                    self.report.at(file, broken.at, Severity::Error, &broken.message);
+                }
+            }
+        });
         if count == 0 && !self.report.has_errors() {
             let at = root.get("targets").map_or(START, |node| node.at);
             self.report.at(0, at, Severity::Warning, "there are no targets: nothing will be minted");

@@ -89,14 +89,35 @@ mod tests {
     #[test]
     fn targets_come_one_at_a_time_and_are_not_in_the_head() {
         let text = "targets: [a, b]\nversion: 1\n";
-        let (root, at) = head(text).unwrap();
-        assert_eq!(at, Some(At { line: 1, column: 10 }));
-        assert!(!root.has("targets") && root.has("version"));
+        let (root, given) = head(text).unwrap();
+        assert!(given && !root.has("targets") && root.has("version"));
         let mut seen = Vec::new();
         targets(text, false, |node| seen.push(node.at.column)).unwrap();
         assert_eq!(seen, [11, 14]);
         targets("- a\n- b\n", true, |node| seen.push(node.at.line)).unwrap();
         assert_eq!(seen, [11, 14, 1, 2]);
+    }
+
+    #[test]
+    fn a_head_before_its_targets_is_found_without_parsing_them() {
+        for text in [
+            "version: 1\ntargets:\n- a\n",
+            "version: 1\ndefaults: {x: 1}\ntargets: # all\n\n# one\n  - a: |\n      targets:\n  -\n    b: c\n",
+        ] {
+            assert!(parse::before_targets(text).is_some(), "{text}");
+        }
+        for text in [
+            "targets:\n- a\n",
+            "version: 1\ntargets:\n- a\nclusters: {}\n",
+            "version: 1\ntargets: [a]\n",
+            "version: 1\ntargets:\n  a: b\n",
+            "version: 1\ntargets:\n- a\n---\n- b\n",
+            "version: 1\ntargets:\n",
+            "x: {a: 'b\ntargets:\n- c'}\n",
+            "\"targets\": [a]\ntargets:\n- b\n",
+        ] {
+            assert!(parse::before_targets(text).is_none(), "{text}");
+        }
     }
 
     #[test]
@@ -131,6 +152,22 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn a_head_is_the_same_whether_or_not_its_targets_are_parsed(
+            before in "(version: 1\n|[a-c]: [x0-9]\n|[a-c]:\n  [xy]: [\\[\\]{}'\"x]{0,3}\n|# [a-z:]{0,5}\n|targets: ?\n|\n){0,6}",
+            targets in "targets:( |# x)?\n(- [a-z:\\[' ]{0,8}\n|  [a-z:'\"]{0,8}\n|- [ab]: 1\n|  - [xy]\n|#[a-z]{0,3}\n|\n|[a-c]: [0-9]\n|---\n){0,8}"
+        ) {
+            let text = before + &targets;
+            let (short, whole) = (parse::before_targets(&text), parse::whole_head(&text));
+            if let (Some((short, true)), Ok((whole, given))) = (short, whole) {
+                let shown = |entries: Vec<(Key, Node)>| {
+                    entries.into_iter().map(|(key, node)| format!("{key:?} {:?}", node.value)).collect::<Vec<_>>()
+                };
+                proptest::prop_assert!(given);
+                proptest::prop_assert_eq!(shown(short), shown(whole));
+            }
+        }
+
         #[test]
         fn no_text_breaks_the_reader(text in "[-:{}\\[\\]&*#|>'\"!%@`,? \n\ta-c0-9<~]{0,60}") {
             let _ = head(&text);

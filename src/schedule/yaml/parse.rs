@@ -11,16 +11,64 @@ use super::text::{Broken, MAX_BYTES, broken, looks_like_text};
 use super::{At, Key, Kind, Node, START, Value};
 
 /// Reads the whole file but its targets: the map at the root, with `targets` as null where it is a list, and
-/// where that list stands.
+/// whether it is one.
 ///
 /// # Errors
 /// [`Broken`], the first thing that is no YAML that we take.
-pub fn head(text: &str) -> Result<(Node, Option<At>), Broken> {
+pub fn head(text: &str) -> Result<(Node, bool), Broken> {
     looks_like_text(text)?;
-    let (mut entries, targets) = parse(text, Head)?;
+    let (mut entries, targets) = match before_targets(text) {
+        Some(short) => short,
+        None => whole_head(text)?,
+    };
     entries.iter_mut().for_each(|(_, node)| node.settle(text));
     let at = entries.first().map_or(START, |(key, _)| key.at);
     Ok((Node::map(at, entries), targets))
+}
+
+/// Keys and values of the map at the root, and whether its targets are a list.
+type Entries = (Vec<(Key, Node)>, bool);
+
+/// The head of a text that is parsed to its end.
+pub(super) fn whole_head(text: &str) -> Result<Entries, Broken> {
+    parse(text, Head)
+}
+
+/// The head of a text that ends with its targets: what stands before them is parsed, and a hundred thousand of them are
+/// not. `None` where that is not plain to see; what is wrong is found by parsing it all.
+pub(super) fn before_targets(text: &str) -> Option<Entries> {
+    const KEY: &str = "targets:";
+    let start = text.find("\ntargets:")? + 1;
+    let mut behind = text[start + KEY.len()..].lines();
+    let blank = |line: &str| matches!(line.trim_start().bytes().next(), None | Some(b'#'));
+    let rest = behind.next()?;
+    if rest.starts_with('#') || !blank(rest) {
+        return None;
+    }
+    let (mut line, mut list) = (text[..start].matches('\n').count() + 1, None);
+    let key = Key { at: At { line, column: 1 }, text: "targets".into() };
+    for next in behind {
+        line += 1;
+        // Whatever else stands at the margin is another key, or another document.
+        let inside = matches!(next.bytes().next(), None | Some(b' ' | b'#')) || next == "-" || next.starts_with("- ");
+        if !inside {
+            return None;
+        }
+        if list.is_none() && !blank(next) {
+            let element = next.trim_start();
+            if element != "-" && !element.starts_with("- ") {
+                return None;
+            }
+            list = Some(At { line, column: next.len() - element.len() + 1 });
+        }
+    }
+    let at = list?;
+    let (mut entries, false) = whole_head(&text[..start]).ok()? else { return None };
+    if entries.iter().any(|(key, _)| &*key.text == "targets") {
+        return None;
+    }
+    entries.push((key, Node { at, value: Value::Null, span: (0, 0) }));
+    Some((entries, true))
 }
 
 /// Hands out the elements of `targets`, or with `whole` of the file itself, one after the other.
@@ -75,7 +123,7 @@ macro_rules! no_scalar {
 struct Head;
 
 impl<'de> DeserializeSeed<'de> for Head {
-    type Value = (Vec<(Key, Node)>, Option<At>);
+    type Value = Entries;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
         from.deserialize_any(self)
@@ -83,7 +131,7 @@ impl<'de> DeserializeSeed<'de> for Head {
 }
 
 impl<'de> Visitor<'de> for Head {
-    type Value = (Vec<(Key, Node)>, Option<At>);
+    type Value = Entries;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("the keys of a schedule, beginning with `version: 1`")
@@ -101,14 +149,12 @@ impl<'de> Visitor<'de> for Head {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut entries, mut targets) = (Vec::new(), None);
+        let (mut entries, mut targets) = (Vec::new(), false);
         while let Some(key) = map.next_key::<Key>()? {
-            let node = if &*key.text == "targets" && targets.is_none() {
+            let node = if &*key.text == "targets" && !targets {
                 let list = map.next_value::<Spanned<ListOr>>()?;
                 let at = place(&list.referenced);
-                if let ListOr::List = list.value {
-                    targets = Some(at);
-                }
+                targets = matches!(list.value, ListOr::List);
                 let value = if let ListOr::Other(value) = list.value { value } else { Value::Null };
                 Node { at, value, span: (0, 0) }
             } else {
