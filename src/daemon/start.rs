@@ -2,6 +2,7 @@
 //! are held against the places, so that nothing fresh is minted anew: what differs is adopted, copied, or minted.
 
 mod adoption;
+mod here;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
 use crate::sink::{self, FailureKind, Place, SinkSpec, file};
 use crate::token::{Claims, Payload, Token, candidates};
+pub use here::host_notes;
 
 /// Targets looked at side by side.
 const ABREAST: usize = 128;
@@ -62,29 +64,12 @@ pub enum Depth {
 /// Looks at the places of these targets. What stands in the way on this host is looked up when a plan begins: later the
 /// puts tell of it.
 pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>, why: Looking) -> Vec<Finding> {
+    let files = here::survey(targets.iter().map(|(target, _)| &**target)).await;
     let mut all: Vec<BoxFuture<'_, Finding>> = Vec::with_capacity(targets.len());
-    for (target, state) in targets {
-        all.push(Box::pin(find(scene, target, state, why)));
+    for ((target, state), files) in targets.into_iter().zip(files) {
+        all.push(Box::pin(find(scene, target, state, files, why)));
     }
     futures_util::stream::iter(all).buffer_unordered(ABREAST).collect().await
-}
-
-/// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.
-pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
-    let mut notes = Vec::new();
-    for place in target.places() {
-        match &place.sink {
-            SinkSpec::File(spec) => notes.extend(file::look(spec, LOOK).await),
-            SinkSpec::Directory(spec) => notes.extend(file::directory::look(spec, LOOK).await),
-            _ => {}
-        }
-    }
-    if let Some(cluster) = scene.cluster(&target.cluster)
-        && let Err(error) = cluster.address().await
-    {
-        notes.push(format!("cluster {}: {error}", target.cluster));
-    }
-    notes
 }
 
 /// What a place shows.
@@ -116,17 +101,17 @@ pub struct Seen {
     pub token: Option<(Token, Claims)>,
 }
 
-async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, why: Looking) -> Finding {
+async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, mut files: here::Files, why: Looking) -> Finding {
     let depth = why.depth();
     let state = state.as_ref();
     let mut finding = Finding::new(Arc::clone(&target));
     let now = Timestamp::now();
     let mut seen: Vec<Look> = Vec::with_capacity(target.deliver.len());
-    for place in &target.deliver {
-        seen.push(see(scene, place, &target, depth, &mut finding.notes).await);
+    for (place, file) in target.deliver.iter().zip(here::delivered(&target, &mut files)) {
+        seen.push(see(scene, place, &target, file, depth, &mut finding.notes).await);
     }
     if !matches!(why, Looking::Beat(_)) {
-        finding.notes.extend(host_notes(scene, &target).await);
+        finding.notes.extend(here::notes(scene, &target, files).await);
     }
     let mut told = std::collections::HashSet::new();
     finding.notes.retain(|note| told.insert(note.clone()));
@@ -176,14 +161,14 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
 }
 
 /// Looks at a place as closely as is asked for.
-async fn see(scene: &Scene, place: &Place, target: &Target, depth: Depth, notes: &mut Vec<String>) -> Look {
+async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::Found>, depth: Depth, notes: &mut Vec<String>) -> Look {
     let shown = |payload: &Payload, right: bool| {
         let token = readable(payload, target);
         let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
         Look::Seen(Box::new(Seen { sha256: payload.sha256(), right, issue, token }))
     };
     let here = match &place.sink {
-        SinkSpec::File(spec) => Some(file::held(spec, LOOK).await),
+        SinkSpec::File(_) => file,
         SinkSpec::Directory(spec) => Some(file::directory::held(spec, LOOK).await),
         _ => None,
     };

@@ -14,11 +14,11 @@ mod fresh;
 mod held;
 mod lane;
 mod lock;
-mod look;
 mod orphan;
 mod probe;
 mod publish;
 mod remove;
+mod survey;
 mod turn;
 
 use std::ffi::{OsStr, OsString};
@@ -34,10 +34,10 @@ pub use account::{system_group, system_user};
 pub use acl::Reader;
 pub use held::{Held, held};
 pub use lane::{file_system, mount_point, run as apart};
-pub use look::look;
 pub use orphan::sweep;
 pub(in crate::sink) use probe::probe;
 pub(in crate::sink) use remove::remove;
+pub use survey::{Surveyed, look, survey};
 
 /// `file: {path, mode, owner, group, readers}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Looking, Moment, Order, SETTLED, Timetable, Wanted};
+use super::{Looking, Moment, Order, SETTLED, Timetable};
 use crate::cluster::Proven;
 use crate::daemon::moves::Touch;
 use crate::daemon::parts;
@@ -15,7 +15,7 @@ use crate::record::{Kind, Line, Reason};
 use crate::schedule::{Target, own};
 
 /// Targets that are looked at together.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 128;
 /// A proof that met a rotation waits for that long, ms: in an outage thousands may be under way for hours.
 const BUSY: i64 = 60_000;
 
@@ -34,14 +34,17 @@ impl Timetable {
             }
         }
         let ends = |target: &Arc<Target>| self.state.targets.get(&target.name).and_then(|s| s.expires_at);
-        let mut looks: Vec<Vec<Wanted>> = Vec::new();
         for mut part in parts::parts(targets) {
             // What ends first is found first, and need not wait for all others.
             part.sort_by_cached_key(|target| ends(target).map_or(i64::MAX, Timestamp::as_second));
             let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(&t.name).cloned());
-            looks.extend(part.chunks(TOGETHER).map(|some| some.iter().map(wanted).collect()));
+            let looks = part.chunks(TOGETHER).map(|some| some.iter().map(wanted).collect());
+            if why == Looking::Start {
+                self.orders.push(Order::Begin(looks.collect()));
+            } else {
+                self.orders.extend(looks.map(|wanted| Order::Look(wanted, why)));
+            }
         }
-        self.orders.extend(looks.into_iter().map(|wanted| Order::Look(wanted, why)));
     }
 
     /// The time of a look has come.

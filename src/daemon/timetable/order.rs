@@ -33,6 +33,9 @@ pub enum Order {
     Leave(Box<Removals>),
     /// Delete markers; it ends in [`Timetable::revoked`].
     Revoke(Box<Revocation>),
+    /// The daemon starts: look at the places of these targets, parted into looks, with temporary files of an earlier run
+    /// removed before. It ends in [`Timetable::found`] for each.
+    Begin(Vec<Vec<Wanted>>),
     /// Look at the places of targets; it ends in [`Timetable::found`] or [`Timetable::looked`] for each.
     Look(Vec<Wanted>, Looking),
     /// Ask the API server of that cluster for nothing but an answer, until it gives one: its time is not known yet.

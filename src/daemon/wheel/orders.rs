@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
@@ -41,6 +42,7 @@ impl Wheel {
                 Order::Clear(clearing) => self.clear(*clearing),
                 Order::Leave(removals) => self.leave(*removals),
                 Order::Revoke(revocation) => self.revoke(*revocation),
+                Order::Begin(looks) => self.begin(looks),
                 Order::Look(wanted, why) => self.look(wanted, why),
                 Order::AskTime(cluster) => self.ask_time(cluster),
                 Order::Tell(waiters, told) => {
@@ -92,16 +94,23 @@ impl Wheel {
         self.paying.insert(name, handle);
     }
 
+    fn begin(&mut self, looks: Vec<Vec<Wanted>>) {
+        let targets: Vec<_> = looks.iter().flatten().map(|(target, _)| Arc::clone(target)).collect();
+        // Once for all of them: they share their folders.
+        let swept = async move { parts::sweep(&targets).await }.boxed().shared();
+        for wanted in looks {
+            let (scene, swept) = (Arc::clone(&self.scene), swept.clone());
+            self.unsettled += 1;
+            self.tasks.spawn(async move {
+                swept.await;
+                Done::Looked(start::look(&scene, wanted, Looking::Start).await, Looking::Start)
+            });
+        }
+    }
+
     fn look(&mut self, wanted: Vec<Wanted>, why: Looking) {
         let scene = Arc::clone(&self.scene);
-        self.unsettled += usize::from(why == Looking::Start);
-        self.tasks.spawn(async move {
-            if why == Looking::Start {
-                let targets: Vec<_> = wanted.iter().map(|(target, _)| Arc::clone(target)).collect();
-                parts::sweep(&targets).await;
-            }
-            Done::Looked(start::look(&scene, wanted, why).await, why)
-        });
+        self.tasks.spawn(async move { Done::Looked(start::look(&scene, wanted, why).await, why) });
     }
 
     /// Asks an API server for its time, again and again until it answers.

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use super::account::{self, Wish};
 use super::blame::{blame, local};
 use super::folder::{self, Folder};
-use super::publish::{durable, is_temporary, is_unsure, random, temporary_name};
+use super::publish::{durable, is_unsure, published_name, random, temporary_name};
 use super::turn::{Ticket, Turn};
 use super::{FileSpec, Held, lane};
 use crate::sink::{Context, Failure, Put};
@@ -213,7 +213,5 @@ fn tidy(folder: &Folder, keep: &[OsString], names: Option<&[String]>) -> Result<
 }
 
 fn is_link_on_its_way(entry: &OsStr) -> bool {
-    let bytes = entry.as_bytes();
-    let name = bytes.strip_prefix(b".").and_then(|rest| rest.len().checked_sub(".0123456789abcdef.tmp".len()).map(|end| &rest[..end]));
-    name.is_some_and(|name| is_temporary(bytes, OsStr::from_bytes(name)))
+    published_name(entry.as_bytes()).is_some()
 }

@@ -41,13 +41,18 @@ pub async fn held(spec: &FileSpec, timeout: Duration) -> Result<Option<Held>, Fa
     let (parent, name) = super::parts(&spec.path)?;
     let wish = account::wish(spec).await?;
     let at = parent.clone();
-    let work = move || {
-        let Some(folder) = folder::find(&parent)? else { return Ok(None) };
-        let Some(file) = open(&folder, &name, &wish)? else { return Ok(None) };
-        let mut bytes = file.whole(&folder.path.join(&name))?;
-        Ok(Some(Held { payload: Payload::new(std::mem::take(&mut *bytes)), right: file.right, modified: file.modified }))
+    let work = move || match folder::find(&parent)? {
+        Some(folder) => read(&folder, &name, &wish),
+        None => Ok(None),
     };
     lane::run(timeout, &at, work).await
+}
+
+/// What is published, if anything is.
+pub(super) fn read(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<Held>, Failure> {
+    let Some(file) = open(folder, name, wish)? else { return Ok(None) };
+    let mut bytes = file.whole(&folder.path.join(name))?;
+    Ok(Some(Held { payload: Payload::new(std::mem::take(&mut *bytes)), right: file.right, modified: file.modified }))
 }
 
 /// A published file, open for reading.

@@ -19,8 +19,12 @@ use crate::sink::{Failure, FailureKind};
 /// Threads of one file system: as many as fsync on a disk profits from; few enough that eight hung ones
 /// leave room in the runtime's 512.
 const WIDTH: usize = 64;
+/// File systems in memory: nothing there waits for a disk, so that more threads than cores only take turns.
+const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 
 static LANES: LazyLock<Mutex<HashMap<String, Arc<Lane>>>> = LazyLock::new(Mutex::default);
+/// It reads files to be told.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, WIDTH)));
 static MOUNTS: LazyLock<Mutex<Mounts>> = LazyLock::new(Mutex::default);
 
 /// One file system's turns.
@@ -37,8 +41,8 @@ struct Turn {
 }
 
 impl Lane {
-    fn new() -> Self {
-        Self { turns: Arc::new(Semaphore::new(WIDTH)), ended: AtomicU64::new(0) }
+    fn new(width: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(width)), ended: AtomicU64::new(0) }
     }
 
     /// Waits for a turn for as long as others end theirs: a file system with much to do is not one that hangs. `None`
@@ -94,29 +98,41 @@ fn silent(timeout: Duration, path: &Path) -> Failure {
 
 /// Names the file system that a path lies on, without touching it.
 pub fn file_system(path: &Path) -> String {
-    MOUNTS.lock().unwrap_or_else(PoisonError::into_inner).device(path)
+    mounted(path).device
+}
+
+fn mounted(path: &Path) -> Mount {
+    MOUNTS.lock().unwrap_or_else(PoisonError::into_inner).of(path)
 }
 
 fn lane(path: &Path) -> Arc<Lane> {
-    let device = file_system(path);
+    let Mount { device, in_memory } = mounted(path);
+    let width = if in_memory { *CORES } else { WIDTH };
     let mut lanes = LANES.lock().unwrap_or_else(PoisonError::into_inner);
-    lanes.entry(device).or_insert_with(|| Arc::new(Lane::new())).clone()
+    lanes.entry(device).or_insert_with(|| Arc::new(Lane::new(width))).clone()
 }
 
 /// The mount table, read from the kernel without touching any of the file systems in it.
 #[derive(Default)]
 struct Mounts {
     source: Option<File>,
-    /// Mount point and device, the deepest first, and of two at one point the later one, which hides the earlier.
-    table: Vec<(PathBuf, String)>,
+    /// By mount point, the deepest first, and of two at one point the later one, which hides the earlier.
+    table: Vec<(PathBuf, Mount)>,
+}
+
+/// A mount; nothing is known of it where the table cannot be read, so that all share one lane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Mount {
+    /// `MAJOR:MINOR`.
+    device: String,
+    in_memory: bool,
 }
 
 impl Mounts {
-    /// Device (`MAJOR:MINOR`) of the mount that a path lies on; empty where the table cannot be read, so that
-    /// all share one lane.
-    fn device(&mut self, path: &Path) -> String {
+    /// The mount that a path lies on.
+    fn of(&mut self, path: &Path) -> Mount {
         self.refresh();
-        device(&self.table, path).unwrap_or_default()
+        mount(&self.table, path).unwrap_or_default()
     }
 
     /// Reads the table again if it changed: the kernel marks the open file then (proc(5)).
@@ -139,24 +155,26 @@ impl Mounts {
     }
 }
 
-fn device(table: &[(PathBuf, String)], path: &Path) -> Option<String> {
+fn mount(table: &[(PathBuf, Mount)], path: &Path) -> Option<Mount> {
     // Bytes, not components: each rotation asks.
     let path = path.as_os_str().as_bytes();
     let above = |point: &Path| {
         let point = point.as_os_str().as_bytes();
         path.strip_prefix(point).is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || point == b"/")
     };
-    table.iter().find(|(point, _)| above(point)).map(|(_, device)| device.clone())
+    table.iter().find(|(point, _)| above(point)).map(|(_, mount)| mount.clone())
 }
 
-/// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT …` (proc(5)), white space in names written as octal.
-fn table(text: &str) -> Vec<(PathBuf, String)> {
+/// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT … - TYPE …` (proc(5)), white space in names written as octal.
+fn table(text: &str) -> Vec<(PathBuf, Mount)> {
     let row = |line: &str| {
         let mut fields = line.split(' ').skip(2);
         let device = fields.next()?.to_owned();
-        Some((mount_point(fields.nth(1)?), device))
+        let point = mount_point(fields.nth(1)?);
+        let in_memory = fields.skip_while(|field| *field != "-").nth(1).is_some_and(|kind| IN_MEMORY.contains(&kind));
+        Some((point, Mount { device, in_memory }))
     };
-    let mut table: Vec<(PathBuf, String)> = text.lines().filter_map(row).collect();
+    let mut table: Vec<(PathBuf, Mount)> = text.lines().filter_map(row).collect();
     table.reverse();
     table.sort_by_key(|(point, _)| std::cmp::Reverse(point.as_os_str().len()));
     table
@@ -177,8 +195,9 @@ mod tests {
     #[test]
     fn a_path_lies_on_the_deepest_and_latest_mount_above_it() {
         let table = table(TABLE);
-        let device = |path: &str| device(&table, Path::new(path)).unwrap();
-        assert_eq!((device("/run/x"), device("/running"), device("/mnt/a b/c")), ("0:40".into(), "8:1".into(), "0:30".into()));
+        let found = ["/run/x", "/running", "/mnt/a b/c"].map(|path| mount(&table, Path::new(path)).unwrap());
+        assert_eq!(found.each_ref().map(|mount| &*mount.device), ["0:40", "8:1", "0:30"]);
+        assert_eq!(found.map(|mount| mount.in_memory), [true, false, false]);
     }
 
     #[tokio::test]
@@ -207,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_turn_is_patient_while_others_end_theirs_and_no_longer() {
-        let (lane, patience) = (Arc::new(Lane::new()), Duration::from_secs(5));
+        let (lane, patience) = (Arc::new(Lane::new(WIDTH)), Duration::from_secs(5));
         let mut held = Vec::new();
         for _ in 0..WIDTH {
             held.push(Arc::clone(&lane).turn(patience).await.expect("it is free"));
@@ -234,7 +253,7 @@ mod tests {
     async fn work_that_takes_too_long_is_unavailable_and_names_the_path() {
         let (stop, wait) = std::sync::mpsc::channel::<()>();
         let work = move || {
-            drop(wait.recv());
+            let _ = wait.recv();
             Ok(())
         };
         let failure = run(Duration::from_millis(500), Path::new("/dev/token"), work).await.unwrap_err();

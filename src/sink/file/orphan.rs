@@ -1,6 +1,6 @@
 //! Temporary files that a killed process left behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -35,12 +35,13 @@ pub async fn sweep(paths: impl IntoIterator<Item = PathBuf>, timeout: Duration) 
 
 fn one(parent: &Path, names: &[OsString]) -> Result<usize, Failure> {
     let Some(folder) = folder::find(parent)? else { return Ok(0) };
+    let names: HashSet<&OsStr> = names.iter().map(OsString::as_os_str).collect();
     let failed = |errno| blame("list", &folder.path, errno);
     let mut removed = 0;
     for entry in Dir::read_from(&folder.fd).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let found = OsStr::from_bytes(entry.file_name().to_bytes());
-        if !names.iter().any(|name| publish::is_temporary(found.as_bytes(), name)) || publish::is_live(found) {
+        if publish::published_name(found.as_bytes()).is_none_or(|name| !names.contains(name)) || publish::is_live(found) {
             continue;
         }
         let Ok(stat) = statat(&folder.fd, found, AtFlags::SYMLINK_NOFOLLOW) else { continue };

@@ -94,11 +94,12 @@ pub(super) fn temporary_name(name: &OsStr, random: [u8; 8]) -> OsString {
     whole
 }
 
-/// Whether `candidate` is the name of a temporary file beside `name`.
-pub(super) fn is_temporary(candidate: &[u8], name: &OsStr) -> bool {
-    let middle = candidate.strip_prefix(b".").and_then(|rest| rest.strip_prefix(name.as_bytes()));
-    let random = middle.and_then(|rest| rest.strip_prefix(b".")).and_then(|rest| rest.strip_suffix(b".tmp"));
-    random.is_some_and(|hex| hex.len() == 16 && hex.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b)))
+/// The name beside which a file of that name would be a temporary one; `None` for names of another form.
+pub(super) fn published_name(temporary: &[u8]) -> Option<&OsStr> {
+    let rest = temporary.strip_prefix(b".").and_then(|rest| rest.strip_suffix(b".tmp"))?;
+    let (name, random) = rest.split_at_checked(rest.len().checked_sub(17)?)?;
+    let is_hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+    (random[0] == b'.' && random[1..].iter().all(is_hex)).then(|| OsStr::from_bytes(name))
 }
 
 /// Whether what stands at a path may not be on the disk.
@@ -172,10 +173,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_temporary_name_belongs_to_its_file_and_to_no_other(name in "[a-z.]{1,12}", other in "[a-z.]{1,12}", random: [u8; 8]) {
+        fn a_temporary_name_belongs_to_its_file_and_to_no_other(name in "[a-f0-9.]{1,40}", random: [u8; 8]) {
             let temporary = temporary_name(OsStr::new(&name), random);
-            prop_assert!(is_temporary(temporary.as_bytes(), OsStr::new(&name)));
-            prop_assert_eq!(is_temporary(temporary.as_bytes(), OsStr::new(&other)), name == other);
+            prop_assert_eq!(published_name(temporary.as_bytes()), Some(OsStr::new(&name)));
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
             "token.0123456789abcdef.tmp",
             ".token.0123456789abcdef.tmp~",
         ] {
-            assert!(!is_temporary(name.as_bytes(), OsStr::new("token")), "{name}");
+            assert_ne!(published_name(name.as_bytes()), Some(OsStr::new("token")), "{name}");
         }
     }
 }

@@ -1,0 +1,65 @@
+//! File places of many targets, looked at together.
+
+use crate::daemon::scene::Scene;
+use crate::schedule::Target;
+use crate::sink::file::{self, FileSpec, Held, Surveyed};
+use crate::sink::{Failure, Place, SinkSpec};
+
+use super::LOOK;
+
+/// What was seen of a target's file places: one entry for each of its places, in their order.
+pub(super) type Files = Vec<Option<Surveyed>>;
+/// What a file place holds.
+pub(super) type Found = Result<Option<Held>, Failure>;
+
+/// Looks at the file places of these targets.
+pub(super) async fn survey<'a>(targets: impl Iterator<Item = &'a Target>) -> Vec<Files> {
+    let mut specs: Vec<&FileSpec> = Vec::new();
+    let mut order: Vec<Vec<bool>> = Vec::new();
+    for target in targets {
+        let is_file = |place: &'a Place| match &place.sink {
+            SinkSpec::File(spec) => {
+                specs.push(spec);
+                true
+            }
+            _ => false,
+        };
+        order.push(target.places().map(is_file).collect());
+    }
+    let mut seen = file::survey(&specs, LOOK).await.into_iter();
+    order.into_iter().map(|places| places.into_iter().map(|is_file| if is_file { seen.next() } else { None }).collect()).collect()
+}
+
+/// What stands at the places that a target delivers to, taken out; the problems stay, and so do the fallbacks'.
+pub(super) fn delivered(target: &Target, files: &mut Files) -> Vec<Option<Found>> {
+    let mut at = 0;
+    let mut one = |place: &Place| {
+        let seen = files.get_mut(at).and_then(Option::as_mut);
+        at += 1 + place.fallback.len();
+        seen.map(|seen| std::mem::replace(&mut seen.held, Ok(None)))
+    };
+    target.deliver.iter().map(&mut one).collect()
+}
+
+/// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.
+pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
+    let files = survey(std::iter::once(target)).await.pop().unwrap_or_default();
+    notes(scene, target, files).await
+}
+
+/// The same, of a target whose files were looked at.
+pub(super) async fn notes(scene: &Scene, target: &Target, files: Files) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (place, seen) in target.places().zip(files) {
+        notes.extend(seen.into_iter().flat_map(|seen| seen.problems));
+        if let SinkSpec::Directory(spec) = &place.sink {
+            notes.extend(file::directory::look(spec, LOOK).await);
+        }
+    }
+    if let Some(cluster) = scene.cluster(&target.cluster)
+        && let Err(error) = cluster.address().await
+    {
+        notes.push(format!("cluster {}: {error}", target.cluster));
+    }
+    notes
+}
