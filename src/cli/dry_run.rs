@@ -28,7 +28,7 @@ pub async fn show(accepted: Accepted, choice: &Choice, force: bool, output: Outp
     let mut rows = Vec::new();
     for target in scene.plan.targets.iter().filter(|t| choice.takes(t)) {
         let withdrawn = state.is_withdrawn(&target.name);
-        let due = step::due(target, state.targets.get(&target.name), now, false, &scene.host).filter(|_| !withdrawn);
+        let due = step::due(target, state.target(&target.name), now, false, &scene.host).filter(|_| !withdrawn);
         let is_due = force || due.is_some_and(|(at, _)| at <= now.as_millisecond());
         let access = match scene.cluster(&target.cluster) {
             Some(cluster) => cluster.may_mint(&target.ask).await,

@@ -32,7 +32,7 @@ pub fn all_told(target: &Target, state: &TargetState) -> bool {
 
 /// What is recorded of a hook that has still to be told.
 pub fn waiting<'a>(state: &'a State, target: &Target, hook: &HookSpec) -> Option<&'a HookState> {
-    state.targets.get(&target.name)?.hook(hook.kind(), &hook.to()).filter(|state| state.outcome != Heard::Done)
+    state.target(&target.name)?.hook(hook.kind(), &hook.to()).filter(|state| state.outcome != Heard::Done)
 }
 
 /// Something that a target's hook has to be told.

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use super::proof;
 use super::rotation::{Held, ask_hash, issue};
 use super::scene::Scene;
-use super::timetable::Looking;
+use super::timetable::{Looking, Wanted};
 use crate::cluster::Proven;
 use crate::cluster::mint::check;
 use crate::record::fold::{PlaceState, TargetState};
@@ -63,7 +63,7 @@ pub enum Depth {
 
 /// Looks at the places of these targets. What stands in the way on this host is looked up when a plan begins: later the
 /// puts tell of it.
-pub async fn look(scene: &Scene, targets: Vec<(Arc<Target>, Option<TargetState>)>, why: Looking) -> Vec<Finding> {
+pub async fn look(scene: &Scene, targets: Vec<Wanted>, why: Looking) -> Vec<Finding> {
     let files = here::survey(targets.iter().map(|(target, _)| &**target)).await;
     let mut all: Vec<BoxFuture<'_, Finding>> = Vec::with_capacity(targets.len());
     for ((target, state), files) in targets.into_iter().zip(files) {
@@ -101,9 +101,9 @@ pub struct Seen {
     pub token: Option<(Token, Claims)>,
 }
 
-async fn find(scene: &Scene, target: Arc<Target>, state: Option<TargetState>, mut files: here::Files, why: Looking) -> Finding {
+async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>>, mut files: here::Files, why: Looking) -> Finding {
     let depth = why.depth();
-    let state = state.as_ref();
+    let state = state.as_deref();
     let mut finding = Finding::new(Arc::clone(&target));
     let now = Timestamp::now();
     let mut seen: Vec<Look> = Vec::with_capacity(target.deliver.len());

@@ -221,7 +221,7 @@ impl View<'_> {
 
     fn target(&self, target: &Target) -> TargetStatus {
         let now = Timestamp::now();
-        let state = self.state.targets.get(&target.name);
+        let state = self.state.target(&target.name);
         let course = self.courses.and_then(|c| c.get(target.name.as_str()));
         let host = &self.scene.host;
         let armed = course.and_then(|c| c.armed).and_then(|(at, _)| Timestamp::from_millisecond(at).ok());

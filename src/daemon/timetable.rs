@@ -83,7 +83,7 @@ impl Timetable {
     pub fn new(plan: Arc<Plan>, host: String, manner: Manner, state: State) -> Self {
         let course = |target: &Arc<Target>| {
             let mut course = Course::new(Arc::clone(target));
-            course.recall(state.targets.get(&target.name));
+            course.recall(state.target(&target.name));
             (Arc::from(target.name.as_str()), course)
         };
         let courses = plan.targets.iter().map(course).collect();
@@ -236,7 +236,7 @@ impl Timetable {
         if self.state.is_withdrawn(name) {
             return step::Standing::Withdrawn;
         }
-        let state = self.state.targets.get(name);
+        let state = self.state.target(name);
         step::standing(&course.target, state, course.rotating, course.failures, now, &self.host)
     }
 
@@ -255,7 +255,7 @@ impl Timetable {
 
     /// When the target is due, on the local clock; judged by its API server's time.
     fn due(&self, target: &Target, moment: &Moment<'_>) -> Option<(i64, Reason)> {
-        self.judge(target, self.state.targets.get(&target.name), moment)
+        self.judge(target, self.state.target(&target.name), moment)
     }
 
     /// When a token that some place is owed is too old to be worth delivering, and another is minted.

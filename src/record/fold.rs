@@ -10,6 +10,7 @@ mod target;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -27,7 +28,9 @@ pub use target::{PlaceState, TargetState, Trouble};
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
     /// Every target that was recorded and not retired, by name.
-    pub targets: BTreeMap<String, TargetState>,
+    /// Shared until it changes: whoever writes the records and whoever serves the targets know the same at first, and of most
+    /// targets for long.
+    pub targets: BTreeMap<Arc<str>, Arc<TargetState>>,
     /// Those that are gone and not forgotten.
     pub leavers: BTreeMap<String, Leaver>,
     /// Those targets with a hook that has still to be told.
@@ -73,18 +76,18 @@ impl State {
         match line.kind {
             Kind::Checkpoint if self.take_leaver(name, line) => {}
             Kind::Checkpoint => {
-                self.targets.insert(name.clone(), TargetState::from_checkpoint(line));
+                self.targets.insert(Arc::from(name.as_str()), Arc::new(TargetState::from_checkpoint(line)));
             }
-            Kind::Rotated => self.target(name).rotated(line),
-            Kind::Failed => self.target(name).failed(line),
-            Kind::Paid => self.target(name).paid(line),
-            Kind::Cleared => self.target(name).cleared(line),
-            Kind::Adopted => self.target(name).adopted(line),
-            Kind::Rejected => self.target(name).rejected(line),
-            Kind::Told => self.target(name).told(line),
+            Kind::Rotated => self.change(name).rotated(line),
+            Kind::Failed => self.change(name).failed(line),
+            Kind::Paid => self.change(name).paid(line),
+            Kind::Cleared => self.change(name).cleared(line),
+            Kind::Adopted => self.change(name).adopted(line),
+            Kind::Rejected => self.change(name).rejected(line),
+            Kind::Told => self.change(name).told(line),
             // Nobody else knows the markers of a target that was retired.
             Kind::Revoking | Kind::Revoked => {
-                self.targets.get_mut(name).into_iter().for_each(|target| target.take_markers(line));
+                self.targets.get_mut(name.as_str()).into_iter().for_each(|target| Arc::make_mut(target).take_markers(line));
             }
             Kind::Retired => self.retired(name, line),
             // What a person took for himself, and what became of the daemon, changes no target.
@@ -92,7 +95,7 @@ impl State {
             // A rehearsal changes nothing: it is evidence.
             Kind::Rehearsed | Kind::Minted | Kind::Executed | Kind::Monitored | Kind::Gap => {}
         }
-        if self.targets.get(name).is_some_and(TargetState::is_untold) {
+        if self.targets.get(name.as_str()).is_some_and(|target| target.is_untold()) {
             self.untold.insert(name.clone());
         } else {
             self.untold.remove(name);
@@ -106,11 +109,16 @@ impl State {
         self.time = Some(time);
     }
 
-    fn target(&mut self, name: &str) -> &mut TargetState {
+    /// What is known of a target.
+    pub fn target(&self, name: &str) -> Option<&TargetState> {
+        self.targets.get(name).map(Arc::as_ref)
+    }
+
+    fn change(&mut self, name: &str) -> &mut TargetState {
         if !self.targets.contains_key(name) {
-            self.targets.insert(name.to_owned(), TargetState::default());
+            self.targets.insert(Arc::from(name), Arc::default());
         }
-        self.targets.get_mut(name).expect("it was put there just now")
+        Arc::make_mut(self.targets.get_mut(name).expect("it was put there just now"))
     }
 }
 

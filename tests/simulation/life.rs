@@ -350,6 +350,15 @@ impl Life {
                 }
                 Order::Leave(_) => panic!("nobody withdraws anything in this world"),
                 Order::Revoke(_) => unreachable!("no target of the simulation is revocable"),
+                Order::Begin(looks) => {
+                    for wanted in looks {
+                        let (world, loads) = (Rc::clone(&world), loads.clone());
+                        self.tasks.spawn_local(async move {
+                            let all = futures_util::stream::iter(wanted).map(|wanted| look(&world, &loads, wanted, Depth::Files));
+                            Done::Looked(all.buffer_unordered(128).collect().await, Looking::Start)
+                        });
+                    }
+                }
                 Order::Look(wanted, why) => {
                     let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
                     self.tasks.spawn_local(async move {
@@ -593,7 +602,7 @@ async fn attempt(
 }
 
 async fn look(world: &World, loads: &Loads, (target, state): Wanted, depth: Depth) -> Finding {
-    let state = state.as_ref();
+    let state = state.as_deref();
     let mut finding = Finding::new(Arc::clone(&target));
     let now = world.local();
     let mut seen = Vec::with_capacity(target.deliver.len());

@@ -201,7 +201,7 @@ async fn rights(scene: &Scene, cluster: &Cluster, found: &mut Findings) {
 fn lifetimes(scene: &Scene, cluster: &Cluster, state: &State, found: &mut Findings) {
     let mut least: Option<(u64, u64, &str)> = None;
     for target in scene.plan.targets.iter().filter(|target| target.cluster == cluster.name()) {
-        let Some(known) = state.targets.get(&target.name) else { continue };
+        let Some(known) = state.target(&target.name) else { continue };
         if let (Some(requested), Some(granted)) = (known.requested, known.granted)
             && granted < requested
             && least.is_none_or(|(_, before, _)| granted < before)

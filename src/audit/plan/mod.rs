@@ -65,7 +65,7 @@ pub struct Forecast {
 
 /// The real life of the target's token: as recorded, else as asked for.
 pub(crate) fn granted(target: &Target, state: &State) -> i64 {
-    let recorded = state.targets.get(&target.name).and_then(|s| Some(s.expires_at?.as_second() - s.issued_at?.as_second()));
+    let recorded = state.target(&target.name).and_then(|s| Some(s.expires_at?.as_second() - s.issued_at?.as_second()));
     recorded.filter(|life| *life > 0).unwrap_or_else(|| i64::try_from(target.ask.duration).unwrap_or(i64::MAX / 4))
 }
 
@@ -77,10 +77,8 @@ pub(crate) fn timetable<'a>(
     host: &'a str,
 ) -> impl Iterator<Item = (i64, &'static str, Option<Life>)> + 'a {
     let seconds = granted(target, state);
-    let recorded = state
-        .targets
-        .get(&target.name)
-        .and_then(|s| Some(Life { issued_at: s.issued_at?.as_second(), expires_at: s.expires_at?.as_second() }));
+    let recorded =
+        state.target(&target.name).and_then(|s| Some(Life { issued_at: s.issued_at?.as_second(), expires_at: s.expires_at?.as_second() }));
     let mut life = recorded;
     let mut clock = now;
     std::iter::from_fn(move || {

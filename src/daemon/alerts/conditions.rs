@@ -30,7 +30,7 @@ pub fn of_target(target: &Target, records: &State, doing: Doing, plan: &Plan, no
     if records.is_withdrawn(&target.name) {
         return;
     }
-    let state = records.targets.get(&target.name);
+    let state = records.target(&target.name);
     let own = own_target::cluster_of(&target.name);
     let trouble = state.and_then(|state| state.last_error.as_ref());
     let error = trouble.map(|trouble| told(&trouble.error));

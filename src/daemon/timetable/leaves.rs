@@ -143,7 +143,7 @@ impl Timetable {
 
     /// Every place of a target, fallbacks too: what stands there is taken back where it can be.
     fn left_by(&self, target: &Target) -> Vec<LeaveLine> {
-        let state = self.state.targets.get(&target.name);
+        let state = self.state.target(&target.name);
         let mut seen = HashSet::new();
         let mut leaves = Vec::new();
         for place in target.places() {

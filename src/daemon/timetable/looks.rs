@@ -30,14 +30,14 @@ impl Timetable {
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
         for target in &targets {
             if let Some(course) = self.courses.get_mut(target.name.as_str()) {
-                course.seen_from = self.state.targets.get(&target.name).map_or(0, |s| s.generation);
+                course.seen_from = self.state.target(&target.name).map_or(0, |s| s.generation);
             }
         }
-        let ends = |target: &Arc<Target>| self.state.targets.get(&target.name).and_then(|s| s.expires_at);
+        let ends = |target: &Arc<Target>| self.state.target(&target.name).and_then(|s| s.expires_at);
         for mut part in parts::parts(targets) {
             // What ends first is found first, and need not wait for all others.
             part.sort_by_cached_key(|target| ends(target).map_or(i64::MAX, Timestamp::as_second));
-            let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(&t.name).cloned());
+            let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(t.name.as_str()).cloned());
             let looks = part.chunks(TOGETHER).map(|some| some.iter().map(wanted).collect());
             if why == Looking::Start {
                 self.orders.push(Order::Begin(looks.collect()));
@@ -66,7 +66,7 @@ impl Timetable {
 
     /// Whether a look fell into a rotation: what was seen while tokens changed says nothing.
     fn is_stale(&self, name: &str) -> bool {
-        let generation = self.state.targets.get(name).map_or(0, |s| s.generation);
+        let generation = self.state.target(name).map_or(0, |s| s.generation);
         self.courses.get(name).is_some_and(|course| course.rotating || course.seen_from != generation)
     }
 
@@ -137,7 +137,7 @@ impl Timetable {
         if let Some(Proven::Refused(why)) = &finding.proven {
             let mut line = Line::new(Kind::Rejected, moment.now);
             identify(&mut line, &finding.target);
-            line.jti = self.state.targets.get(&*name).and_then(|s| s.jti.clone());
+            line.jti = self.state.target(&*name).and_then(|s| s.jti.clone());
             line.error = Some(format!("the delivered token is refused: {why}"));
             self.record(line);
             self.mend(&name, Reason::Rejected, moment);
@@ -180,7 +180,7 @@ impl Timetable {
         let at = course.mend_at(moment.ms());
         let target = Arc::clone(&course.target);
         // However often it was mended, it is rotated when its life says so.
-        let state = self.state.targets.get(&**name).map(|s| TargetState { rejected_at: None, ..s.clone() });
+        let state = self.state.target(&**name).map(|s| TargetState { rejected_at: None, ..s.clone() });
         let (at, reason) = match self.judge(&target, state.as_ref(), moment) {
             Some((due, why)) if due < at && state.is_some() => (due, why),
             _ => (at, reason),

@@ -46,7 +46,7 @@ pub enum Order {
 }
 
 /// A target to be looked at, with what is recorded of it.
-pub type Wanted = (Arc<Target>, Option<TargetState>);
+pub type Wanted = (Arc<Target>, Option<Arc<TargetState>>);
 
 /// Why places are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,7 +52,7 @@ impl Wheel {
         };
         let (target, scene) = (Arc::clone(&course.target), Arc::clone(&self.scene));
         let held = course.held.clone();
-        let marked = self.table.state.targets.get(&target.name).is_some_and(|state| !state.markers.is_empty());
+        let marked = self.table.state.target(&target.name).is_some_and(|state| !state.markers.is_empty());
         self.tasks.spawn(async move {
             let mut evidence: Vec<Arc<Held>> = held.into_iter().collect();
             if marked {

@@ -76,7 +76,7 @@ impl Wheel {
         let mut served = plan.targets.iter().filter(|target| !target.suspend && !self.table.state.is_withdrawn(&target.name)).peekable();
         let lost = |target: &Arc<Target>| {
             let doing = self.doing(target);
-            let danger = step::danger(target, self.table.state.targets.get(&target.name), doing.rotating, doing.failures, now);
+            let danger = step::danger(target, self.table.state.target(&target.name), doing.rotating, doing.failures, now);
             matches!(danger, Some(Standing::Expired | Standing::Rejected))
         };
         served.peek().is_none() || !served.all(lost)
