@@ -1,6 +1,9 @@
 //! The packages: what is in them, and what they do to a real systemd when they are installed, upgraded, removed. The
 //! operations page's commands, from the package to the first token of a real API server and on to the purge.
 
+mod elsewhere;
+mod tarball;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -24,10 +27,17 @@ struct Version {
     rpm: PathBuf,
 }
 
-/// This version and the next one, whose program is the same but for its last byte.
-fn versions() -> &'static [Version; 2] {
-    static VERSIONS: OnceLock<[Version; 2]> = OnceLock::new();
-    VERSIONS.get_or_init(|| {
+/// What was packed for these tests, all of it once.
+struct Packed {
+    versions: [Version; 2],
+    tarball: PathBuf,
+}
+
+/// Packs this version and the next one, whose program is the same but for its last byte, and this one's tarball. One
+/// after the other: they share a folder.
+fn packed() -> &'static Packed {
+    static PACKED: OnceLock<Packed> = OnceLock::new();
+    PACKED.get_or_init(|| {
         // Below the target folder, so that it is not left in /tmp; each run packs anew.
         let folder = root().join("target/package/tests");
         std::fs::create_dir_all(&folder).unwrap();
@@ -47,8 +57,15 @@ fn versions() -> &'static [Version; 2] {
             }
             Version { program: at("program"), deb: at("package.deb"), rpm: at("package.rpm") }
         };
-        [pack("0.1.0", b""), pack("0.2.0", b"\n")]
+        let versions = [pack("0.1.0", b""), pack("0.2.0", b"\n")];
+        let tarball = tarball::pack(&versions[0].program, &folder);
+        Packed { versions, tarball }
     })
+}
+
+/// The packages of two versions.
+fn versions() -> &'static [Version; 2] {
+    &packed().versions
 }
 
 /// The system of these tests, with nothing of ours in it.
@@ -264,6 +281,19 @@ fn what_an_administrator_disabled_stays_disabled_over_an_upgrade() {
     served(&system);
     system.done(&["systemctl", "disable", "--now", "tokenferry"]);
     install(&system, next);
+    assert_eq!(system.run(&["systemctl", "is-enabled", "tokenferry"]).status.code(), Some(1));
+    assert_eq!(system.show("ActiveState"), "inactive");
+    // Nor does a version whose unit is wanted by one more: no link was ever there that could have been taken away.
+    let unit = "unpacked/usr/lib/systemd/system/tokenferry.service";
+    let repack = format!(
+        "cd /root; rm -rf unpacked; dpkg-deb -R tokenferry.deb unpacked
+        sed -i 's/^WantedBy=.*/& network-online.target/' {unit}; grep -q '^WantedBy=.* network-online' {unit}
+        sed -i 's/^Version: .*/Version: 0.3.0-1/' unpacked/DEBIAN/control
+        (cd unpacked; find . -path ./DEBIAN -prune -o -type f -printf '%P\\0' | xargs -0 md5sum >DEBIAN/md5sums)
+        dpkg-deb -Zgzip -z1 -b unpacked tokenferry.deb; dpkg --install tokenferry.deb"
+    );
+    system.done(&["sh", "-ec", &repack]);
+    assert_eq!(system.done(&["dpkg-query", "-W", "-f", "${Version}", "tokenferry"]), "0.3.0-1");
     assert_eq!(system.run(&["systemctl", "is-enabled", "tokenferry"]).status.code(), Some(1));
     assert_eq!(system.show("ActiveState"), "inactive");
 }

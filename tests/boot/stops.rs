@@ -144,6 +144,20 @@ fn an_event_loop_that_hangs_while_its_other_threads_run_is_replaced_by_the_watch
     assert_eq!(system.show("NRestarts"), "1");
 }
 
+#[test]
+fn a_schedule_that_was_never_good_fails_the_start_with_its_problems_and_is_not_tried_again() {
+    let Some(system) = system() else { return };
+    system.drop_in("fast", "RestartSec=100ms");
+    system.write("/etc/tokenferry/schedule.yaml", &format!("{ONE}nonsense: 1\n"));
+    assert!(!system.run(&["systemctl", "start", "tokenferry"]).status.success());
+    // Else it stood at `activating`, until the next try.
+    assert_eq!((system.show("ActiveState"), system.show("SubState")), ("failed".into(), "failed".into()));
+    assert_eq!((system.show("ExecMainStatus"), system.show("NRestarts")), ("2".into(), "0".into()));
+    assert!(system.journal(&["-I"]).contains("schedule.yaml:7:1: error: "), "{}", system.journal(&["-I"]));
+    system.write("/etc/tokenferry/schedule.yaml", ONE);
+    system.done(&["systemctl", "start", "tokenferry"]);
+}
+
 /// The number that this host knows a process of the system by: the last of `NSpid` is the one that it has in there.
 fn outside(system: &System, inside: &str) -> i32 {
     let group = format!("/{}/", system.group());

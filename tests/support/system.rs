@@ -21,14 +21,28 @@ impl System {
     /// Boots a system whose folder has that name; nothing of ours is in it yet. `None` where this host cannot, which is
     /// said; every other failure is one of the tests.
     pub fn boot(name: &str) -> Option<Self> {
+        Self::begin("start", None, name)
+    }
+
+    /// Boots one in a container of systemd-nspawn, whose filter of system calls knows no Landlock.
+    pub fn nspawn(name: &str) -> Option<Self> {
+        Self::begin("nspawn", None, name)
+    }
+
+    /// Boots that suite of Debian.
+    pub fn of_suite(suite: &str, name: &str) -> Option<Self> {
+        Self::begin("start", Some(suite), name)
+    }
+
+    fn begin(how: &str, suite: Option<&str>, name: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("NOT RUN: a systemd cannot be booted: that needs root");
             return None;
         }
         let folder = std::env::temp_dir().join(format!("tokenferry-{name}-{}", std::process::id()));
         let owner = std::process::id().to_string();
-        for command in [script().arg("install"), script().arg("start").arg(&folder).args(["--owner", &owner])] {
-            let done = command.output().unwrap();
+        for command in [script().arg("install"), script().arg(how).arg(&folder).args(["--owner", &owner])] {
+            let done = command.envs(suite.map(|suite| ("TOKENFERRY_BOOT_SUITE", suite))).output().unwrap();
             if done.status.code() == Some(77) {
                 println!("NOT RUN: a systemd cannot be booted on this host: {}", String::from_utf8_lossy(&done.stderr));
                 return None;
