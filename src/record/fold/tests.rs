@@ -216,7 +216,8 @@ proptest! {
         let mut checkpoint = state.checkpoint(at(20_000));
         let end = checkpoint.pop().unwrap();
         prop_assert_eq!((end.kind, end.count), (Kind::CheckpointEnd, Some((state.targets.len() + state.leavers.len()) as u64)));
-        prop_assert!(checkpoint.iter().map(|line| line.target.as_ref().unwrap()).eq(state.targets.keys().chain(state.leavers.keys())));
+        let names = state.targets.keys().map(|name| &**name).chain(state.leavers.keys().map(String::as_str));
+        prop_assert!(checkpoint.iter().map(|line| line.target.as_deref().unwrap()).eq(names));
     }
 }
 
