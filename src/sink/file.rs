@@ -23,11 +23,14 @@ mod turn;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::sink::{Context, Failure, FailureKind, Put};
+use crate::sink::kinds::Sink;
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 pub use account::{system_group, system_user};
@@ -36,8 +39,8 @@ pub use held::{Held, held};
 pub use lane::{apart, file_system, mount_point};
 pub use look::look;
 pub use orphan::sweep;
-pub(in crate::sink) use probe::probe;
-pub(in crate::sink) use remove::remove;
+use probe::probe;
+use remove::remove;
 
 /// `file: {path, mode, owner, group, readers}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -103,6 +106,28 @@ pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>
         .await
     };
     lane::within(context.timeout, &spec.path, work).await
+}
+
+impl Sink for FileSpec {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
+        Box::pin(put(self, payload, context))
+    }
+
+    fn probe<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(probe(self, payload, context))
+    }
+
+    fn held<'a>(&'a self, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
+        Box::pin(async move { Ok(held(self, timeout).await?.map(|held| held.payload)) })
+    }
+
+    fn remove<'a>(&'a self, ours: Ours<'a>, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
+        Box::pin(remove(self, ours, timeout))
+    }
 }
 
 /// Makes a folder for files, where a put would make it.
