@@ -27,6 +27,8 @@ macro_rules! kinds {
             vault, "vault": Vault($crate::sink::vault::VaultSpec);
             /// A secret in AWS Secrets Manager.
             aws_secrets_manager, "awsSecretsManager": AwsSecretsManager($crate::sink::aws::AwsSpec);
+            /// A parameter of AWS Systems Manager.
+            aws_parameter_store, "awsParameterStore": AwsParameterStore($crate::sink::aws::parameter::ParameterSpec);
         }
     };
 }
@@ -40,6 +42,8 @@ macro_rules! stores {
             vault, "vault": crate::sink::vault::VaultStoreSpec;
             /// AWS Secrets Manager.
             aws_secrets_manager, "awsSecretsManager": crate::sink::aws::AwsStoreSpec;
+            /// AWS Systems Manager Parameter Store.
+            aws_parameter_store, "awsParameterStore": crate::sink::aws::parameter::ParameterStoreSpec;
         }
     };
 }

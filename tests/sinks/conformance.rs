@@ -13,7 +13,7 @@ use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
 
-use super::{aws, bao, secret};
+use super::{aws, bao, parameter, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -180,6 +180,7 @@ pub async fn places() -> Vec<(&'static str, Place)> {
         ("awsSecretsManager, whole secret", aws::place(None).await),
         ("awsSecretsManager, one key", aws::place(Some("token")).await),
         ("kubernetesSecret", secret::place().await),
+        ("awsParameterStore", parameter::place().await),
     ]
 }
 

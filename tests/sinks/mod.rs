@@ -4,5 +4,6 @@ pub mod aws;
 pub mod bao;
 pub mod conformance;
 mod manners;
+mod parameter;
 pub mod secret;
 pub mod wire;

@@ -4,6 +4,7 @@ mod client;
 mod fence;
 mod gone;
 mod kind;
+pub mod parameter;
 mod refusal;
 mod secret;
 mod tags;
