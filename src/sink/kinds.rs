@@ -29,6 +29,8 @@ macro_rules! kinds {
             aws_secrets_manager, "awsSecretsManager": AwsSecretsManager($crate::sink::aws::AwsSpec);
             /// A parameter of AWS Systems Manager.
             aws_parameter_store, "awsParameterStore": AwsParameterStore($crate::sink::aws::parameter::ParameterSpec);
+            /// A request to whatever takes it.
+            http, "http": Http($crate::sink::http::HttpSpec);
         }
     };
 }

@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod bao;
 pub mod conformance;
+mod http;
 mod manners;
 mod parameter;
 pub mod secret;
