@@ -18,7 +18,8 @@ use crate::schedule::{Plan, WhenRemoved};
 ///
 /// For Kubernetes: a Role and RoleBinding for each namespace, with the name of each account, as `kubectl apply -f -`
 /// takes them. Whom they are for is the account under `own`, else asked from the API server with the schedule's own
-/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy.
+/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy. For GCP: roles, and the
+/// commands that grant them to `$ACCOUNT`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tokenferry rbac schedule.yaml --subject tokenferry/tokenferry | kubectl apply -f -\n  tokenferry rbac --cluster prod --diff     what the account lacks, and what it could do without\n  tokenferry rbac --for vault | vault policy write tokenferry -\n  tokenferry rbac --for aws"
@@ -64,6 +65,7 @@ enum System {
     Kubernetes,
     Vault,
     Aws,
+    Gcp,
 }
 
 impl System {
@@ -73,6 +75,7 @@ impl System {
             Self::Kubernetes => "kubernetes",
             Self::Vault => "vault",
             Self::Aws => "aws",
+            Self::Gcp => "gcp",
         }
     }
 
@@ -82,6 +85,7 @@ impl System {
             Self::Kubernetes => "Kubernetes",
             Self::Vault => "Vault",
             Self::Aws => "AWS",
+            Self::Gcp => "GCP",
         }
     }
 }

@@ -266,7 +266,7 @@ pub struct CommandFile {
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
         "ScheduleFile" => &["fleet"],
-        "StoreSpec" => &["gcpSecretManager", "azureKeyVault"],
+        "StoreSpec" => &["azureKeyVault"],
         "AppRoleAuth" => &["wrapped"],
         "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],

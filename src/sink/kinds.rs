@@ -29,6 +29,8 @@ macro_rules! kinds {
             aws_secrets_manager, "awsSecretsManager": AwsSecretsManager($crate::sink::aws::AwsSpec);
             /// A parameter of AWS Systems Manager.
             aws_parameter_store, "awsParameterStore": AwsParameterStore($crate::sink::aws::parameter::ParameterSpec);
+            /// A secret in Google Cloud Secret Manager.
+            gcp_secret_manager, "gcpSecretManager": GcpSecretManager($crate::sink::gcp::GcpSpec);
             /// A request to whatever takes it.
             http, "http": Http($crate::sink::http::HttpSpec);
         }
@@ -46,6 +48,8 @@ macro_rules! stores {
             aws_secrets_manager, "awsSecretsManager": crate::sink::aws::AwsStoreSpec;
             /// AWS Systems Manager Parameter Store.
             aws_parameter_store, "awsParameterStore": crate::sink::aws::parameter::ParameterStoreSpec;
+            /// Google Cloud Secret Manager.
+            gcp_secret_manager, "gcpSecretManager": crate::sink::gcp::GcpStoreSpec;
         }
     };
 }

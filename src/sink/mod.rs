@@ -8,6 +8,7 @@ pub mod command;
 pub mod delivery;
 pub mod file;
 pub mod flaw;
+pub mod gcp;
 pub mod http;
 pub mod kinds;
 pub mod kubernetes;

@@ -13,7 +13,7 @@ use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
 
-use super::{aws, bao, http, parameter, secret};
+use super::{aws, bao, gcp, http, parameter, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -181,6 +181,7 @@ pub async fn places() -> Vec<(&'static str, Place)> {
         ("awsSecretsManager, one key", aws::place(Some("token")).await),
         ("kubernetesSecret", secret::place().await),
         ("awsParameterStore", parameter::place().await),
+        ("gcpSecretManager", gcp::place().await),
         ("http", http::place().await),
     ]
 }

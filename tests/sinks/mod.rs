@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod bao;
 pub mod conformance;
+mod gcp;
 mod http;
 mod manners;
 mod parameter;
