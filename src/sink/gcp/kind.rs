@@ -58,7 +58,8 @@ impl Sink for GcpSpec {
             actions.push("secretmanager.secrets.delete");
         }
         let project = format!("projects/{}", store.project);
-        let secret = format!("{}/secrets/{}", ask.account.map_or(project.clone(), |number| format!("projects/{number}")), self.secret_id);
+        // Conditions know a project by its number alone.
+        let secret = format!("projects/{}/secrets/{}", ask.account.unwrap_or("PROJECT_NUMBER"), self.secret_id);
         vec![Right { resource: project, actions: vec!["secretmanager.secrets.create"] }, Right { resource: secret, actions }]
     }
 
@@ -156,7 +157,7 @@ impl Store for GcpStoreSpec {
                 resources.push(right.resource);
             }
         }
-        let mut text = String::new();
+        let mut text = "# ACCOUNT: whom they are for; PROJECT_NUMBER: the number of the project, or say it with --account\n".to_owned();
         for (index, (actions, resources)) in roles.into_iter().enumerate() {
             let role = format!("tokenferry{}", index + 1);
             // Writing to a String does not fail.
