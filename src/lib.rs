@@ -19,7 +19,7 @@
 //! | [`record`] | what happened? | `line`, `chain`, `append`, `fold`, `query` |
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `own` (the daemon's credentials as targets), `alerts` (what is told unasked), `timing`, `proof` (no token can expire), `foreign` (words of other tools, and ours for them): all pure |
 //! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when; `message` tells people and machines of trouble, and [`daemon::alerts`] decides when |
-//! | [`sink`] | where does it go? | `delivery` (attempts, backoff, fallback), `manners` (what is ours, what is said beside a token), `leftover` (how it is taken back), then one file or folder for each sink |
+//! | [`sink`] | where does it go? | `kinds` (the list of sinks and stores, and what each says of itself), `delivery` (attempts, backoff, fallback), `manners` (what is ours, what is said beside a token), `leftover` (how it is taken back), then one file or folder for each sink |
 //! | [`cluster`] | who issues it? | `client`, `mint`, `own`, `object` (what we make there), `pages` (lists, never in memory whole), `legacy` (tokens in Secrets), `marker` (what a token dies with), `embedded`, `prove`, `keys`, `review` (what a person asks about a token), `rights`, `upstream` (the load that one server gets) |
 //! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe`, `age` (sealed to somebody's key) |
 //!
@@ -41,7 +41,8 @@
 //! `tests/architecture.rs` holds the import rule and those absences that can be read off the text.
 //!
 //! # How to change it
-//! - A new sink: one file in `sink` (put, held, probe, remove), one variant of `SinkSpec`, one row in `tests/sinks`, one example.
+//! - A new sink: one file in `sink` with its [`sink::kinds::Sink`] (checks, limits, rights, put, held, probe, remove), one line in the
+//!   list of [`sink::kinds`] (one more where it brings a store of its own), one row in `tests/sinks`, one example, one bad schedule.
 //! - A new hook: one file in `after`, one variant of `HookSpec`, its keys in `schedule/hooks.rs`.
 //! - A new format: one arm in `token/render.rs`, and its way back in `extract`.
 //! - A new timing rule: `schedule/timing.rs`.

@@ -18,7 +18,8 @@ use crate::schedule::{Plan, WhenRemoved};
 ///
 /// For Kubernetes: a Role and RoleBinding for each namespace, with the name of each account, as `kubectl apply -f -`
 /// takes them. Whom they are for is the account under `own`, else asked from the API server with the schedule's own
-/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy.
+/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy. For GCP: roles, and the
+/// commands that grant them to `$ACCOUNT`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tokenferry rbac schedule.yaml --subject tokenferry/tokenferry | kubectl apply -f -\n  tokenferry rbac --cluster prod --diff     what the account lacks, and what it could do without\n  tokenferry rbac --for vault | vault policy write tokenferry -\n  tokenferry rbac --for aws"
@@ -64,6 +65,29 @@ enum System {
     Kubernetes,
     Vault,
     Aws,
+    Gcp,
+}
+
+impl System {
+    /// As stores name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Vault => "vault",
+            Self::Aws => "aws",
+            Self::Gcp => "gcp",
+        }
+    }
+
+    /// As people name it.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "Kubernetes",
+            Self::Vault => "Vault",
+            Self::Aws => "AWS",
+            Self::Gcp => "GCP",
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -92,8 +116,7 @@ impl Rbac {
             System::Kubernetes if self.diff => self.compare(&plan, context).await,
             System::Kubernetes => self.manifests(&plan, context).await,
             _ if self.diff => Err(Exit::usage("--diff compares rights in Kubernetes; leave --for out")),
-            System::Vault => self.policies(&plan, true),
-            System::Aws => self.policies(&plan, false),
+            _ => self.policies(&plan),
         }
     }
 
@@ -167,18 +190,13 @@ impl Rbac {
         if rows.is_empty() { Ok(()) } else { Err(Exit::failed()) }
     }
 
-    fn policies(&self, plan: &Plan, vault: bool) -> Result<(), Exit> {
-        let fits = |name: &String| self.store.as_ref().is_none_or(|wanted| wanted == name);
-        let of_kind = plan.stores.iter().filter(|(_, spec)| if vault { spec.vault.is_some() } else { spec.aws_secrets_manager.is_some() });
-        let names: Vec<&String> = of_kind.map(|(name, _)| name).filter(|name| fits(name)).collect();
+    fn policies(&self, plan: &Plan) -> Result<(), Exit> {
+        let mut names = stores::of_system(plan, self.system.name());
+        names.retain(|name| self.store.as_ref().is_none_or(|wanted| wanted == name));
         match names.as_slice() {
-            [] => Err(Exit::usage(format!("the schedule has no {} store of that name", if vault { "Vault" } else { "AWS" }))),
-            [_, _, ..] => {
-                let names: Vec<&str> = names.iter().map(|n| n.as_str()).collect();
-                Err(Exit::usage(format!("several stores: choose one with --store ({})", names.join(", "))))
-            }
-            [name] if vault => print::data(&stores::vault_policy(plan, name, self.kv)),
-            [name] => print::json(&stores::iam_policy(plan, name, self.account.as_deref())),
+            [] => Err(Exit::usage(format!("the schedule has no {} store of that name", self.system.title()))),
+            [_, _, ..] => Err(Exit::usage(format!("several stores: choose one with --store ({})", names.join(", ")))),
+            [name] => print::data(&stores::policy(plan, name, self.kv, self.account.as_deref()).unwrap_or_default()),
         }
     }
 }

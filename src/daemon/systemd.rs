@@ -39,7 +39,7 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// As systemd told this process of it.
-    pub fn new() -> Self {
+    pub fn of_this_process() -> Self {
         Self { every: sd_notify::watchdog_enabled().map(|limit| limit / 3), fed: None }
     }
 

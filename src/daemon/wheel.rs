@@ -103,7 +103,7 @@ impl Wheel {
     /// A loop that has not begun.
     pub fn new(options: Options, scene: Arc<Scene>, writer: Writer, state: State, refused: Option<Refused>) -> Self {
         let manner = Manner { once: options.once.is_some(), force: options.once.as_ref().is_some_and(|once| once.force) };
-        let watchdog = Watchdog::new();
+        let watchdog = Watchdog::of_this_process();
         let table = Timetable::new(Arc::clone(&scene.plan), scene.host.clone(), manner, state);
         Self {
             options,

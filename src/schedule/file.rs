@@ -15,11 +15,10 @@ use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
 use crate::schedule::plan::WhenRemoved;
 use crate::schedule::schema::{self, Named};
-use crate::sink::aws::AwsSpec;
 use crate::sink::file::{FileSpec, Mode, Reader};
+use crate::sink::kinds::kinds;
 use crate::sink::kubernetes::SecretSpec;
-use crate::sink::vault::VaultSpec;
-use crate::sink::{StoreSpec, WhenPaid};
+use crate::sink::{SinkSpec, StoreSpec, WhenPaid};
 use crate::token::Format;
 use crate::token::render::FilePart;
 
@@ -34,7 +33,7 @@ pub struct ScheduleFile {
     pub include: Vec<String>,
     /// Clusters by name: where tokens are minted.
     pub clusters: BTreeMap<String, ClusterSpec>,
-    /// Stores by name: Vault, OpenBao or AWS Secrets Manager, and how we log in there.
+    /// Stores by name: Vault, OpenBao or a cloud's, and how we log in there.
     pub stores: BTreeMap<String, StoreSpec>,
     /// Where the records of all rotations are kept, and how long.
     pub records: RecordsFile,
@@ -185,30 +184,45 @@ pub struct ComplianceFile {
     pub max_lifetime: Option<Seconds>,
 }
 
-/// One element of `deliver`: exactly one sink, with what stands beside it.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[schemars(rename = "Place", transform = schema::one_sink)]
-pub struct PlaceFile {
-    /// A file on this host.
-    pub file: Option<WithFormat<FileSpec>>,
-    /// Several files on this host, switched as one, as in a Pod.
-    pub directory: Option<DirectoryFile>,
-    /// A secret in Vault or OpenBao (key-value 1 or 2).
-    pub vault: Option<WithFormat<VaultSpec>>,
-    /// A secret in AWS Secrets Manager.
-    pub aws_secrets_manager: Option<WithFormat<AwsSpec>>,
-    /// A Secret in a cluster.
-    pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
-    /// A program that takes it on its standard input.
-    pub command: Option<WithFormat<CommandFile>>,
-    /// Whether a failure here fails the rotation; true when absent.
-    pub required: Option<bool>,
-    /// Where it goes while this place cannot be written.
-    pub fallback: Option<Vec<PlaceFile>>,
-    /// What becomes of the copy there once this place holds the token.
-    pub when_paid: Option<WhenPaid>,
+macro_rules! place_file {
+    ($($(#[$doc:meta])* $field:ident, $kind:literal: $variant:ident($spec:ty);)*) => {
+        /// One element of `deliver`: exactly one sink, with what stands beside it.
+        #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+        #[schemars(rename = "Place", transform = schema::one_sink)]
+        pub struct PlaceFile {
+            /// A file on this host.
+            pub file: Option<WithFormat<FileSpec>>,
+            /// Several files on this host, switched as one, as in a Pod.
+            pub directory: Option<DirectoryFile>,
+            $($(#[$doc])* pub $field: Option<WithFormat<$spec>>,)*
+            /// A Secret in a cluster.
+            pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
+            /// A program that takes it on its standard input.
+            pub command: Option<WithFormat<CommandFile>>,
+            /// Whether a failure here fails the rotation; true when absent.
+            pub required: Option<bool>,
+            /// Where it goes while this place cannot be written.
+            pub fallback: Option<Vec<PlaceFile>>,
+            /// What becomes of the copy there once this place holds the token.
+            pub when_paid: Option<WhenPaid>,
+        }
+
+        /// The types that read their settings.
+        const LISTED: &[&str] = &[$(stringify!($spec)),*];
+
+        impl PlaceFile {
+            /// The sink where it is one that is used as it is written, and its `format`.
+            pub fn listed(&self) -> Option<(SinkSpec, &Format)> {
+                $(if let Some(written) = &self.$field {
+                    return Some((SinkSpec::$variant(written.spec.clone()), &written.format));
+                })*
+                None
+            }
+        }
+    };
 }
+kinds!(place_file);
 
 /// `directory`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -252,11 +266,11 @@ pub struct CommandFile {
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
         "ScheduleFile" => &["fleet"],
-        "StoreSpec" => &["gcpSecretManager", "azureKeyVault", "awsParameterStore"],
+        "StoreSpec" => &["azureKeyVault"],
         "AppRoleAuth" => &["wrapped"],
         "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
-        "VaultSpec" | "AwsSpec" => &["encryptTo"],
+        listed if LISTED.iter().any(|path| path.rsplit(':').next().map(str::trim) == Some(listed)) => &["encryptTo"],
         _ => &[],
     };
     keys.contains(&key)

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+pub use crate::sink::flaw::shown;
+
 /// A duration in whole seconds, written `90s`, `15m`, `24h`, `1d` or as a sum (`1h30m`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Seconds(pub u64);
@@ -89,16 +91,6 @@ fn sum(text: &str, units: &[(&str, u64)], wanted: &str) -> Result<u64, BadAmount
 
 fn refused(text: &str, wanted: &str) -> BadAmount {
     BadAmount(format!("{} is not {wanted}", shown(text)))
-}
-
-/// The text in backquotes for a message: cut where it is long, so that nothing pasted by mistake is repeated whole.
-pub fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-    short = short.replace("\\\"", "\"").replace("\\'", "'");
-    if text.chars().nth(40).is_some() {
-        short = short.chars().take(12).chain("…".chars()).collect();
-    }
-    format!("`{short}`")
 }
 
 impl fmt::Display for Seconds {

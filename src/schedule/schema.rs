@@ -11,13 +11,14 @@ use crate::schedule::file::{ScheduleFile, TargetFile};
 use crate::schedule::format::{FormatFile, Part, PartFile};
 use crate::schedule::measure::{Bytes, Seconds, Share};
 use crate::sink::file::{Mode, Reader};
+use crate::sink::{SINKS, STORES};
 
 /// The schema of a schedule (draft 07, which every editor knows). A file under `include` is a list of its targets.
 pub fn of_schedule() -> Value {
     let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<ScheduleFile>();
     schema.insert("title".into(), json!("tokenferry schedule"));
     let mut schema = Value::from(schema);
-    for (kind, choices) in [("Cluster", CLUSTERS), ("Store", &STORES)] {
+    for (kind, choices) in [("Cluster", CLUSTERS), ("Store", STORES)] {
         schema["definitions"][kind]["oneOf"] = one_of(choices);
     }
     schema
@@ -37,10 +38,6 @@ pub fn of_include() -> Value {
 }
 
 const CLUSTERS: &[&str] = &["kubeconfig", "inCluster", "embedded"];
-/// Keys of a store of which exactly one says what it is.
-pub const STORES: [&str; 2] = ["vault", "awsSecretsManager"];
-/// Keys of a place of which exactly one names the sink.
-pub const SINKS: [&str; 6] = ["file", "directory", "vault", "awsSecretsManager", "kubernetesSecret", "command"];
 
 fn one_of(choices: &[&str]) -> Value {
     choices.iter().map(|key| json!({"required": [key]})).collect()
@@ -48,7 +45,7 @@ fn one_of(choices: &[&str]) -> Value {
 
 /// Exactly one key of a place names its sink.
 pub fn one_sink(schema: &mut Schema) {
-    schema.insert("oneOf".into(), one_of(&SINKS));
+    schema.insert("oneOf".into(), one_of(SINKS));
 }
 
 /// What may have settings may stand there by its name alone, too.

@@ -8,9 +8,11 @@ mod child;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use crate::sink::{Context, Failure, FailureKind, Put};
+use crate::sink::kinds::Sink;
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 /// Life of a program where `timeout` is absent.
@@ -62,6 +64,33 @@ pub(super) async fn put(spec: &CommandSpec, payload: &Payload, context: Context<
 /// `Local` where it is not.
 pub(super) fn probe(spec: &CommandSpec) -> Result<String, Failure> {
     spec.look().map(|there| format!("{there}; it was not run"))
+}
+
+impl Sink for CommandSpec {
+    fn name(&self) -> String {
+        self.shown()
+    }
+
+    /// Nobody knows what a program did with a token.
+    fn is_readable(&self) -> bool {
+        false
+    }
+
+    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
+        Box::pin(put(self, payload, context))
+    }
+
+    fn probe<'a>(&'a self, _: &'a Payload, _: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(std::future::ready(probe(self)))
+    }
+
+    fn held<'a>(&'a self, _: &'a Stores, _: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn remove<'a>(&'a self, _: Ours<'a>, _: &'a Stores, _: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
+        Box::pin(std::future::ready(Ok(Removal::Left)))
+    }
 }
 
 fn is_program(program: &str) -> bool {

@@ -23,11 +23,14 @@ mod turn;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::sink::{Context, Failure, FailureKind, Put};
+use crate::sink::kinds::Sink;
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 pub use account::{system_group, system_user};
@@ -35,8 +38,8 @@ pub use acl::Reader;
 pub use held::{Held, held};
 pub use lane::{file_system, mount_point, run as apart};
 pub use orphan::sweep;
-pub(in crate::sink) use probe::probe;
-pub(in crate::sink) use remove::remove;
+use probe::probe;
+use remove::remove;
 pub use survey::{Surveyed, look, survey};
 
 /// `file: {path, mode, owner, group, readers}`.
@@ -100,6 +103,28 @@ pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>
         publish::publish(&folder, &name, &wish, &payload, &ticket)
     };
     lane::run(context.timeout, &at, work).await
+}
+
+impl Sink for FileSpec {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
+        Box::pin(put(self, payload, context))
+    }
+
+    fn probe<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(probe(self, payload, context))
+    }
+
+    fn held<'a>(&'a self, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
+        Box::pin(async move { Ok(held(self, timeout).await?.map(|held| held.payload)) })
+    }
+
+    fn remove<'a>(&'a self, ours: Ours<'a>, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
+        Box::pin(remove(self, ours, timeout))
+    }
 }
 
 /// Makes a folder for files, where a put would make it.

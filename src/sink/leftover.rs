@@ -7,82 +7,82 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::aws::AwsSpec;
 use super::file::FileSpec;
-use super::file::directory::{self, DirectorySpec};
+use super::file::directory::DirectorySpec;
+use super::kinds::{Trace, kinds};
 use super::kubernetes::SecretSpec;
-use super::vault::VaultSpec;
 use crate::cluster::Urgency;
 use crate::cluster::marker::Marker;
 
-use super::{Failure, FailureKind, Ours, Place, Removal, SinkSpec, Stores, aws, file, kubernetes, vault};
+use super::{Failure, FailureKind, Ours, Place, Removal, SinkSpec, Stores, kubernetes};
 
-/// One place, with what it takes to find our part of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum Leftover {
-    /// A file on this host.
-    File {
-        /// Its path.
-        path: PathBuf,
-        /// User name or id that it belongs to, where it is not ours.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        owner: Option<String>,
-    },
-    /// Several files on this host, switched as one.
-    Directory {
-        /// Their folder.
-        path: PathBuf,
-        /// Their names.
-        files: BTreeSet<String>,
-        /// User name or id that they belong to, where it is not ours.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        owner: Option<String>,
-    },
-    /// A field of a KV secret in Vault or OpenBao.
-    Vault {
-        /// Name of the store in the schedule.
-        store: String,
-        /// Mount of the KV engine.
-        mount: String,
-        /// Path of the secret below it.
-        path: String,
-        /// The field.
-        key: String,
-    },
-    /// A secret of AWS Secrets Manager, or a field of it.
-    AwsSecretsManager {
-        /// Name of the store in the schedule.
-        store: String,
-        /// Name or ARN of the secret.
-        secret_id: String,
-        /// The field; the whole secret when absent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        key: Option<String>,
-    },
-    /// A key of a Secret in a cluster.
-    KubernetesSecret {
-        /// Name of the cluster in the schedule.
-        cluster: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// The key.
-        key: String,
-    },
-    /// What the tokens of a revocable target are bound to: they die with it.
-    Marker {
-        /// Name of the cluster in the schedule.
-        cluster: String,
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its UID: another object of that name is somebody else's.
-        uid: String,
-    },
+macro_rules! leftover {
+    ($($(#[$doc:meta])* $field:ident, $kind:literal: $variant:ident($spec:ty);)*) => {
+        /// One place, with what it takes to find our part of it.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+        pub enum Leftover {
+            /// A file on this host.
+            File {
+                /// Its path.
+                path: PathBuf,
+                /// User name or id that it belongs to, where it is not ours.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                owner: Option<String>,
+            },
+            /// Several files on this host, switched as one.
+            Directory {
+                /// Their folder.
+                path: PathBuf,
+                /// Their names.
+                files: BTreeSet<String>,
+                /// User name or id that they belong to, where it is not ours.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                owner: Option<String>,
+            },
+            $($(#[$doc])* $variant($spec),)*
+            /// A key of a Secret in a cluster.
+            KubernetesSecret {
+                /// Name of the cluster in the schedule.
+                cluster: String,
+                /// Its namespace.
+                namespace: String,
+                /// Its name.
+                name: String,
+                /// The key.
+                key: String,
+            },
+            /// What the tokens of a revocable target are bound to: they die with it.
+            Marker {
+                /// Name of the cluster in the schedule.
+                cluster: String,
+                /// Its namespace.
+                namespace: String,
+                /// Its name.
+                name: String,
+                /// Its UID: another object of that name is somebody else's.
+                uid: String,
+            },
+        }
+
+        /// What a sink of the list leaves.
+        fn left(sink: &SinkSpec) -> Option<Leftover> {
+            match sink {
+                $(SinkSpec::$variant(spec) => spec.trace().map(Leftover::$variant),)*
+                _ => None,
+            }
+        }
+
+        /// The sink of the list that left it.
+        fn by(leftover: Leftover) -> Option<SinkSpec> {
+            match leftover {
+                $(Leftover::$variant(spec) => Some(SinkSpec::$variant(spec)),)*
+                _ => None,
+            }
+        }
+    };
 }
+kinds!(leftover);
 
 impl Leftover {
     /// What that place is left with. `None` where nothing can be taken back: what a program was handed, and entries
@@ -92,24 +92,17 @@ impl Leftover {
             return None;
         }
         Some(match &place.sink {
-            SinkSpec::Command(_) => return None,
             SinkSpec::File(spec) => Self::File { path: spec.path.clone(), owner: spec.owner.clone() },
             SinkSpec::Directory(spec) => {
                 let FileSpec { path, owner, .. } = spec.files_as.clone();
                 Self::Directory { path, files: spec.files.keys().cloned().collect(), owner }
             }
-            SinkSpec::Vault(spec) => {
-                let VaultSpec { store, mount, path, key, .. } = spec.clone();
-                Self::Vault { store, mount, path, key }
-            }
-            SinkSpec::AwsSecretsManager(spec) => {
-                let AwsSpec { store, secret_id, key, .. } = spec.clone();
-                Self::AwsSecretsManager { store, secret_id, key }
-            }
             SinkSpec::KubernetesSecret(spec) => {
                 let SecretSpec { cluster, namespace, name, key, .. } = spec.clone();
                 Self::KubernetesSecret { cluster, namespace, name, key }
             }
+            SinkSpec::Command(_) => return None,
+            listed => return left(listed),
         })
     }
 
@@ -122,13 +115,10 @@ impl Leftover {
                 files_as: FileSpec { path, owner, ..FileSpec::default() },
                 files: files.into_iter().map(|name| (name, crate::token::render::FilePart::Namespace)).collect(),
             }),
-            Self::Vault { store, mount, path, key } => SinkSpec::Vault(VaultSpec { store, mount, path, key, ..VaultSpec::default() }),
-            Self::AwsSecretsManager { store, secret_id, key } => {
-                SinkSpec::AwsSecretsManager(AwsSpec { store, secret_id, key, ..AwsSpec::default() })
-            }
             Self::KubernetesSecret { cluster, namespace, name, key } => {
                 SinkSpec::KubernetesSecret(SecretSpec { cluster, namespace, name, key, adopt: false })
             }
+            listed => return by(listed),
         })
     }
 
@@ -138,16 +128,7 @@ impl Leftover {
     /// [`Failure`], classified by the sink itself.
     pub async fn remove(&self, ours: Ours<'_>, stores: &Stores, timeout: Duration) -> Result<Removal, Failure> {
         let Some(sink) = self.sink() else { return self.unmark(stores).await };
-        let attempt = async {
-            match &sink {
-                SinkSpec::File(spec) => file::remove(spec, ours, timeout).await,
-                SinkSpec::Directory(spec) => directory::remove(spec, ours, timeout).await,
-                SinkSpec::Vault(spec) => vault::remove(spec, ours, stores, timeout).await,
-                SinkSpec::AwsSecretsManager(spec) => aws::remove(spec, ours, stores, timeout).await,
-                SinkSpec::KubernetesSecret(spec) => kubernetes::remove(spec, ours, stores, timeout).await,
-                SinkSpec::Command(_) => Ok(Removal::Left),
-            }
-        };
+        let attempt = sink.kind_of().remove(ours, stores, timeout);
         let Some(upstream) = sink.upstream(stores) else { return attempt.await };
         // What goes can wait for what is to be delivered.
         let permit = upstream?.enter(Urgency { deadline: i64::MAX, retry: false }).await;

@@ -7,25 +7,30 @@ pub mod aws;
 pub mod command;
 pub mod delivery;
 pub mod file;
+pub mod flaw;
+pub mod gcp;
+pub mod http;
+pub mod kinds;
 pub mod kubernetes;
 pub mod leftover;
 pub mod manners;
 mod patience;
 pub mod store;
 pub mod vault;
+mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::token::{Format, Payload};
 
+pub use kinds::{SINKS, STORES, SinkSpec, StoreSpec};
 pub use leftover::Leftover;
 pub use manners::{Manners, Ours};
-pub use store::{StoreSpec, Stores};
+pub use store::Stores;
 
 /// One element of `deliver`: a sink with what stands beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,23 +58,6 @@ pub enum WhenPaid {
     Keep,
 }
 
-/// The settings of one sink, as the schedule names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SinkSpec {
-    /// A file on this host.
-    File(file::FileSpec),
-    /// Several files on this host, switched as one.
-    Directory(file::directory::DirectorySpec),
-    /// A key of a KV secret in Vault or OpenBao.
-    Vault(vault::VaultSpec),
-    /// A secret of AWS Secrets Manager.
-    AwsSecretsManager(aws::AwsSpec),
-    /// A key of a Secret in a cluster.
-    KubernetesSecret(kubernetes::SecretSpec),
-    /// A program that takes it on its standard input.
-    Command(command::CommandSpec),
-}
-
 impl Place {
     /// The file on this host that holds the token and nobody else's, where there is one.
     pub fn file(&self) -> Option<PathBuf> {
@@ -82,49 +70,30 @@ impl Place {
 }
 
 impl SinkSpec {
-    /// The key that names the sink in a schedule.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::File(_) => "file",
-            Self::Directory(_) => "directory",
-            Self::Vault(_) => "vault",
-            Self::AwsSecretsManager(_) => "awsSecretsManager",
-            Self::KubernetesSecret(_) => "kubernetesSecret",
-            Self::Command(_) => "command",
-        }
-    }
-
     /// The place as people and records name it: a path, `STORE/MOUNT/PATH`, `STORE/SECRET`,
     /// `CLUSTER/NAMESPACE/NAME`, a command. Two sinks
     /// with the same kind and place write the same thing.
     pub fn place(&self) -> String {
-        match self {
-            Self::File(spec) => spec.path.display().to_string(),
-            Self::Directory(spec) => spec.files_as.path.display().to_string(),
-            Self::Vault(spec) => format!("{}/{}/{}", spec.store, spec.mount, spec.path),
-            Self::AwsSecretsManager(spec) => format!("{}/{}", spec.store, spec.secret_id),
-            Self::KubernetesSecret(spec) => format!("{}/{}/{}", spec.cluster, spec.namespace, spec.name),
-            Self::Command(spec) => spec.shown(),
+        let name = self.kind_of().name();
+        match self.store() {
+            Some(store) => format!("{store}/{name}"),
+            None => name,
         }
     }
 
     /// Whether what it holds can be read back: of a program nobody knows what it did with a token.
     pub fn is_readable(&self) -> bool {
-        !matches!(self, Self::Command(_))
+        self.kind_of().is_readable()
     }
 
     /// The store that it needs, by name.
     pub fn store(&self) -> Option<&str> {
-        match self {
-            Self::File(_) | Self::Directory(_) | Self::Command(_) | Self::KubernetesSecret(_) => None,
-            Self::Vault(spec) => Some(&spec.store),
-            Self::AwsSecretsManager(spec) => Some(&spec.store),
-        }
+        self.kind_of().store()
     }
 
     /// The cluster that it writes to, by name.
     pub fn cluster(&self) -> Option<&str> {
-        if let Self::KubernetesSecret(spec) = self { Some(&spec.cluster) } else { None }
+        self.kind_of().cluster()
     }
 
     /// The load on the API server or store that it writes to; `None` where it writes to this host.
@@ -235,15 +204,8 @@ impl Failure {
 ///
 /// # Errors
 /// [`Failure`], classified by the sink itself.
-pub fn put<'a>(spec: &'a SinkSpec, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-    match spec {
-        SinkSpec::File(spec) => Box::pin(file::put(spec, payload, context)),
-        SinkSpec::Directory(spec) => Box::pin(file::directory::put(spec, payload, context)),
-        SinkSpec::Vault(spec) => Box::pin(vault::put(spec, payload, context, stores)),
-        SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::put(spec, payload, context, stores)),
-        SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::put(spec, payload, context, stores)),
-        SinkSpec::Command(spec) => Box::pin(command::put(spec, payload, context)),
-    }
+pub async fn put(spec: &SinkSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<Put, Failure> {
+    spec.kind_of().put(payload, context, stores).await
 }
 
 /// Tries whether one attempt at a place would do, as far as that can be told without writing anything that a consumer
@@ -251,33 +213,14 @@ pub fn put<'a>(spec: &'a SinkSpec, payload: &'a Payload, context: Context<'a>, s
 ///
 /// # Errors
 /// [`Failure`], as [`put`] would give it.
-pub fn probe<'a>(
-    spec: &'a SinkSpec,
-    payload: &'a Payload,
-    context: Context<'a>,
-    stores: &'a Stores,
-) -> BoxFuture<'a, Result<String, Failure>> {
-    match spec {
-        SinkSpec::File(spec) => Box::pin(file::probe(spec, payload, context)),
-        SinkSpec::Directory(spec) => Box::pin(file::directory::probe(spec, payload, context)),
-        SinkSpec::Vault(spec) => Box::pin(vault::probe(spec, context, stores)),
-        SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::probe(spec, context, stores)),
-        SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::probe(spec, payload, context, stores)),
-        SinkSpec::Command(spec) => Box::pin(std::future::ready(command::probe(spec))),
-    }
+pub async fn probe(spec: &SinkSpec, payload: &Payload, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+    spec.kind_of().probe(payload, context, stores).await
 }
 
 /// What a place holds now; `None` where it holds nothing, or nobody can tell ([`SinkSpec::is_readable`]).
 ///
 /// # Errors
 /// [`Failure`], classified by the sink itself.
-pub fn held<'a>(spec: &'a SinkSpec, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-    match spec {
-        SinkSpec::File(spec) => Box::pin(async move { Ok(file::held(spec, timeout).await?.map(|held| held.payload)) }),
-        SinkSpec::Directory(spec) => Box::pin(async move { Ok(file::directory::held(spec, timeout).await?.map(|held| held.payload)) }),
-        SinkSpec::Command(_) => Box::pin(std::future::ready(Ok(None))),
-        SinkSpec::Vault(spec) => Box::pin(vault::held(spec, stores)),
-        SinkSpec::AwsSecretsManager(spec) => Box::pin(aws::held(spec, stores)),
-        SinkSpec::KubernetesSecret(spec) => Box::pin(kubernetes::held(spec, stores, timeout)),
-    }
+pub async fn held(spec: &SinkSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
+    spec.kind_of().held(stores, timeout).await
 }

@@ -1,52 +1,32 @@
 //! The stores that several places share: their settings, logins and clients.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use crate::cluster::{Cluster, Clusters, Limits, Upstream};
-use crate::sink::{aws, vault};
-
-/// One entry of `stores`: exactly one kind of store, with limits beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "Store")]
-pub struct StoreSpec {
-    /// Vault or OpenBao.
-    pub vault: Option<vault::VaultStoreSpec>,
-    /// AWS Secrets Manager.
-    pub aws_secrets_manager: Option<aws::AwsStoreSpec>,
-    /// The most that we ask of it at once and per second.
-    #[serde(default)]
-    pub limits: Limits,
-}
+use super::StoreSpec;
+use crate::cluster::{Cluster, Clusters, Upstream};
 
 impl StoreSpec {
     /// The token that it logs in with, where a target keeps that fresh: the target's name, and its file.
     pub fn login(&self) -> Option<(&str, &Path)> {
-        let vault = self.vault.as_ref().map(|vault| &vault.auth);
-        match (vault, &self.aws_secrets_manager) {
-            (Some(vault::VaultAuth::Kubernetes(auth) | vault::VaultAuth::Jwt(auth)), _) => {
-                Some((auth.target.as_deref()?, auth.token_file.as_path()))
-            }
-            (Some(_), _) | (None, None) => None,
-            (None, Some(aws)) => {
-                let identity = aws.web_identity.as_ref()?;
-                Some((identity.target.as_deref()?, identity.token_file.as_path()))
-            }
-        }
+        let login = self.kind_of()?.1.login()?;
+        Some((login.target?, login.file))
     }
+}
+
+/// A live store, with the settings that it was made from.
+struct Kept {
+    spec: Arc<StoreSpec>,
+    live: Arc<dyn Any + Send + Sync>,
 }
 
 /// Live stores by name, made once from a plan; clients and logins are made at first use.
 #[derive(Default)]
 pub struct Stores {
-    vaults: BTreeMap<String, Arc<vault::VaultStore>>,
-    aws: BTreeMap<String, Arc<aws::AwsStore>>,
+    kept: BTreeMap<String, Kept>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     clusters: Clusters,
 }
@@ -57,18 +37,13 @@ impl Stores {
         let mut stores = Self::default();
         for (name, spec) in specs {
             let upstream = before.and_then(|b| b.upstreams.get(name)).filter(|old| old.limits() == spec.limits).cloned();
+            // With other limits, the settings are others too.
+            let kept = before.and_then(|b| b.kept.get(name)).filter(|old| old.spec == *spec).map(|old| Arc::clone(&old.live));
             let upstream = upstream.unwrap_or_else(|| Upstream::new(name, spec.limits));
             stores.upstreams.insert(name.clone(), Arc::clone(&upstream));
-            if let Some(spec) = &spec.vault {
-                let kept =
-                    before.and_then(|b| b.vaults.get(name)).filter(|old| old.spec() == spec && Arc::ptr_eq(old.upstream(), &upstream));
-                let store = kept.cloned().unwrap_or_else(|| Arc::new(vault::VaultStore::new(name, spec.clone(), Arc::clone(&upstream))));
-                stores.vaults.insert(name.clone(), store);
-            }
-            if let Some(spec) = &spec.aws_secrets_manager {
-                let kept = before.and_then(|b| b.aws.get(name)).filter(|old| old.spec() == spec && Arc::ptr_eq(old.upstream(), &upstream));
-                let store = kept.cloned().unwrap_or_else(|| Arc::new(aws::AwsStore::new(name, spec.clone(), Arc::clone(&upstream))));
-                stores.aws.insert(name.clone(), store);
+            if let Some((_, settings)) = spec.kind_of() {
+                let live = kept.unwrap_or_else(|| settings.open(name, upstream));
+                stores.kept.insert(name.clone(), Kept { spec: Arc::clone(spec), live });
             }
         }
         stores
@@ -94,14 +69,9 @@ impl Stores {
         self.upstreams.values()
     }
 
-    /// The Vault store of that name.
-    pub fn vault(&self, name: &str) -> Option<&Arc<vault::VaultStore>> {
-        self.vaults.get(name)
-    }
-
-    /// The AWS store of that name.
-    pub fn aws(&self, name: &str) -> Option<&Arc<aws::AwsStore>> {
-        self.aws.get(name)
+    /// The live store of that name, where it is of that kind.
+    pub fn live<T: Any>(&self, name: &str) -> Option<&T> {
+        self.kept.get(name)?.live.downcast_ref()
     }
 }
 

@@ -36,7 +36,7 @@ pub fn store(endpoint: &str) -> StoreSpec {
         }
     });
     let aws = AwsStoreSpec { region: Some("eu-central-1".into()), endpoint: Some(endpoint.into()), ..AwsStoreSpec::default() };
-    StoreSpec { vault: None, aws_secrets_manager: Some(aws), limits: tokenferry::cluster::Limits::default() }
+    StoreSpec { aws_secrets_manager: Some(aws), ..StoreSpec::default() }
 }
 
 fn client(endpoint: &str) -> Client {

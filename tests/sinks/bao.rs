@@ -109,7 +109,7 @@ async fn ready(root: &Root, mount: &str) {
 /// A store at a server, trusting its CA alone.
 pub fn store(bao: &Bao, auth: VaultAuth) -> StoreSpec {
     let vault = VaultStoreSpec { address: bao.address.clone(), namespace: None, ca_file: Some(bao.ca.clone()), auth };
-    StoreSpec { vault: Some(vault), aws_secrets_manager: None, limits: tokenferry::cluster::Limits::default() }
+    StoreSpec { vault: Some(vault), ..StoreSpec::default() }
 }
 
 async fn shared() -> (&'static Bao, Root) {

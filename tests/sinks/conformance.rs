@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokenferry::sink::command::CommandSpec;
 use tokenferry::sink::file::FileSpec;
 use tokenferry::sink::file::directory::DirectorySpec;
@@ -12,7 +13,7 @@ use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
 
-use super::{aws, bao, secret};
+use super::{aws, bao, gcp, http, parameter, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -31,6 +32,33 @@ pub enum Outside {
     Bao(bao::Root),
     Aws(Box<aws_sdk_secretsmanager::Client>),
     Kube,
+    Other(Box<dyn Elsewhere>),
+}
+
+/// A way to a place that goes round its sink, where all that is known of it stands beside the sink's own tests.
+pub trait Elsewhere: Send + Sync {
+    /// What stands there.
+    fn look(&self) -> BoxFuture<'_, Option<String>>;
+    /// Somebody else writes there.
+    fn spoil<'a>(&'a self, text: &'a str) -> BoxFuture<'a, ()>;
+    /// The same for places that know whose they are.
+    fn marks(&self) -> Option<&dyn Marks> {
+        None
+    }
+}
+
+/// A way to what a place knows beside the token.
+pub trait Marks: Send + Sync {
+    /// Somebody else makes what stands there.
+    fn make<'a>(&'a self, value: &'a str) -> BoxFuture<'a, ()>;
+    /// What is said beside the token.
+    fn said(&self) -> BoxFuture<'_, BTreeMap<String, String>>;
+    /// Sets `tokenferry/expires-at` back to 2020, and says `team: b`.
+    fn spoil(&self) -> BoxFuture<'_, ()>;
+    /// The same place, taken over.
+    fn adopting(&self) -> SinkSpec;
+    /// `payments <team>` as the place can say it.
+    fn owner(&self) -> &'static str;
 }
 
 impl Place {
@@ -43,6 +71,7 @@ impl Place {
             (Outside::Bao(root), SinkSpec::Vault(spec)) => root.fields(spec).await.get(&spec.key)?.as_str().map(Into::into),
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::look(client, spec).await,
             (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::value(&secret::look(&spec.name), &spec.key),
+            (Outside::Other(other), _) => other.look().await,
             _ => panic!("the place is of another kind"),
         }
     }
@@ -60,6 +89,7 @@ impl Place {
             }
             (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) => aws::spoil(client, spec, text).await,
             (Outside::Kube, SinkSpec::KubernetesSecret(spec)) => secret::spoil(&spec.name, &spec.key, text),
+            (Outside::Other(other), _) => other.spoil(text).await,
             _ => panic!("the place is of another kind"),
         }
     }
@@ -67,6 +97,11 @@ impl Place {
     /// Whether the place knows who wrote what, so that nobody's write is taken from him.
     fn is_guarded(&self) -> bool {
         matches!(self.outside, Outside::Kube)
+    }
+
+    /// What the place knows beside the token, where that is told beside its own tests.
+    pub fn marks(&self) -> Option<&dyn Marks> {
+        if let Outside::Other(other) = &self.outside { other.marks() } else { None }
     }
 
     pub async fn put(&self, text: &str) -> Result<Put, Failure> {
@@ -145,6 +180,9 @@ pub async fn places() -> Vec<(&'static str, Place)> {
         ("awsSecretsManager, whole secret", aws::place(None).await),
         ("awsSecretsManager, one key", aws::place(Some("token")).await),
         ("kubernetesSecret", secret::place().await),
+        ("awsParameterStore", parameter::place().await),
+        ("gcpSecretManager", gcp::place().await),
+        ("http", http::place().await),
     ]
 }
 

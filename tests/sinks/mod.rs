@@ -3,6 +3,9 @@
 pub mod aws;
 pub mod bao;
 pub mod conformance;
+mod gcp;
+mod http;
 mod manners;
+mod parameter;
 pub mod secret;
 pub mod wire;

@@ -71,7 +71,7 @@ async fn vault(answer: Vec<u8>, login: bool) -> Vault {
         VaultAuth::Token(TokenAuth { file })
     };
     let vault = VaultStoreSpec { address: canned(answer).await, namespace: None, ca_file: None, auth };
-    let store = StoreSpec { vault: Some(vault), aws_secrets_manager: None, limits: tokenferry::cluster::Limits::default() };
+    let store = StoreSpec { vault: Some(vault), ..StoreSpec::default() };
     let spec = VaultSpec { store: "vault".into(), mount: "secret".into(), path: "ci".into(), key: "token".into(), ..VaultSpec::default() };
     Vault { spec: SinkSpec::Vault(spec), stores: stores("vault", store), _folder: folder }
 }
@@ -248,8 +248,7 @@ async fn a_vault_that_acknowledges_and_keeps_something_else_has_not_written() {
             let mut at = vault(Vec::new(), false).await;
             let file = at._folder.path().join("secret");
             let spec = VaultStoreSpec { address, namespace: None, ca_file: None, auth: VaultAuth::Token(TokenAuth { file }) };
-            at.stores =
-                stores("vault", StoreSpec { vault: Some(spec), aws_secrets_manager: None, limits: tokenferry::cluster::Limits::default() });
+            at.stores = stores("vault", StoreSpec { vault: Some(spec), ..StoreSpec::default() });
             let failure = attempt(&at.spec, &at.stores, "payload", "1").await.unwrap_err();
             assert_eq!(failure.kind, kind, "{failure}");
             assert!(failure.message.contains(words), "{failure}");

@@ -1,5 +1,7 @@
 //! Stores: whether they answer, let us log in, and let us read what we are to write.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::BoxFuture;
 
 use super::{Finding, Findings, WITHIN, abreast};
@@ -23,7 +25,21 @@ pub(super) async fn examine(scene: &Scene) -> Vec<Finding> {
             findings.extend(found.list);
         }
     }
+    findings.extend(untried(scene));
     findings
+}
+
+/// Sinks in use of which nobody has seen yet how the real service takes them.
+fn untried(scene: &Scene) -> Vec<Finding> {
+    let sinks = scene.plan.targets.iter().flat_map(|target| target.places()).map(|place| &place.sink);
+    let known: BTreeMap<&str, &str> = sinks.filter_map(|sink| Some((sink.kind(), sink.kind_of().untried()?))).collect();
+    let say = |(kind, stand_in): (&str, &str)| {
+        let mut found = Findings::about(format!("sink {kind}"));
+        let what = format!("it was tried against {stand_in}, never against the real service");
+        found.unknown("tried", what, "deliver once and read the place yourself before you rely on it");
+        found.list
+    };
+    known.into_iter().flat_map(say).collect()
 }
 
 /// Whom a finding about a place is about.
@@ -45,6 +61,10 @@ async fn look(scene: &Scene, target: &Target, place: &Place) -> Vec<Finding> {
         }
         return found.list;
     }
+    if !place.sink.is_readable() {
+        found.unknown("readable", format!("{at}: what it holds cannot be read back"), "say how, where the sink has a key for it");
+        return found.list;
+    }
     let read = tokio::time::timeout(WITHIN, held(&place.sink, &scene.stores, WITHIN)).await;
     match read {
         Ok(Ok(Some(_))) => found.good("readable", format!("{at}: it holds a value that we may read")),
@@ -53,7 +73,7 @@ async fn look(scene: &Scene, target: &Target, place: &Place) -> Vec<Finding> {
             let remedy = match failure.kind {
                 FailureKind::Unavailable => "mend the address, the network or the store",
                 FailureKind::Throttled => "ask less often, or raise the store's quota",
-                FailureKind::Refused => "mend the login or its policy: tokenferry rbac --for vault|aws prints what it needs",
+                FailureKind::Refused => "mend the login or its policy: tokenferry rbac --for SYSTEM prints what it needs",
                 _ => "see what answers there",
             };
             found.bad("readable", format!("{at}: {}", failure.message), remedy);

@@ -12,7 +12,7 @@ impl Timetable {
         if self.manner.once {
             return;
         }
-        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(&**name)) else { return };
+        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(name)) else { return };
         let now = moment.ms();
         let (clear, again) = failback::clearable(&course.target.deliver, state, step::life(state), now / 1000);
         let at = if clear.is_empty() { again.map(|at| at.saturating_mul(1000)) } else { Some(now) };
@@ -21,7 +21,7 @@ impl Timetable {
 
     /// Has the copies removed that may go now.
     pub(super) fn clear(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
-        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(&**name)) else { return };
+        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(name)) else { return };
         course.clear_at = None;
         let now = moment.ms();
         let (copies, again) = failback::clearable(&course.target.deliver, state, step::life(state), now / 1000);

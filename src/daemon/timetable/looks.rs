@@ -137,7 +137,7 @@ impl Timetable {
         if let Some(Proven::Refused(why)) = &finding.proven {
             let mut line = Line::new(Kind::Rejected, moment.now);
             identify(&mut line, &finding.target);
-            line.jti = self.state.target(&*name).and_then(|s| s.jti.clone());
+            line.jti = self.state.target(&name).and_then(|s| s.jti.clone());
             line.error = Some(format!("the delivered token is refused: {why}"));
             self.record(line);
             self.mend(&name, Reason::Rejected, moment);
@@ -180,7 +180,7 @@ impl Timetable {
         let at = course.mend_at(moment.ms());
         let target = Arc::clone(&course.target);
         // However often it was mended, it is rotated when its life says so.
-        let state = self.state.target(&**name).map(|s| TargetState { rejected_at: None, ..s.clone() });
+        let state = self.state.target(name).map(|s| TargetState { rejected_at: None, ..s.clone() });
         let (at, reason) = match self.judge(&target, state.as_ref(), moment) {
             Some((due, why)) if due < at && state.is_some() => (due, why),
             _ => (at, reason),

@@ -20,7 +20,7 @@ impl Timetable {
             return;
         }
         let Some(held) = course.held.clone() else { return };
-        let state = self.state.target(&**name);
+        let state = self.state.target(name);
         let recorded = |index: usize| {
             let place = &course.target.deliver[index];
             let (sink, at) = (place.sink.kind(), place.sink.place());
@@ -65,7 +65,7 @@ impl Timetable {
             course.tries += 1;
             let fault =
                 owed.iter().map(|d| rotation::fault_of(d)).max_by_key(|f| f.passing).unwrap_or(Fault { passing: true, retry_after: None });
-            let life = self.state.target(&**name).and_then(step::life);
+            let life = self.state.target(name).and_then(step::life);
             let at = step::retry(moment.ms(), course.tries, fault, life, moment.world.share());
             course.arm_pay(name, &mut self.timers, Some(at));
         }

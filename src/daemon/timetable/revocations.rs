@@ -61,7 +61,7 @@ pub fn line_of(kind: Kind, target: &Target, marker: &MarkerState, now: Timestamp
 impl Timetable {
     /// Sets the time at which markers may go, by the records.
     pub(crate) fn arm_revoke(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
-        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(&**name)) else { return };
+        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(name)) else { return };
         if course.revoking || state.markers.is_empty() {
             return;
         }
@@ -75,7 +75,7 @@ impl Timetable {
 
     /// Has the markers deleted that may go now.
     pub(super) fn revoke_due(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
-        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(&**name)) else { return };
+        let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(name)) else { return };
         course.revoke_at = None;
         let (markers, _) = revocation::revocable(&course.target, state, course.rotating, moment.ms().div_euclid(1000));
         if course.revoking || markers.is_empty() {
@@ -102,7 +102,7 @@ impl Timetable {
         let name: Arc<str> = Arc::from(demand.target.as_str());
         let Some(course) = self.courses.get_mut(&name) else { return asker.tell(Revoked::new(&demand.target, Word::Nothing)) };
         let none = TargetState::default();
-        let chosen = match chosen(demand, course.target.revocable, self.state.target(&*name).unwrap_or(&none)) {
+        let chosen = match chosen(demand, course.target.revocable, self.state.target(&name).unwrap_or(&none)) {
             Ok(chosen) => chosen,
             Err(answer) => {
                 let ends_by = (answer.outcome == Word::NoMarker).then(|| ends_by(&course.target));
@@ -128,7 +128,7 @@ impl Timetable {
 
     /// Has a successor minted for a token that is to be revoked, once the ring has room for its marker.
     pub(super) fn succeed(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
-        let (Some(course), Some(state)) = (self.courses.get(name), self.state.target(&**name)) else { return };
+        let (Some(course), Some(state)) = (self.courses.get(name), self.state.target(name)) else { return };
         let wanted = state.newest_marker().is_some_and(|marker| marker.asked.is_some());
         let others_go = course.revoke_at.is_some() || course.revoking;
         let crowded = course.target.revocable && state.markers.len() >= RING && others_go;
@@ -164,7 +164,7 @@ impl Timetable {
                 (tries, step::retry(moment.ms(), tries, fault, None, moment.world.share()))
             }
         };
-        let state = self.state.target(&**name);
+        let state = self.state.target(name);
         let stands = |held: &Arc<Held>| {
             let secret = held.claims.kubernetes.secret.as_ref();
             secret.is_some_and(|s| state.is_some_and(|state| state.markers.iter().any(|marker| marker.uid == s.uid)))
@@ -187,7 +187,7 @@ impl Timetable {
 
     /// Records why a marker stands yet, once for each time that it begins to; and tells who waits.
     fn note_owed(&mut self, name: &Arc<str>, target: &Target, uid: &str, error: &str, moment: &Moment<'_>) {
-        let Some(state) = self.state.target(&**name) else { return };
+        let Some(state) = self.state.target(name) else { return };
         let Some(marker) = state.markers.iter().find(|marker| marker.uid == uid) else { return };
         if marker.error.is_none() {
             let mut line = line_of(Kind::Revoking, target, marker, moment.now);
@@ -217,7 +217,7 @@ impl Timetable {
             (None, Kind::Failed) => line.error.clone().unwrap_or_default(),
             _ => return,
         };
-        let Some(state) = self.state.target(&**name) else { return };
+        let Some(state) = self.state.target(name) else { return };
         let waits: Vec<String> =
             state.markers.iter().filter(|m| m.asked == Some(Asked::Delivered)).map(|marker| marker.uid.clone()).collect();
         let why = format!("the next generation has to be delivered first, and {why}. The daemon goes on; `--now` revokes at once");

@@ -50,7 +50,7 @@ impl Timetable {
         if std::mem::take(&mut course.paying) {
             self.orders.push(Order::StopPaying(Arc::clone(name)));
         }
-        let state = self.state.target(&**name);
+        let state = self.state.target(name);
         self.orders.push(Order::Rotate(Box::new(Turn {
             name: Arc::clone(name),
             target: Arc::clone(&course.target),
@@ -102,7 +102,7 @@ impl Timetable {
             let at = step::retry(now, 1, fault.unwrap_or(Fault { passing: true, retry_after: None }), None, moment.world.share());
             course.arm_pay(name, &mut self.timers, (!self.manner.once).then_some(at));
         }
-        let state = self.state.target(&**name);
+        let state = self.state.target(name);
         let life = state.and_then(step::life);
         let again = match fault {
             // A token that some place waits for is delivered again, not minted again. Where minting itself failed, that

@@ -81,7 +81,7 @@ impl Wheel {
             let Some(target) = self.table.courses.get(name).map(|course| &course.target) else { continue };
             let Some(hook) = target.after.get(*hook) else { continue };
             let Some(state) = waiting(&self.table.state, target, hook) else { continue };
-            let token = self.table.state.target(&**name);
+            let token = self.table.state.target(name);
             news.push(News {
                 target: name.to_string(),
                 generation: state.generation,

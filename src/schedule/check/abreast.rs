@@ -24,6 +24,8 @@ pub(super) enum Parsed {
     End(Result<(), Broken>),
 }
 
+type Batch = Vec<Parsed>;
+
 /// A text: the number of its file, the text, and whether it is nothing but targets.
 pub(super) type Text<'a> = (usize, &'a str, bool);
 
@@ -37,7 +39,7 @@ pub(super) fn parse(texts: &[Text<'_>], mut each: impl FnMut(usize, bool, Parsed
         }
         return;
     }
-    let (hands, ends): (Vec<SyncSender<Vec<Parsed>>>, Vec<Receiver<Vec<Parsed>>>) = texts.iter().map(|_| sync_channel(AHEAD)).unzip();
+    let (hands, ends): (Vec<SyncSender<Batch>>, Vec<Receiver<Batch>>) = texts.iter().map(|_| sync_channel(AHEAD)).unzip();
     let next = AtomicUsize::new(0);
     let hands: Vec<_> = hands.into_iter().map(|hand| Mutex::new(Some(hand))).collect();
     std::thread::scope(|scope| {
@@ -59,7 +61,7 @@ pub(super) fn parse(texts: &[Text<'_>], mut each: impl FnMut(usize, bool, Parsed
     });
 }
 
-fn hand_over(text: Text<'_>, hand: &SyncSender<Vec<Parsed>>) {
+fn hand_over(text: Text<'_>, hand: &SyncSender<Batch>) {
     let mut some = Vec::with_capacity(TOGETHER);
     one(text, |parsed| {
         some.push(parsed);

@@ -8,19 +8,11 @@ use crate::schedule::file::{PlaceFile, later};
 use crate::schedule::foreign::instead;
 use crate::schedule::measure::{Bytes, shown};
 use crate::schedule::problem::Severity;
-use crate::schedule::schema::SINKS;
 use crate::schedule::yaml::{At, Step, Value, closest};
-use crate::sink::aws::AwsSpec;
 use crate::sink::file::FileSpec;
-use crate::sink::vault::VaultSpec;
-use crate::sink::{Place, SinkSpec};
-
-/// Bytes that a value may have: AWS Secrets Manager's quota, and what Vault's storage takes in one entry.
-const AWS_LIMIT: u64 = 65_536;
-const VAULT_LIMIT: u64 = 1 << 20;
-
-/// Versions of a secret that can have a label of ours: AWS has 20 for a secret, and uses some itself.
-const KEPT_BY_AWS: u32 = 15;
+use crate::sink::flaw::Flaw;
+use crate::sink::{Place, SINKS, SinkSpec};
+use crate::token::Format;
 
 /// Who writes to a place, and where that is said.
 pub(super) struct Writer {
@@ -83,12 +75,12 @@ impl Planner<'_> {
 
     fn place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile, in_fallback: bool) -> Option<Place> {
         let node = owner.spot.marks.find(owner.spot.node, here).0;
-        let given: Vec<&'static str> = SINKS.into_iter().filter(|kind| node.has(kind)).collect();
+        let given: Vec<&'static str> = SINKS.iter().copied().filter(|kind| node.has(kind)).collect();
         match given[..] {
             [_] => {}
             [] => {
                 let planned = node.entries().iter().any(|(key, _)| later("PlaceFile", &key.text));
-                let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, SINKS.into_iter()).is_some());
+                let mistyped = node.entries().iter().any(|(key, _)| closest(&key.text, SINKS.iter().copied()).is_some());
                 let foreign = node.entries().iter().any(|(key, _)| instead("PlaceFile", &key.text).is_some());
                 if !planned && !mistyped && !foreign {
                     self.report.error(&owner.spot, here, &format!("it names no sink: write one of {}", SINKS.join(", ")));
@@ -129,24 +121,27 @@ impl Planner<'_> {
         Some(Place { sink, format, required, fallback, when_paid: file.when_paid.unwrap_or_default() })
     }
 
-    fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, crate::token::Format)> {
+    fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, Format)> {
         let (kind, sink, format) = if let Some(file) = &file.file {
             ("file", self.file(owner, &joined(here, "file"), &file.spec).map(SinkSpec::File), file.format.clone())
         } else if let Some(directory) = &file.directory {
             let (sink, format) = self.directory(owner, &joined(here, "directory"), directory)?;
             ("directory", Some(sink), format)
-        } else if let Some(vault) = &file.vault {
-            self.vault_place(owner, &joined(here, "vault"), &vault.spec);
-            ("vault", Some(SinkSpec::Vault(vault.spec.clone())), vault.format.clone())
         } else if let Some(command) = &file.command {
             ("command", self.command(owner, &joined(here, "command"), &command.spec), command.format.clone())
         } else if let Some(secret) = &file.kubernetes_secret {
             let spec = self.secret_place(&owner.spot, &joined(here, "kubernetesSecret"), &secret.spec, owner.cluster);
             ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(spec)), secret.format.clone())
         } else {
-            let aws = file.aws_secrets_manager.as_ref()?;
-            self.aws_place(owner, &joined(here, "awsSecretsManager"), &aws.spec);
-            ("awsSecretsManager", Some(SinkSpec::AwsSecretsManager(aws.spec.clone())), aws.format.clone())
+            let (mut sink, format) = file.listed()?;
+            let own = sink.kind_of().format();
+            if own.is_some() && *format != Format::default() {
+                let steps = joined(&joined(here, sink.kind()), "format");
+                self.report.error(&owner.spot, &steps, "its own settings say how the token is written: leave `format` out");
+            }
+            let format = own.unwrap_or_else(|| format.clone());
+            self.listed(owner, &joined(here, sink.kind()), &mut sink);
+            (sink.kind(), Some(sink), format)
         };
         if kind != "directory" {
             self.format(owner, &joined(&joined(here, kind), "format"), kind, &format);
@@ -185,44 +180,27 @@ impl Planner<'_> {
         Some(FileSpec { path: path.ok()?, ..spec.clone() })
     }
 
-    fn vault_place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &VaultSpec) {
-        self.store_of(owner, here, &spec.store, "vault");
-        for (key, value) in [("mount", &spec.mount), ("path", &spec.path)] {
-            if let Err(message) = rules::store_path(value) {
-                self.report.error(&owner.spot, &joined(here, key), &message);
-            }
+    /// What a sink says of itself is told where it is written.
+    fn listed(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &mut SinkSpec) {
+        if let Some(store) = sink.store() {
+            self.store_of(owner, here, store, sink.kind());
         }
-        if let Err(message) = rules::word(&spec.key) {
-            self.report.error(&owner.spot, &joined(here, "key"), &message);
+        self.flaws(&owner.spot, here, sink.kind_of().flaws());
+        for (key, path) in sink.kind_of_mut().files() {
+            self.refer(&owner.spot, &joined(here, key), path);
         }
-        self.kept(owner, here, spec.keep_versions, u32::MAX);
-        self.fits(owner, "Vault", VAULT_LIMIT);
+        if let Some((store, limit)) = sink.kind_of().limit() {
+            self.fits(owner, store, limit);
+        }
     }
 
-    fn kept(&mut self, owner: &Owner<'_>, here: &[Step<'_>], keep: Option<u32>, most: u32) {
-        let message = match keep {
-            Some(0) => "the newest version is always kept: write 1 or more".to_owned(),
-            Some(keep) if keep > most => format!("{keep} are more than the staging labels that AWS has for us: write {most} or less"),
-            _ => return,
-        };
-        self.report.error(&owner.spot, &joined(here, "keepVersions"), &message);
-    }
-
-    fn aws_place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], spec: &AwsSpec) {
-        self.store_of(owner, here, &spec.store, "awsSecretsManager");
-        let id = &spec.secret_id;
-        let known = |b: u8| b.is_ascii_alphanumeric() || b"/_+=.@-".contains(&b);
-        let name = (1..=512).contains(&id.len()) && id.bytes().all(known);
-        let arn = id.starts_with("arn:") && id.len() <= 2048 && id.bytes().all(|b| known(b) || b == b':');
-        if !name && !arn {
-            let message = format!("{} is no name of a secret: write letters, digits and /_+=.@-, or an ARN", shown(id));
-            self.report.error(&owner.spot, &joined(here, "secretId"), &message);
+    /// Says what is wrong with settings that begin here.
+    pub(super) fn flaws(&mut self, spot: &Spot<'_>, here: &[Step<'_>], flaws: Vec<Flaw>) {
+        for Flaw { key, is_warning, message } in flaws {
+            let steps: Vec<Step<'_>> = here.iter().copied().chain(key.into_iter().map(Step::Key)).collect();
+            let severity = if is_warning { Severity::Warning } else { Severity::Error };
+            self.report.say(spot, &steps, severity, &message);
         }
-        if let Some(Err(message)) = spec.key.as_deref().map(rules::word) {
-            self.report.error(&owner.spot, &joined(here, "key"), &message);
-        }
-        self.kept(owner, here, spec.keep_versions, KEPT_BY_AWS);
-        self.fits(owner, "AWS Secrets Manager", AWS_LIMIT);
     }
 
     fn store_of(&mut self, owner: &Owner<'_>, here: &[Step<'_>], name: &str, kind: &'static str) {
@@ -256,15 +234,9 @@ impl Planner<'_> {
 
     /// Two sinks on one place would overwrite each other for ever.
     fn alone(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &SinkSpec) {
-        let identity = |store: &str| self.stores.get(store).map_or(store, |store| &store.identity).to_owned();
-        let place = match sink {
-            SinkSpec::File(spec) => format!("file {}", spec.path.display()),
-            SinkSpec::Directory(spec) => format!("file {}", spec.files_as.path.display()),
-            SinkSpec::Command(spec) => format!("command {}", spec.shown()),
-            SinkSpec::Vault(spec) => format!("vault {} {}/{}", identity(&spec.store), spec.mount, spec.path),
-            SinkSpec::AwsSecretsManager(spec) => format!("aws {} {}", identity(&spec.store), spec.secret_id),
-            SinkSpec::KubernetesSecret(spec) => format!("secret {} {}/{}", spec.cluster, spec.namespace, spec.name),
-        };
+        let kind = sink.kind_of();
+        let identity = kind.store().map(|store| self.stores.get(store).map_or(store, |store| &store.identity));
+        let place = format!("{} {} {}", kind.space().unwrap_or(sink.kind()), identity.unwrap_or_default(), kind.name());
         let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
         let subject = owner.subject;
         let writer = Writer { name: subject.name.map(Into::into), target: (subject.file, subject.node.at), file: owner.spot.file, line };

@@ -7,23 +7,12 @@ use std::sync::Arc;
 
 use super::Planner;
 use super::report::Spot;
-use super::stores::auth_kind;
 use crate::schedule::measure::shown;
 use crate::schedule::plan::Target;
 use crate::schedule::yaml::{Step, closest};
-use crate::sink::vault::VaultAuth;
 use crate::sink::{SinkSpec, StoreSpec};
 use crate::token::Format;
 use crate::token::render::FilePart;
-
-fn login_file(spec: &mut StoreSpec) -> Option<&mut PathBuf> {
-    let StoreSpec { vault, aws_secrets_manager, .. } = spec;
-    match vault.as_mut().map(|vault| &mut vault.auth) {
-        Some(VaultAuth::Kubernetes(auth) | VaultAuth::Jwt(auth)) => Some(&mut auth.token_file),
-        Some(_) => None,
-        None => aws_secrets_manager.as_mut()?.web_identity.as_mut().map(|identity| &mut identity.token_file),
-    }
-}
 
 /// A file on this host that holds the bare token of the target whenever it has one: no fallback, which holds it
 /// at times only.
@@ -42,16 +31,17 @@ fn readable(target: &Target) -> Option<PathBuf> {
 impl Planner<'_> {
     /// Finds the targets that stores log in with, and tells the stores where their tokens stand.
     pub(super) fn logins(&mut self, spot: &Spot<'_>, targets: &mut [Arc<Target>], stores: &mut BTreeMap<String, Arc<StoreSpec>>) {
-        let kind = |spec: &StoreSpec| spec.vault.as_ref().map(|vault| auth_kind(&vault.auth));
-        let wanted: Vec<(String, String, Option<&'static str>)> = stores
+        let wanted: Vec<(String, &'static str, Vec<&'static str>, String)> = stores
             .iter()
-            .filter_map(|(store, spec)| spec.login().map(|(target, _)| (store.clone(), target.to_owned(), kind(spec))))
+            .filter_map(|(store, spec)| {
+                let (kind, settings) = spec.kind_of()?;
+                let login = settings.login()?;
+                Some((store.clone(), kind, login.key, login.target?.to_owned()))
+            })
             .collect();
-        for (store, name, kind) in wanted {
-            let steps: Vec<Step<'_>> = match kind {
-                Some(kind) => vec!["stores".into(), (&*store).into(), "vault".into(), "auth".into(), kind.into(), "target".into()],
-                None => vec!["stores".into(), (&*store).into(), "awsSecretsManager".into(), "webIdentity".into(), "target".into()],
-            };
+        for (store, kind, key, name) in wanted {
+            let way = ["stores", &*store, kind].into_iter().chain(key).chain(["target"]);
+            let steps: Vec<Step<'_>> = way.map(Step::Key).collect();
             let found = targets.iter().position(|target| target.name == name);
             let Some(found) = found else {
                 // What is wrong with a target that is there was said of it.
@@ -77,7 +67,7 @@ impl Planner<'_> {
                 continue;
             };
             Arc::make_mut(&mut targets[found]).first = true;
-            if let Some(place) = stores.get_mut(&store).and_then(|spec| login_file(Arc::make_mut(spec))) {
+            if let Some(place) = stores.get_mut(&store).and_then(|spec| Arc::make_mut(spec).kind_of_mut()?.1.login_file()) {
                 *place = file;
             }
         }

@@ -13,10 +13,7 @@ use crate::schedule::plan::Target;
 use crate::schedule::problem::Severity;
 use crate::schedule::proof::{self, Demand, TooSlow};
 use crate::schedule::timing;
-use crate::sink::{SinkSpec, StoreSpec};
-
-/// A secret in AWS is best put no more often than that, seconds.
-const AWS_GAP: u64 = 900;
+use crate::sink::StoreSpec;
 
 impl Planner<'_> {
     pub(super) fn pace(
@@ -53,8 +50,8 @@ impl Planner<'_> {
 }
 
 impl Planner<'_> {
-    /// AWS counts the versions of a secret, and takes none from whoever makes them too fast.
-    pub(super) fn aws_pace(&mut self, subject: &Subject<'_>, target: &Target) {
+    /// Some stores count the versions of a secret, and take none from whoever makes them too fast.
+    pub(super) fn store_pace(&mut self, subject: &Subject<'_>, target: &Target) {
         if target.suspend {
             return;
         }
@@ -63,13 +60,10 @@ impl Planner<'_> {
         let due = (life as f64 * target.rotate.at) as i64 - timing::lifetime_splay(&target.rotate, life);
         let gap = u64::try_from(due).unwrap_or(0).min(cron::shortest_gap(&target.rotate.cron).unwrap_or(u64::MAX));
         for (index, place) in target.deliver.iter().enumerate() {
-            if gap < AWS_GAP && matches!(place.sink, SinkSpec::AwsSecretsManager(_)) {
-                let message = format!(
-                    "it would be put every {}, and AWS takes about one version of a secret in ten minutes: rotate every {} or less often",
-                    Seconds(gap),
-                    Seconds(AWS_GAP)
-                );
-                let steps = ["deliver".into(), index.into(), "awsSecretsManager".into()];
+            let Some((least, why)) = place.sink.kind_of().gap() else { continue };
+            if gap < least {
+                let message = format!("it would be put every {}, and {why}: rotate every {} or less often", Seconds(gap), Seconds(least));
+                let steps = ["deliver".into(), index.into(), place.sink.kind().into()];
                 self.say(subject, &steps, Severity::Warning, &message);
             }
         }

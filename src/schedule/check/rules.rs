@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use crate::schedule::measure::shown;
+pub use crate::sink::flaw::{address, word};
 
 /// The one variable, for file references.
 pub const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
@@ -106,63 +107,10 @@ pub fn reference(base: &Path, path: &Path, variables: &BTreeMap<String, String>)
     readable_path(base, Path::new(&text))
 }
 
-/// `https://HOST[:PORT]` and nothing behind. Gives scheme and whether the host is this machine.
-pub fn address(text: &str, example: &str) -> Result<(String, bool), String> {
-    let bad = |why: &str| Err(format!("{} {why}: write such as {example}", shown(text)));
-    let Ok(uri) = text.parse::<http::Uri>() else { return bad("is no address") };
-    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return bad("is no address") };
-    if authority.as_str().contains('@') {
-        return Err(format!("a user or password stands in the address: secrets are never written in a schedule; write such as {example}"));
-    }
-    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or("");
-    let usable = port.is_empty() || port.strip_prefix(':').and_then(|digits| digits.parse::<u16>().ok()).is_some_and(|port| port > 0);
-    if authority.host().is_empty() || !usable {
-        return bad("has no usable host and port");
-    }
-    if uri.query().is_some() || !matches!(uri.path(), "" | "/") || text.ends_with('/') || text.contains('#') {
-        return bad("has a path");
-    }
-    let host = authority.host().trim_matches(['[', ']']);
-    let here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    Ok((scheme.to_owned(), here))
-}
-
-/// A path inside a store: `ci/deployer`.
-pub fn store_path(text: &str) -> Result<(), String> {
-    let why = if text.is_empty() {
-        "is empty"
-    } else if text.starts_with('/') {
-        "begins with a slash"
-    } else if text.ends_with('/') {
-        "ends with a slash"
-    } else if text.split('/').any(str::is_empty) {
-        "has an empty part between two slashes"
-    } else if text.split('/').any(|part| part == ".." || part == ".") {
-        "has a `.` or `..` in it"
-    } else if text.chars().any(char::is_control) {
-        "has a control character in it"
-    } else if text.trim() != text {
-        "begins or ends with a space"
-    } else {
-        return Ok(());
-    };
-    Err(format!("{} {why}: write such as ci/deployer", shown(text)))
-}
-
-/// A word that has to be there: a role, a region, a field.
-pub fn word(text: &str) -> Result<(), String> {
-    if text.trim().is_empty() {
-        return Err("it is empty: write one, or leave the key out".into());
-    }
-    if text.chars().any(char::is_control) {
-        return Err("a control character stands in it: take it out".into());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::flaw::store_path;
     use proptest::prelude::*;
 
     #[test]

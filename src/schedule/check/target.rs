@@ -130,7 +130,7 @@ impl Planner<'_> {
             first: false,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
         };
-        self.aws_pace(&subject, &target);
+        self.store_pace(&subject, &target);
         Some(target)
     }
 

@@ -12,7 +12,7 @@ use aws_sdk_secretsmanager::config::{ProvideCredentials, SharedCredentialsProvid
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use crate::sink::aws::{AwsStore, WebIdentity, refusal};
+use crate::sink::aws::{AwsStore, AwsStoreSpec, WebIdentity, refusal};
 use crate::sink::patience::Patience;
 use crate::sink::{Failure, FailureKind};
 
@@ -46,12 +46,7 @@ impl AwsStore {
     }
 
     async fn new_client(&self) -> Result<Client, Failure> {
-        let config = self.config().await;
-        if config.region().is_none() {
-            return Err(self.failure(FailureKind::Refused, "no AWS region found: set `region` in the store, or AWS_REGION"));
-        }
-        let source = self.credentials(&config).await.ok_or_else(|| self.failure(FailureKind::Refused, refusal::NO_CREDENTIALS))?;
-        self.tried(&source).await?;
+        let (config, source) = login(&self.name, &self.spec).await?;
         let mut settings = aws_sdk_secretsmanager::config::Builder::from(&config).credentials_provider(source);
         if let Some(endpoint) = &self.spec.endpoint {
             // Of this service alone: roles are taken over at STS.
@@ -59,58 +54,73 @@ impl AwsStore {
         }
         Ok(Client::from_conf(settings.build()))
     }
+}
 
-    /// Logs in once. Where the login's token is one that we keep fresh ourselves, it may be on its way.
-    async fn tried(&self, source: &SharedCredentialsProvider) -> Result<(), Failure> {
-        let ours = self.spec.web_identity.as_ref().filter(|identity| identity.target.is_some());
-        let mut patience = ours.map(|identity| Patience::new(&identity.token_file));
-        loop {
-            if let Some(patience) = &mut patience
-                && !patience.until_there().await
-            {
-                return Err(self.failure(FailureKind::Unavailable, patience.missing()));
-            }
-            let Err(error) = source.provide_credentials().await else { return Ok(()) };
-            let verdict = refusal::of_credentials(&error).unwrap_or_else(refusal::no_credentials);
-            let failure = verdict.into_failure(&self.name);
-            let again = match &mut patience {
-                Some(patience) => failure.kind == FailureKind::Refused && patience.until_other().await,
-                None => false,
-            };
-            if !again {
-                return Err(failure);
-            }
-        }
+/// Region, HTTP client and clock, and the credentials, which have been found once.
+///
+/// # Errors
+/// `Refused` without region or credentials, `Unavailable` where their source does not answer.
+pub(super) async fn login(name: &str, spec: &AwsStoreSpec) -> Result<(SdkConfig, SharedCredentialsProvider), Failure> {
+    let config = configured(spec).await;
+    let refused = |why: &str| Failure::new(FailureKind::Refused, format!("AWS store `{name}`: {why}"));
+    if config.region().is_none() {
+        return Err(refused("no AWS region found: set `region` in the store, or AWS_REGION"));
     }
+    let source = credentials(spec, &config).await.ok_or_else(|| refused(refusal::NO_CREDENTIALS))?;
+    tried(name, spec, &source).await?;
+    Ok((config, source))
+}
 
-    async fn config(&self) -> SdkConfig {
-        let http =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).pool_idle_timeout(IDLE).build_https();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
-        if let Some(region) = &self.spec.region {
-            loader = loader.region(Region::new(region.clone()));
+/// Logs in once. Where the login's token is one that we keep fresh ourselves, it may be on its way.
+async fn tried(name: &str, spec: &AwsStoreSpec, source: &SharedCredentialsProvider) -> Result<(), Failure> {
+    let ours = spec.web_identity.as_ref().filter(|identity| identity.target.is_some());
+    let mut patience = ours.map(|identity| Patience::new(&identity.token_file));
+    loop {
+        if let Some(patience) = &mut patience
+            && !patience.until_there().await
+        {
+            return Err(Failure::new(FailureKind::Unavailable, format!("AWS store `{name}`: {}", patience.missing())));
         }
-        if let Some(profile) = &self.spec.profile {
-            loader = loader.profile_name(profile);
-        }
-        loader.load().await
-    }
-
-    async fn credentials(&self, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
-        let own = match &self.spec.web_identity {
-            Some(identity) => web_identity(identity, config),
-            None => config.credentials_provider()?,
+        let Err(error) = source.provide_credentials().await else { return Ok(()) };
+        let verdict = refusal::of_credentials(&error).unwrap_or_else(refusal::no_credentials);
+        let failure = verdict.into_failure(name);
+        let again = match &mut patience {
+            Some(patience) => failure.kind == FailureKind::Refused && patience.until_other().await,
+            None => false,
         };
-        let Some(role) = &self.spec.assume_role else { return Some(own) };
-        let mut assumed = AssumeRoleProvider::builder(&role.role_arn).session_name("tokenferry").configure(config);
-        if let Some(id) = &role.external_id {
-            assumed = assumed.external_id(id);
+        if !again {
+            return Err(failure);
         }
-        Some(SharedCredentialsProvider::new(assumed.build().await))
     }
+}
+
+async fn configured(spec: &AwsStoreSpec) -> SdkConfig {
+    let http =
+        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).pool_idle_timeout(IDLE).build_https();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
+    if let Some(region) = &spec.region {
+        loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(profile) = &spec.profile {
+        loader = loader.profile_name(profile);
+    }
+    loader.load().await
+}
+
+async fn credentials(spec: &AwsStoreSpec, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
+    let own = match &spec.web_identity {
+        Some(identity) => web_identity(identity, config),
+        None => config.credentials_provider()?,
+    };
+    let Some(role) = &spec.assume_role else { return Some(own) };
+    let mut assumed = AssumeRoleProvider::builder(&role.role_arn).session_name("tokenferry").configure(config);
+    if let Some(id) = &role.external_id {
+        assumed = assumed.external_id(id);
+    }
+    Some(SharedCredentialsProvider::new(assumed.build().await))
 }
 
 /// `AssumeRoleWithWebIdentity` at STS, which takes no other credential; the file is read at each login.

@@ -3,6 +3,8 @@
 mod client;
 mod fence;
 mod gone;
+mod kind;
+pub mod parameter;
 mod refusal;
 mod secret;
 mod tags;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
@@ -22,7 +24,7 @@ use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 /// `awsSecretsManager: {store, secretId, key, keepVersions, adopt}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "AwsSecretsManager")]
 pub struct AwsSpec {
@@ -31,45 +33,14 @@ pub struct AwsSpec {
     /// Name or ARN of the secret.
     pub secret_id: String,
     /// Field of a JSON secret; the whole secret when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// How many versions keep a staging label of ours, the newest among them; none has one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_versions: Option<u32>,
     /// Whether a secret that is not ours may be taken over.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
-}
-
-/// What the credentials have to be allowed on a secret. `leaves`: whether it is deleted when its target goes
-/// (`whenRemoved: delete`, `withdraw`).
-pub fn actions(spec: &AwsSpec, leaves: bool) -> Vec<&'static str> {
-    let mut actions = vec![
-        "secretsmanager:GetSecretValue",
-        "secretsmanager:PutSecretValue",
-        "secretsmanager:CreateSecret",
-        "secretsmanager:DescribeSecret",
-        "secretsmanager:TagResource",
-    ];
-    if leaves {
-        actions.push("secretsmanager:DeleteSecret");
-    }
-    if spec.keep_versions.is_some() || leaves && spec.key.is_some() {
-        actions.push("secretsmanager:UpdateSecretVersionStage");
-    }
-    if leaves && spec.key.is_some() {
-        actions.push("secretsmanager:UntagResource");
-    }
-    actions
-}
-
-/// What they have to be allowed on the key that encrypts it.
-pub const KEY_ACTIONS: &[&str] = &["kms:GenerateDataKey", "kms:Decrypt"];
-
-/// The ARN of a secret; AWS adds six characters of its own to a name.
-pub fn arn(spec: &AwsSpec, region: &str, account: &str) -> String {
-    if spec.secret_id.starts_with("arn:") {
-        return spec.secret_id.clone();
-    }
-    format!("arn:aws:secretsmanager:{region}:{account}:secret:{}-??????", spec.secret_id)
 }
 
 /// `awsSecretsManager` under `stores`.
@@ -129,16 +100,6 @@ impl AwsStore {
         Self { name: name.into(), upstream, doubts: fence::Doubts::default(), spec, client: Mutex::default() }
     }
 
-    /// The settings that it was made from.
-    pub fn spec(&self) -> &AwsStoreSpec {
-        &self.spec
-    }
-
-    /// The load that it gets from us.
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
     fn failure(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {
         Failure::new(kind, format!("AWS store `{}`: {what}", self.name))
     }
@@ -196,7 +157,7 @@ pub(super) async fn remove(spec: &AwsSpec, ours: Ours<'_>, stores: &Stores, time
 
 fn of<'a>(spec: &AwsSpec, stores: &'a Stores) -> Result<&'a AwsStore, Failure> {
     let unknown = || Failure::new(FailureKind::Refused, format!("the schedule has no AWS store `{}`", spec.store));
-    stores.aws(&spec.store).map(AsRef::as_ref).ok_or_else(unknown)
+    stores.live(&spec.store).ok_or_else(unknown)
 }
 
 /// The SDK logs answers at its finer levels; here nobody listens.

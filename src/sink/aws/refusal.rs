@@ -15,7 +15,7 @@ pub(super) const NO_CREDENTIALS: &str = "no AWS credentials found: give the daem
     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a web identity, or an instance role";
 
 /// A used up quota is not asked again sooner.
-const AFTER_LIMIT: Duration = Duration::from_secs(600);
+pub(super) const AFTER_LIMIT: Duration = Duration::from_secs(600);
 
 /// What went wrong, before it is known in which store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, 
 }
 
 /// AWS's own words decide only between cases of one code; they are never passed on.
-fn of_code(status: u16, code: &str, words: &str, action: &str) -> Verdict {
+pub(super) fn of_code(status: u16, code: &str, words: &str, action: &str) -> Verdict {
     let verdict = |kind, why: &str| Verdict::new(kind, format!("{why} (HTTP {status}{}{code})", if code.is_empty() { "" } else { ", " }));
     let by_credentials = |why: &str| Verdict { credentials: true, ..verdict(FailureKind::Refused, why) };
     match code {
@@ -103,7 +103,7 @@ fn of_status(status: u16, code: &str, verdict: impl Fn(FailureKind, &str) -> Ver
     match status {
         429 => verdict(FailureKind::Throttled, "AWS asks for patience"),
         408 | 500.. => verdict(FailureKind::Unavailable, "AWS cannot answer now"),
-        _ if code.is_empty() => verdict(FailureKind::BadAnswer, "the answer is not of AWS Secrets Manager: check `endpoint`"),
+        _ if code.is_empty() => verdict(FailureKind::BadAnswer, "the answer is not of AWS: check `endpoint`"),
         200..=299 => verdict(FailureKind::BadAnswer, "the answer cannot be read"),
         _ => verdict(FailureKind::Refused, "AWS refuses the request"),
     }
@@ -138,13 +138,13 @@ pub(super) fn no_credentials() -> Verdict {
     Verdict { credentials: true, ..Verdict::new(FailureKind::Refused, NO_CREDENTIALS) }
 }
 
-fn lost(error: &(dyn Error + 'static)) -> Verdict {
+pub(super) fn lost(error: &(dyn Error + 'static)) -> Verdict {
     let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
     Verdict::new(FailureKind::Unavailable, format!("no whole answer: {cause}"))
 }
 
 /// What `x-amz-retry-after` (milliseconds) or `Retry-After` asks for, `Some(None)` where that is garbage.
-fn asked<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Option<Duration>> {
+pub(super) fn asked<'a>(header: impl Fn(&'static str) -> Option<&'a str>) -> Option<Option<Duration>> {
     if let Some(value) = header("x-amz-retry-after") {
         return Some(value.trim().parse().ok().map(Duration::from_millis).map(|wish| wish.min(patience::LONGEST)));
     }

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use rustix::fs::{AtFlags, fsync, readlinkat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
@@ -23,13 +24,14 @@ use super::folder::{self, Folder};
 use super::publish::{durable, is_unsure, published_name, random, temporary_name};
 use super::turn::{Ticket, Turn};
 use super::{FileSpec, Held, lane};
-use crate::sink::{Context, Failure, Put};
+use crate::sink::kinds::Sink;
+use crate::sink::{Context, Failure, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 use crate::token::payload::{Dress, Part};
 use crate::token::render::FilePart;
 
-pub(in crate::sink) use gone::remove;
-pub(in crate::sink) use probe::probe;
+use gone::remove;
+use probe::probe;
 
 /// The link that all readers pass through.
 const DATA: &str = "..data";
@@ -48,6 +50,32 @@ impl DirectorySpec {
     pub fn token(&self) -> Option<PathBuf> {
         let name = self.files.iter().find(|(_, part)| matches!(part, FilePart::Token(_)))?.0;
         Some(self.files_as.path.join(name))
+    }
+}
+
+impl Sink for DirectorySpec {
+    fn name(&self) -> String {
+        self.files_as.path.display().to_string()
+    }
+
+    fn space(&self) -> Option<&'static str> {
+        Some("file")
+    }
+
+    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
+        Box::pin(put(self, payload, context))
+    }
+
+    fn probe<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(probe(self, payload, context))
+    }
+
+    fn held<'a>(&'a self, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
+        Box::pin(async move { Ok(held(self, timeout).await?.map(|held| held.payload)) })
+    }
+
+    fn remove<'a>(&'a self, ours: Ours<'a>, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
+        Box::pin(remove(self, ours, timeout))
     }
 }
 

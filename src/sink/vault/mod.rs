@@ -3,6 +3,7 @@
 mod client;
 mod custom;
 mod gone;
+mod kind;
 mod kv;
 mod login;
 pub(super) mod own;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -24,7 +25,7 @@ use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
 /// `vault: {store, mount, path, key, keepVersions, adopt}`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Vault")]
 pub struct VaultSpec {
@@ -39,10 +40,11 @@ pub struct VaultSpec {
     #[serde(default = "key")]
     pub key: String,
     /// How many versions stay, the newest among them; all that the server keeps when absent. Version 1 has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_versions: Option<u32>,
     /// Whether a secret that is not ours may be taken over. Version 1 of the engine keeps nothing beside a secret, so
     /// nothing tells whose one is there: our field is always written.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
 }
 
@@ -59,22 +61,6 @@ fn mount() -> String {
 
 fn key() -> String {
     "token".into()
-}
-
-/// What the store's login has to be allowed: paths with capabilities, for KV engines of that version (1 or 2). Its
-/// other fields are read and kept, so `read` is needed beside the writing; the custom metadata of version 2 says that
-/// the secret is ours. `leaves`: whether it is deleted when its target goes (`whenRemoved: delete`, `withdraw`).
-pub fn rights(spec: &VaultSpec, engine: u8, leaves: bool) -> Vec<(String, &'static [&'static str])> {
-    let writes: &[&str] = &["create", "read", "update"];
-    let deletes: &[&str] = if leaves { &["create", "delete", "read", "update"] } else { writes };
-    if engine == 1 {
-        return vec![(format!("{}/{}", spec.mount, spec.path), deletes)];
-    }
-    let mut rights = vec![(format!("{}/data/{}", spec.mount, spec.path), writes), (spec.metadata_path(), deletes)];
-    if spec.keep_versions.is_some() {
-        rights.push((format!("{}/destroy/{}", spec.mount, spec.path), &["update"]));
-    }
-    rights
 }
 
 /// `vault` under `stores`.
@@ -157,16 +143,6 @@ impl VaultStore {
         Self { name: name.into(), upstream, spec, wire: Mutex::default(), login: Mutex::default(), engines: Mutex::default() }
     }
 
-    /// The settings that it was made from.
-    pub fn spec(&self) -> &VaultStoreSpec {
-        &self.spec
-    }
-
-    /// The load that it gets from us.
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
     fn failure(&self, kind: FailureKind, what: impl std::fmt::Display) -> Failure {
         Failure::new(kind, format!("vault store `{}`: {what}", self.name))
     }
@@ -226,7 +202,7 @@ pub(super) async fn remove(spec: &VaultSpec, ours: Ours<'_>, stores: &Stores, ti
 
 fn of<'a>(spec: &VaultSpec, stores: &'a Stores) -> Result<&'a VaultStore, Failure> {
     let unknown = || Failure::new(FailureKind::Refused, format!("the schedule has no vault store `{}`", spec.store));
-    stores.vault(&spec.store).map(AsRef::as_ref).ok_or_else(unknown)
+    stores.live(&spec.store).ok_or_else(unknown)
 }
 
 async fn in_time<T>(store: &VaultStore, limit: Duration, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

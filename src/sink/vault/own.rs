@@ -35,7 +35,7 @@ pub(in crate::sink) async fn stamp(path: &Path) -> Option<Stamp> {
 ///
 /// # Errors
 /// `Local`, with the path and the reason; never with what stands in the file.
-pub(super) async fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Stamp), Failure> {
+pub(in crate::sink) async fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Stamp), Failure> {
     let owned = PathBuf::from(path);
     let read = tokio::task::spawn_blocking(move || blocking_read(&owned)).await;
     let read = read.unwrap_or_else(|_| Err("its reading was broken off".into()));

@@ -1,0 +1,69 @@
+//! The client of one project: Google's, without hidden retries, with credentials from a file or the normal chain.
+
+use google_cloud_auth::credentials::{self, Credentials, external_account, impersonated, service_account, user_account};
+use google_cloud_gax::retry_policy::NeverRetry;
+use google_cloud_secretmanager_v1::client::SecretManagerService;
+use serde_json::Value;
+
+use super::GcpStore;
+use crate::sink::vault::own::{self, Stamp};
+use crate::sink::{Failure, FailureKind};
+
+/// What Secret Manager asks of a credential.
+const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+
+/// A client, and the file that its credentials came from.
+pub(super) struct Kept {
+    client: SecretManagerService,
+    stamp: Option<Stamp>,
+}
+
+impl GcpStore {
+    /// The client; made anew when the credentials' file changed.
+    ///
+    /// # Errors
+    /// `Local` for a file that cannot be used, `Refused` where there are no credentials.
+    pub(super) async fn client(&self) -> Result<SecretManagerService, Failure> {
+        let mut kept = self.client.lock().await;
+        let stamp = match &self.spec.credentials_file {
+            Some(path) => own::stamp(path).await,
+            None => None,
+        };
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.stamp == stamp || stamp.is_none()) {
+            return Ok(kept.client.clone());
+        }
+        let credentials = self.credentials().await?;
+        let mut builder = SecretManagerService::builder().with_credentials(credentials).with_retry_policy(NeverRetry);
+        if let Some(endpoint) = &self.spec.endpoint {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+        }
+        let client = builder
+            .build()
+            .await
+            .map_err(|_| self.failure(FailureKind::Local, "no TLS client can be made: this host has no CA certificates"))?;
+        Ok(kept.insert(Kept { client, stamp }).client.clone())
+    }
+
+    async fn credentials(&self) -> Result<Credentials, Failure> {
+        let Some(path) = &self.spec.credentials_file else {
+            let none = "no Google credentials found: write `credentialsFile`, or give the daemon's user application default credentials";
+            return credentials::Builder::default().build().map_err(|_| self.failure(FailureKind::Refused, none));
+        };
+        let (bytes, _) = own::read(path).await?;
+        let wrong = |why: &str| self.failure(FailureKind::Local, format_args!("{} {why}", path.display()));
+        let found: Value = serde_json::from_slice(&bytes).map_err(|_| wrong("is no JSON, as Google's credentials are"))?;
+        let kind = found["type"].as_str().unwrap_or_default().to_owned();
+        let built = match kind.as_str() {
+            "service_account" => service_account::Builder::new(found).build(),
+            "external_account" => external_account::Builder::new(found).with_scopes([SCOPE]).build(),
+            "impersonated_service_account" => impersonated::Builder::new(found).build(),
+            "authorized_user" => user_account::Builder::new(found).build(),
+            _ => {
+                return Err(wrong(
+                    "has no `type` of credentials that is known: service_account, external_account, impersonated_service_account, authorized_user",
+                ));
+            }
+        };
+        built.map_err(|_| wrong("is no whole set of credentials: fetch it anew from Google"))
+    }
+}

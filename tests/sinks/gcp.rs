@@ -1,0 +1,232 @@
+//! `gcpSecretManager` against a server of ours on Google's own messages (`tests/servers/gcp.py`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use tokenferry::sink::gcp::{GcpSpec, GcpStoreSpec};
+use tokenferry::sink::{Context, FailureKind, Manners, Ours, Put, SinkSpec, StoreSpec, held, put};
+use tokenferry::token::Payload;
+
+use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores};
+use super::wire;
+use crate::support::servers::python;
+use crate::support::{until, within};
+
+/// The server, which dies with its standard input: with us.
+struct Google {
+    address: String,
+    credentials: PathBuf,
+    _folder: tempfile::TempDir,
+    _child: Child,
+}
+
+fn google() -> &'static Google {
+    static GOOGLE: OnceLock<Google> = OnceLock::new();
+    GOOGLE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers/gcp.py");
+        let child = Command::new(python()).arg(script).arg(folder.path()).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let address = folder.path().join("address");
+        until("Google's stand-in serves", 120, || address.exists());
+        let (address, credentials) = (std::fs::read_to_string(address).unwrap(), folder.path().join("credentials.json"));
+        Google { address, credentials, _folder: folder, _child: child }
+    })
+}
+
+/// A place at the server.
+pub async fn place() -> Place {
+    let google = tokio::task::spawn_blocking(google).await.unwrap();
+    let spec = GcpSpec { store: "gcp".into(), secret_id: fresh("ci-deployer"), ..GcpSpec::default() };
+    let outside = Outside::Other(Box::new(Secret { spec: spec.clone() }));
+    Place { spec: SinkSpec::GcpSecretManager(spec), stores: stores("gcp", store(&google.address)), limit: Some(65_536), outside }
+}
+
+fn store(endpoint: &str) -> StoreSpec {
+    let gcp = GcpStoreSpec {
+        project: "tokens-1".into(),
+        locations: Vec::new(),
+        credentials_file: Some(google().credentials.clone()),
+        endpoint: Some(endpoint.into()),
+    };
+    StoreSpec { gcp_secret_manager: Some(gcp), ..StoreSpec::default() }
+}
+
+struct Secret {
+    spec: GcpSpec,
+}
+
+impl Secret {
+    async fn call(&self, method: reqwest::Method, end: &str, body: Value) -> Value {
+        let client = reqwest::Client::builder().tls_certs_only(Vec::new()).build().unwrap();
+        let url = format!("{}/test/{}{end}", google().address, self.spec.secret_id);
+        let answer = client.request(method, url).body(body.to_string()).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert!(status.is_success(), "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn whole(&self) -> Value {
+        self.call(reqwest::Method::GET, "", json!({})).await
+    }
+
+    async fn set(&self, body: Value) {
+        self.call(reqwest::Method::PUT, "", body).await;
+    }
+}
+
+impl Elsewhere for Secret {
+    fn look(&self) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async { Some(self.whole().await["text"].as_str()?.to_owned()) })
+    }
+
+    fn spoil<'a>(&'a self, text: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.set(json!({"text": text})))
+    }
+
+    fn marks(&self) -> Option<&dyn Marks> {
+        Some(self)
+    }
+}
+
+impl Marks for Secret {
+    fn make<'a>(&'a self, value: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.set(json!({"text": value})))
+    }
+
+    /// With Google's dots as slashes.
+    fn said(&self) -> BoxFuture<'_, BTreeMap<String, String>> {
+        Box::pin(async {
+            let whole = self.whole().await;
+            let pairs = ["labels", "annotations"].into_iter().flat_map(|part| whole[part].as_object().unwrap().clone());
+            pairs.map(|(key, value)| (key.replace('.', "/"), value.as_str().unwrap().to_owned())).collect()
+        })
+    }
+
+    fn spoil(&self) -> BoxFuture<'_, ()> {
+        let said = json!({"tokenferry.expires-at": "2020-01-01T00:00:00Z", "team": "b"});
+        Box::pin(self.set(json!({"annotations": said})))
+    }
+
+    fn adopting(&self) -> SinkSpec {
+        SinkSpec::GcpSecretManager(GcpSpec { adopt: true, ..self.spec.clone() })
+    }
+
+    fn owner(&self) -> &'static str {
+        "payments <team>"
+    }
+}
+
+fn secret(place: &Place) -> Secret {
+    let SinkSpec::GcpSecretManager(spec) = &place.spec else { panic!("a place at Google") };
+    Secret { spec: spec.clone() }
+}
+
+async fn put_with(place: &Place, spec: &SinkSpec, text: &str, overlap: u64) -> Result<Put, tokenferry::sink::Failure> {
+    let ours = |found: &Payload| found.expose().starts_with(b"ey.ours");
+    let manners = Manners { overlap: Duration::from_secs(overlap), ours: Ours(&ours), ..Manners::default() };
+    let timeout = Duration::from_secs(20);
+    let context = Context { target: "ci", issue: text, issued_at: 0, expires_at: 2_000_000_000, generation: 1, timeout, manners };
+    put(spec, &Payload::new(text.into()), context, &place.stores).await
+}
+
+#[tokio::test]
+async fn a_version_is_disabled_after_the_overlap_and_destroyed_at_the_delivery_after_that() {
+    within(async {
+        let place = place().await;
+        let secret = secret(&place);
+        let states = async || secret.whole().await["states"].clone();
+        for n in 0..3 {
+            assert_eq!(put_with(&place, &place.spec, &format!("ey.ours.{n}"), 600).await, Ok(Put::Written));
+        }
+        assert_eq!(states().await, json!([1, 1, 1]), "each was in use a moment ago");
+        secret.call(reqwest::Method::POST, "/age", json!({"seconds": 700})).await;
+        put_with(&place, &place.spec, "ey.ours.3", 600).await.unwrap();
+        assert_eq!(states().await, json!([2, 2, 1, 1]), "the third was replaced just now");
+        put_with(&place, &place.spec, "ey.ours.4", 600).await.unwrap();
+        assert_eq!(states().await, json!([3, 3, 1, 1, 1]));
+        let sums = secret.whole().await["sums"].clone();
+        assert_eq!(sums, json!([true, true, true, true, true]), "each was sent with its checksum");
+        assert_eq!(place.look().await.as_deref(), Some("ey.ours.4"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn kept_versions_stay_and_so_do_those_that_others_made_before_us() {
+    within(async {
+        let place = place().await;
+        let secret = secret(&place);
+        secret.set(json!({"text": "theirs"})).await;
+        secret.set(json!({"text": "theirs too"})).await;
+        let keeping = SinkSpec::GcpSecretManager(GcpSpec { adopt: true, keep_versions: Some(2), ..secret.spec.clone() });
+        for n in 0..4 {
+            put_with(&place, &keeping, &format!("ey.ours.{n}"), 0).await.unwrap();
+        }
+        assert_eq!(secret.whole().await["states"], json!([1, 1, 3, 2, 1, 1]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_latest_version_that_was_disabled_holds_nothing_and_is_followed_by_a_new_one_where_the_secret_is_ours() {
+    within(async {
+        let place = place().await;
+        let secret = secret(&place);
+        place.put("ey.one").await.unwrap();
+        secret.set(json!({"disable": true})).await;
+        assert!(held(&place.spec, &place.stores, Duration::from_secs(20)).await.unwrap().is_none());
+        assert_eq!(place.put("ey.one").await, Ok(Put::Written));
+        assert_eq!(place.look().await.as_deref(), Some("ey.one"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_secret_is_made_where_the_store_says() {
+    within(async {
+        let place = place().await;
+        let mut spec = store(&google().address);
+        spec.gcp_secret_manager.as_mut().unwrap().locations = vec!["europe-west3".into(), "europe-west4".into()];
+        assert_eq!(attempt(&place.spec, &stores("gcp", spec), "ey.one", "1").await, Ok(Put::Written));
+        let replicas = json!([{"location": "europe-west3"}, {"location": "europe-west4"}]);
+        assert_eq!(secret(&place).whole().await["replication"], json!({"userManaged": {"replicas": replicas}}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatever_answers_in_googles_place_has_its_kind_and_leaves_no_word_in_the_message() {
+    let json = "content-type: application/json\r\n";
+    let error = |code: u16, status: &str| format!(r#"{{"error":{{"code":{code},"message":"canary","status":"{status}"}}}}"#);
+    let table = [
+        ("a proxy's page", wire::http("200 OK", "content-type: text/html\r\n", "<html>canary</html>"), FailureKind::BadAnswer),
+        ("a proxy's failure", wire::http("502 Bad Gateway", "content-type: text/html\r\n", "canary"), FailureKind::Unavailable),
+        ("a protocol of its own", b"SSH-2.0-OpenSSH\r\n".to_vec(), FailureKind::Unavailable),
+        ("no right", wire::http("403 Forbidden", json, &error(403, "PERMISSION_DENIED")), FailureKind::Refused),
+        ("no login", wire::http("401 Unauthorized", json, &error(401, "UNAUTHENTICATED")), FailureKind::Refused),
+        (
+            "a quota",
+            wire::http("429 Too Many Requests", &format!("{json}retry-after: 7\r\n"), &error(429, "RESOURCE_EXHAUSTED")),
+            FailureKind::Throttled,
+        ),
+        ("trouble inside", wire::http("503 Service Unavailable", json, &error(503, "UNAVAILABLE")), FailureKind::Unavailable),
+    ];
+    within(async {
+        tokio::task::spawn_blocking(google).await.unwrap();
+        for (what, answer, kind) in table {
+            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+            let stores = stores("gcp", store(&wire::canned(answer).await));
+            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
+            assert_eq!(failure.kind, kind, "{what}: {failure}");
+            assert!(!failure.message.contains("canary"), "{what}: {failure}");
+            let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
+            assert_eq!(failure.retry_after, patience, "{what}");
+        }
+    })
+    .await;
+}
