@@ -68,15 +68,7 @@ impl Upstream {
     /// Waits for its turn as [`Upstream::enter`] does, as long as others are answered meanwhile: one with much to do is
     /// not one that is dead. `None` where for `patience` nobody was.
     pub async fn turn(self: &Arc<Self>, urgency: Urgency, patience: Duration) -> Option<Permit> {
-        let mut turn = std::pin::pin!(self.enter(urgency));
-        loop {
-            let answered = self.lock().answered;
-            match tokio::time::timeout(patience, &mut turn).await {
-                Ok(permit) => return Some(permit),
-                Err(_) if self.lock().answered == answered => return None,
-                Err(_) => {}
-            }
-        }
+        while_others_end(|| self.lock().answered, patience, self.enter(urgency)).await
     }
 
     /// Whether it is taken for dead: only probes go through.
@@ -175,6 +167,19 @@ impl Drop for Queued {
         if !waited {
             // The turn had come, but nobody took it.
             self.upstream.leave(None);
+        }
+    }
+}
+
+/// Waits for `turn` as long as others end theirs meanwhile, which `ended` counts; `None` where for `patience` none did.
+pub async fn while_others_end<T>(ended: impl Fn() -> u64, patience: Duration, turn: impl Future<Output = T>) -> Option<T> {
+    let mut turn = std::pin::pin!(turn);
+    loop {
+        let before = ended();
+        match tokio::time::timeout(patience, &mut turn).await {
+            Ok(turn) => return Some(turn),
+            Err(_) if ended() == before => return None,
+            Err(_) => {}
         }
     }
 }

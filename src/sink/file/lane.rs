@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::blame::local;
+use crate::cluster::upstream::while_others_end;
 use crate::sink::{Failure, FailureKind};
 
 /// Threads of one file system: as many as fsync on a disk profits from; few enough that eight hung ones
@@ -48,16 +49,10 @@ impl Lane {
     /// Waits for a turn for as long as others end theirs: a file system with much to do is not one that hangs. `None`
     /// where for `patience` none ended.
     async fn turn(self: Arc<Self>, patience: Duration) -> Option<Turn> {
-        let mut turn = std::pin::pin!(self.turns.clone().acquire_owned());
-        loop {
-            let ended = self.ended.load(Ordering::Relaxed);
-            match tokio::time::timeout(patience, &mut turn).await {
-                // Nobody closes it.
-                Ok(permit) => return Some(Turn { _permit: permit.ok()?, lane: Arc::clone(&self) }),
-                Err(_) if self.ended.load(Ordering::Relaxed) == ended => return None,
-                Err(_) => {}
-            }
-        }
+        let turn = self.turns.clone().acquire_owned();
+        // Nobody closes it.
+        let permit = while_others_end(|| self.ended.load(Ordering::Relaxed), patience, turn).await?.ok()?;
+        Some(Turn { _permit: permit, lane: self })
     }
 }
 
