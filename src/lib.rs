@@ -20,8 +20,8 @@
 //! | [`schedule`] | what should be fresh, and when? | `file` (as written), `plan` (checked), `check`, `change`, `own` (the daemon's credentials as targets), `alerts` (what is told unasked), `timing`, `proof` (no token can expire), `foreign` (words of other tools, and ours for them): all pure |
 //! | [`after`] | who is told? | one file for each hook: `exec`, `signal`, `systemd`, `http`, `rollout`; [`daemon::errands`] decides when; `message` tells people and machines of trouble, and [`daemon::alerts`] decides when |
 //! | [`sink`] | where does it go? | `kinds` (the list of sinks and stores, and what each says of itself), `delivery` (attempts, backoff, fallback), `manners` (what is ours, what is said beside a token), `leftover` (how it is taken back), then one file or folder for each sink |
-//! | [`cluster`] | who issues it? | `client`, `mint`, `own`, `object` (what we make there), `pages` (lists, never in memory whole), `legacy` (tokens in Secrets), `marker` (what a token dies with), `embedded`, `prove`, `keys`, `review` (what a person asks about a token), `rights`, `upstream` (the load that one server gets) |
-//! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe`, `age` (sealed to somebody's key) |
+//! | [`cluster`] | who issues it? | `client`, `mint`, `own`, `job` (a CI job logs in as itself), `eks` and `plugin` (so do clusters of the clouds), `aws` (its credentials), `object` (what we make there), `pages` (lists, never in memory whole), `legacy` (tokens in Secrets), `marker` (what a token dies with), `embedded`, `prove`, `keys`, `review` (what a person asks about a token), `rights`, `upstream` (the load that one server gets) |
+//! | [`token`] | what is it? | `Token`, `claims`, `render` (with `kubeconfig` and `template`), `payload`, `extract`, `mask`, `wipe`, `age` (sealed to somebody's key), `sealed` (payloads that are) |
 //!
 //! One rotation goes `wheel → rotation → delivery → sink`: four functions in four files, with no channel between
 //! them. A reload swaps an `Arc` of the plan whole; a rotation ends with the plan that it began with.

@@ -13,10 +13,11 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::kubeconfig::{self, Reach};
+use super::kubeconfig;
 use super::print;
 use super::reload::duration;
 use super::tell::Tale;
+use super::whence::Whence;
 use super::{Context, Exit};
 use crate::cluster::{Ask, Cluster, Minted, Urgency};
 use crate::daemon::read;
@@ -42,7 +43,12 @@ const RETRY: (u64, u64) = (2, 30);
   tokenferry exec cicd/cicd-deployer --duration 15m --with-kubeconfig -- kubectl apply -f deploy.yaml
   tokenferry exec --target ci-deployer -- sh -c './deploy --token-file \"$TOKENFERRY_TOKEN_FILE\"'
   tokenferry exec cicd/cicd-deployer --revocable --with-kubeconfig -- ./deploy.sh
-  tokenferry exec cicd/vault-reader --audience https://vault.example.com --env JWT -- ./login.sh")]
+  tokenferry exec cicd/vault-reader --audience https://vault.example.com --env JWT -- ./login.sh
+  tokenferry exec cicd/cicd-deployer --server https://kubernetes.example.com:6443 --ca ca.crt --oidc gitlab -- ./deploy.sh
+A CI job needs no secret for the last one: it logs in with the identity that its CI system gives it, and the command
+does not see the variables which that takes. GitLab: `id_tokens: {KUBE_ID_TOKEN: {aud: AUDIENCE}}` in the job. GitHub:
+`permissions: {id-token: write}`, --oidc github --oidc-audience AUDIENCE. The API server trusts the CI system by its
+--authentication-config.")]
 pub struct Exec {
     /// The ServiceAccount, with your own kubeconfig
     #[arg(value_name = "NAMESPACE/NAME", required_unless_present = "target", conflicts_with = "target")]
@@ -51,7 +57,7 @@ pub struct Exec {
     #[arg(short, long, value_name = "NAME", add = super::completions::targets())]
     target: Option<String>,
     #[command(flatten)]
-    reach: Reach,
+    whence: Whence,
     /// Life to ask for [default: 1h, or the target's]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
@@ -127,11 +133,11 @@ impl Exec {
         };
         *ends = minted.claims.exp;
         room.put("token", minted.token.expose().as_bytes()).map_err(|e| own(format!("the token cannot be written: {e}")))?;
-        let named = self.target.is_some() || self.reach.is_of_schedule();
+        let named = self.target.is_some() || self.whence.is_of_schedule();
         let mut tale = Tale::begin(context, self.target.as_deref(), named, cluster, ask).await;
         tale.minted(&minted).await;
         let variables = self.variables(room, cluster, ask, &minted).await?;
-        let mut child = match child::spawn(&self.command, &variables) {
+        let mut child = match child::spawn(&self.command, &variables, &self.whence.secrets()) {
             Ok(child) => child,
             Err(exit) => {
                 room.clear();
@@ -162,9 +168,9 @@ impl Exec {
     fn meant(&self, context: &Context) -> Result<(Cluster, Ask), Exit> {
         let asked = self.duration.map(|d| d.as_secs());
         if let Some(name) = &self.target {
-            if !self.reach.is_empty() {
+            if !self.whence.is_empty() {
                 return Err(Exit::usage(
-                    "a target has its own cluster and account; --kubeconfig, --context, --namespace and --cluster are for NAMESPACE/NAME",
+                    "a target has its own cluster and account; --kubeconfig, --context, --namespace, --cluster and --server are for NAMESPACE/NAME",
                 ));
             }
             let accepted = read::read(&context.schedule(None)).map_err(|problems| Exit::refused(&problems))?;
@@ -176,9 +182,9 @@ impl Exec {
             }
             return Ok((kubeconfig::of_plan(&accepted, &target.cluster, context)?, ask));
         }
-        let (namespace, service_account) = self.reach.account(self.account.as_deref().unwrap_or_default())?;
+        let (namespace, service_account) = self.whence.account(self.account.as_deref().unwrap_or_default())?;
         let ask = Ask { namespace, service_account, duration: asked.unwrap_or(3600), audiences: self.audiences.clone(), bound_to: None };
-        let cluster = self.reach.cluster(context).map_err(|exit| Exit { code: if exit.code == 2 { 2 } else { 125 }, ..exit })?;
+        let cluster = self.whence.cluster(context).map_err(|exit| Exit { code: if exit.code == 2 { 2 } else { 125 }, ..exit })?;
         Ok((cluster, ask))
     }
 

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::token::{Form, hand_out};
 use super::{Context, Exit, find, print};
 use crate::audit::published::{self, Published, Unusable};
+use crate::token::age::Identity;
 use crate::token::{Format, Surroundings, render};
 
 /// Print the newest valid token of a target, or among files
@@ -22,6 +24,7 @@ use crate::token::{Format, Surroundings, render};
 #[command(after_help = "Examples:
   printf 'Authorization: Bearer %s' \"$(tokenferry get ci-deployer)\" | curl -H @- https://api.example.com/
   tokenferry get --path ci-deployer
+  tokenferry get --identity ~/.age/ci.txt /srv/shared/ci.token.age
   tokenferry get /run/tokenferry/ci/token /var/run/secrets/kubernetes.io/serviceaccount/token
 As a credential plugin, in a kubeconfig:
   users:
@@ -33,6 +36,9 @@ pub struct Get {
     /// One target, or files (with a slash: ./token)
     #[arg(value_name = "TARGET|FILE", required = true, add = super::completions::targets_and_files())]
     what: Vec<PathBuf>,
+    /// File with age keys (AGE-SECRET-KEY-1…) for what is encrypted (`encryptTo`); may be given more than once
+    #[arg(short, long = "identity", value_name = "FILE")]
+    identities: Vec<PathBuf>,
     /// Print the place instead of the token
     #[arg(long, conflicts_with = "output")]
     path: bool,
@@ -49,7 +55,11 @@ impl Get {
     pub fn run(self, context: &Context) -> Result<(), Exit> {
         let (places, whose, target) = wanted(&self.what, context)?;
         let now = Timestamp::now();
-        let (place, found) = published::newest(places, now.as_second()).map_err(|unusable| none(&whose, &unusable))?;
+        let mut identities = Vec::new();
+        for file in &self.identities {
+            identities.extend(keys(file)?);
+        }
+        let (place, found) = published::newest_with(places, now.as_second(), &identities).map_err(|unusable| none(&whose, &unusable))?;
         if self.path {
             return print::flow(&[place.as_os_str().as_bytes(), b"\n"].concat()).map(|_| ());
         }
@@ -72,6 +82,12 @@ fn wanted(what: &[PathBuf], context: &Context) -> Result<(Vec<PathBuf>, String, 
         files if files.iter().all(is_file) => Ok((files.to_vec(), "no valid token".into(), None)),
         _ => Err(Exit::usage("name one target, or files, each with a slash (./token)")),
     }
+}
+
+fn keys(file: &Path) -> Result<Vec<Identity>, Exit> {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.map_err(|error| Exit::usage(format!("the identity {}: {error}", file.display())))?;
+    Identity::all(&text).map_err(|why| Exit::usage(format!("the identity {}: {why}", file.display())))
 }
 
 fn none(whose: &str, unusable: &[(PathBuf, Unusable)]) -> Exit {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::kubeconfig::{self, Reach};
+use super::kubeconfig;
 use super::reload::duration;
 use super::tell::Tale;
 use super::token::{MintForm as Form, hand_out};
+use super::whence::Whence;
 use super::{Context, Exit};
 use crate::cluster::{Ask, Binding, Cluster, Minted};
 use crate::token::render::KubeconfigFormat;
@@ -15,7 +16,8 @@ use crate::token::{Format, Surroundings, render};
 
 /// Mint one token for a ServiceAccount and print it
 ///
-/// As `kubectl create token`, with your own kubeconfig or the credentials that a cluster of the schedule names.
+/// As `kubectl create token`, with your own kubeconfig, the credentials that a cluster of the schedule names, or as a
+/// CI job with the job's own identity (--server, --oidc).
 /// Says on stderr when the server gave it a shorter life than was asked for. On a terminal a newline follows the
 /// token, in a file or pipe none. Exits 4 where you may not mint for the account. Nothing is scheduled or kept; a
 /// daemon whose socket you may use records that you did it. For a command's lifetime see `exec`, for always the
@@ -32,7 +34,7 @@ pub struct Mint {
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
-    reach: Reach,
+    whence: Whence,
     /// Life to ask for; 10m is the least that an API server takes
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     duration: Duration,
@@ -67,18 +69,18 @@ impl Mint {
     /// # Errors
     /// Exit code 4 where RBAC says no, 1 where there is no token for another reason, 2 for names that are none.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
-        let (namespace, service_account) = self.reach.account(&self.name)?;
+        let (namespace, service_account) = self.whence.account(&self.name)?;
         let bound_to = self.bound_object_kind.zip(self.bound_object_name.clone()).map(|(kind, name)| match kind {
             Kind::Pod => Binding::Pod(name),
             Kind::Secret => Binding::Secret(name),
             Kind::Node => Binding::Node(name),
         });
         let ask = Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.audiences.clone(), bound_to };
-        let cluster = self.reach.cluster(context)?;
+        let cluster = self.whence.cluster(context)?;
         let asking = context.spinner("asking for a token");
         let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;
         drop(asking);
-        Tale::begin(context, None, self.reach.is_of_schedule(), &cluster, &ask).await.minted(&minted).await;
+        Tale::begin(context, None, self.whence.is_of_schedule(), &cluster, &ask).await.minted(&minted).await;
         if let Some(wanted) = &self.bound_object_uid {
             let own = &minted.claims.kubernetes;
             let found = [&own.pod, &own.secret, &own.node].into_iter().flatten().find(|object| object.uid == *wanted);

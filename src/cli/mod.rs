@@ -34,6 +34,7 @@ mod status;
 mod tell;
 mod token;
 mod verify;
+mod whence;
 mod withdraw;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 //! kubeconfig or a file that it names changes.
 
 mod certificate;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +16,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::ClusterSpec;
-use super::credential::{Stamp, adopt_files, stamps};
+use super::credential::{self, Stamp, adopt_files, alive, stamps};
+use super::eks::EksSpec;
+use super::job::{JobLogin, Shown};
 use crate::token::Claims;
+use words::{explain, pem, reading, spared};
 
 /// Changed files are noticed at most this much later.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +39,8 @@ pub struct NoClient(pub String);
 /// The clients of one API server.
 pub struct ApiServer {
     kubeconfig: Option<PathBuf>,
+    job: Option<JobLogin>,
+    eks: Option<EksSpec>,
     context: Option<String>,
     endpoints: Vec<String>,
     proxy: Option<String>,
@@ -49,7 +55,16 @@ struct Built {
     clients: Clients,
     files: Vec<(PathBuf, Stamp)>,
     looked: Instant,
-    /// When an exec plugin's client certificate ends, unix seconds.
+    /// When what was got by logging in ends, unix seconds: a plugin's token or certificate, our own for EKS, a job's.
+    until: Option<i64>,
+}
+
+/// What a client is made of.
+struct Origin {
+    config: Config,
+    files: Vec<(PathBuf, Stamp)>,
+    shown: Option<Arc<Shown>>,
+    /// When a token that was got for it ends, unix seconds.
     until: Option<i64>,
 }
 
@@ -63,6 +78,8 @@ pub struct Clients {
     pub ca: Option<Arc<Vec<u8>>>,
     /// When what we come with ends, where it says so.
     pub own_until: Option<Ends>,
+    /// What a CI job shows of itself, where one logs in.
+    pub shown: Option<Arc<Shown>>,
 }
 
 /// When our own credential ends, unix seconds, by what it is.
@@ -104,6 +121,8 @@ impl ApiServer {
     pub fn new(spec: &ClusterSpec) -> Self {
         Self {
             kubeconfig: spec.kubeconfig.clone(),
+            job: spec.job.clone(),
+            eks: spec.eks.clone(),
             context: spec.context.clone(),
             endpoints: spec.endpoints.clone(),
             proxy: spec.proxy_url.clone(),
@@ -161,15 +180,16 @@ impl ApiServer {
     }
 
     fn source(&self) -> String {
-        self.kubeconfig.as_ref().map_or_else(|| "the Pod's own account".into(), |path| path.display().to_string())
+        match (&self.job, &self.kubeconfig) {
+            (Some(job), _) => job.server.clone(),
+            (None, Some(path)) => path.display().to_string(),
+            (None, None) => "the Pod's own account".into(),
+        }
     }
 
     async fn build(&self) -> Result<Built, NoClient> {
         let source = self.source();
-        let (mut config, files) = match &self.kubeconfig {
-            Some(path) => self.read(path).await?,
-            None => (Config::incluster().map_err(|e| NoClient(format!("inCluster: {}", chain(&e))))?, Vec::new()),
-        };
+        let Origin { mut config, files, shown, until } = self.origin().await?;
         // Retries, time limits and their records are ours: kube's would hide up to 15 tries (dependencies: kube ≥ 4).
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_WITHIN);
@@ -192,15 +212,17 @@ impl ApiServer {
             urls.push(config.cluster_url.clone());
         }
         let ca = config.root_cert.as_ref().map(|ders| Arc::new(pem(ders)));
-        let mut own_until = config.auth_info.token.as_ref().and_then(|token| Claims::of(token.expose_secret()).ok()?.exp).map(Ends::Token);
-        let (mut endpoints, mut until) = (Vec::new(), None);
+        // What is got anew by itself ends unnoticed.
+        let kept = config.auth_info.token.as_ref().filter(|_| until.is_none());
+        let mut own_until = kept.and_then(|token| Claims::of(token.expose_secret()).ok()?.exp).map(Ends::Token);
+        let mut endpoints = Vec::new();
         for url in urls {
             let mut own = config.clone();
             own.cluster_url = url.clone();
             let mut bare = own.clone();
             bare.auth_info = kube::config::AuthInfo::default();
             let label = source.clone();
-            // kube runs credential plugins while it builds, and blocks the thread.
+            // It reads files and blocks the thread.
             let made = tokio::task::spawn_blocking(move || {
                 let certified = certificate::of_user(&own.auth_info);
                 let own = Client::try_from(own).map_err(|e| NoClient(explain(&label, &e)))?;
@@ -208,74 +230,61 @@ impl ApiServer {
                 Ok::<_, NoClient>((own, bare, certified))
             });
             let (own, bare, certified) = made.await.map_err(|_| NoClient(format!("{source}: building the client was cut short")))??;
-            own_until = own_until.or(certified.map(Ends::Certificate));
-            until = own.valid_until().as_ref().map(|t| t.as_second());
+            own_until = own_until.or(certified.map(Ends::Certificate).filter(|_| until.is_none()));
             endpoints.push(Endpoint { url: url.to_string().trim_end_matches('/').to_owned(), own, bare });
         }
-        let clients = Clients { endpoints: Arc::new(endpoints), favourite: Arc::clone(&self.favourite), ca, own_until };
+        let clients = Clients { endpoints: Arc::new(endpoints), favourite: Arc::clone(&self.favourite), ca, own_until, shown };
         Ok(Built { clients, files, looked: Instant::now(), until })
     }
 
-    async fn read(&self, path: &Path) -> Result<(Config, Vec<(PathBuf, Stamp)>), NoClient> {
+    /// Where it is, and who we are there.
+    async fn origin(&self) -> Result<Origin, NoClient> {
+        if let Some(job) = &self.job {
+            let (config, files, shown) = self.log_in(job).await?;
+            let until = shown.until();
+            return Ok(Origin { config, files, shown: Some(Arc::new(shown)), until });
+        }
+        let (config, files, until) = match &self.kubeconfig {
+            Some(path) => self.read(path).await?,
+            None => (Config::incluster().map_err(|e| NoClient(format!("inCluster: {}", chain(&e))))?, Vec::new(), None),
+        };
+        Ok(Origin { config, files, shown: None, until })
+    }
+
+    async fn log_in(&self, job: &JobLogin) -> Result<(Config, Vec<(PathBuf, Stamp)>, Shown), NoClient> {
+        let files = job.files();
+        // Before they are read: one that changes meanwhile is read again.
+        let files = tokio::task::spawn_blocking(move || stamps(files)).await.unwrap_or_default();
+        let (kubeconfig, shown) = job.log_in().await.map_err(NoClient)?;
+        let made = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let config = made.map_err(|e| NoClient(format!("{}: {}", job.server, reading(&e))))?;
+        Ok((config, files, shown))
+    }
+
+    /// By the kubeconfig; with the end of a token that was got for it.
+    async fn read(&self, path: &Path) -> Result<(Config, Vec<(PathBuf, Stamp)>, Option<i64>), NoClient> {
+        let (login, until) = match &self.eks {
+            Some(eks) if self.own.as_deref().and_then(alive).is_none() => {
+                let (token, until) = eks.log_in().await.map_err(NoClient)?;
+                (Some(token), Some(until))
+            }
+            _ => (None, None),
+        };
         let (owned, context, own) = (path.to_owned(), self.context.clone(), self.own.clone());
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || {
             let mut kubeconfig = Kubeconfig::read_from(&owned).map_err(|e| format!("{}: {}", owned.display(), reading(&e)))?;
-            let files = adopt_files(&mut kubeconfig, &owned, context.as_deref(), own.as_deref())?;
+            let files = adopt_files(&mut kubeconfig, &owned, context.as_deref(), own.as_deref(), login)?;
             Ok::<_, String>((kubeconfig, stamps(files)))
         });
-        let (kubeconfig, files) = read.await.map_err(|_| NoClient(format!("{shown}: reading it was cut short")))?.map_err(NoClient)?;
+        let (mut kubeconfig, files) = read.await.map_err(|_| NoClient(format!("{shown}: reading it was cut short")))?.map_err(NoClient)?;
+        let ran = credential::plugged(&mut kubeconfig, path, self.context.as_deref()).await;
+        let until = until.or(ran.map_err(|why| NoClient(format!("{shown}: {why}")))?);
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let config =
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| NoClient(format!("{shown}: {}", reading(&e))))?;
-        Ok((config, files))
+        Ok((config, files, until))
     }
-}
-
-fn pem(ders: &[Vec<u8>]) -> Vec<u8> {
-    use base64::Engine;
-    let mut text = String::new();
-    for der in ders {
-        text.push_str("-----BEGIN CERTIFICATE-----\n");
-        let body = base64::engine::general_purpose::STANDARD.encode(der);
-        for line in body.as_bytes().chunks(64) {
-            text.push_str(std::str::from_utf8(line).unwrap_or_default());
-            text.push('\n');
-        }
-        text.push_str("-----END CERTIFICATE-----\n");
-    }
-    text.into_bytes()
-}
-
-/// Whether a `NO_PROXY` list names the host: as itself, as the end of its name, or with `*`.
-fn spared(list: &str, host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
-    list.split(',')
-        .map(|entry| entry.trim().trim_start_matches('.'))
-        .filter(|e| !e.is_empty())
-        .any(|entry| entry == "*" || host == entry || host.strip_suffix(entry).is_some_and(|front| front.ends_with('.')))
-}
-
-/// What a kubeconfig error may say: kube's own texts, which name keys and files but quote no secret.
-fn reading(error: &kube::config::KubeconfigError) -> String {
-    use kube::config::KubeconfigError as E;
-    match error {
-        E::ReadConfig(io, _) => io.to_string(),
-        E::Parse(_) => "it is no kubeconfig that can be read (its YAML is broken)".into(),
-        other => chain(other),
-    }
-}
-
-fn explain(source: &str, error: &kube::Error) -> String {
-    let text = chain(error);
-    let hint = if text.contains("UnsupportedCertVersion") {
-        "; its client certificate is X.509 version 1, which rustls refuses: have it issued as version 3"
-    } else if text.contains("o CA certificates") || text.contains("no valid") {
-        "; name the cluster's CA in the kubeconfig (certificate-authority-data)"
-    } else {
-        ""
-    };
-    format!("{source}: {text}{hint}")
 }
 
 /// An error with its causes, each once.
@@ -296,15 +305,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn no_proxy_names_hosts_and_domains() {
-        assert!(spared("localhost, .example.com", Some("api.example.com")));
-        assert!(spared("api.example.com", Some("api.example.com")));
-        assert!(spared("*", Some("x")));
-        assert!(!spared("example.com", Some("badexample.com")));
-        assert!(!spared("", Some("x")));
-    }
 
     #[tokio::test]
     async fn a_missing_kubeconfig_is_named() {
@@ -328,16 +328,6 @@ mod tests {
     }
 
     fn blank() -> ClusterSpec {
-        ClusterSpec {
-            kubeconfig: None,
-            context: None,
-            in_cluster: None,
-            embedded: None,
-            endpoints: Vec::new(),
-            proxy_url: None,
-            limits: super::super::Limits::default(),
-            own: None,
-            spare: None,
-        }
+        ClusterSpec::default()
     }
 }

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kube::config::{AuthInfo, Kubeconfig};
+use kube::config::{AuthInfo, ExecAuthCluster, Kubeconfig};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::plugin;
 use crate::token::Token;
 
 /// Tells one content of a file from the next.
@@ -22,12 +23,14 @@ pub(super) fn alive(file: &Path) -> Option<Token> {
 
 /// Which files the chosen user depends on. Its token file is read here and trimmed: kube would send
 /// a trailing newline along and fail every request, and would notice a change up to a minute late. `own` is the file
-/// of the credential that we keep fresh ourselves: while it lives it stands in for whatever the user has.
+/// of the credential that we keep fresh ourselves: while it lives it stands in for whatever the user has, and so does
+/// `login`, a token that was got just now, after it.
 pub(super) fn adopt_files(
     kubeconfig: &mut Kubeconfig,
     path: &Path,
     context: Option<&str>,
     own: Option<&Path>,
+    login: Option<Token>,
 ) -> Result<Vec<PathBuf>, String> {
     let mut files = vec![path.to_owned()];
     let wanted = context.map(str::to_owned).or_else(|| kubeconfig.current_context.clone());
@@ -42,15 +45,23 @@ pub(super) fn adopt_files(
     if let Some(cluster) = kubeconfig.clusters.iter().find(|c| c.name == cluster).and_then(|c| c.cluster.as_ref()) {
         files.extend(cluster.certificate_authority.iter().map(PathBuf::from));
     }
-    let info = kubeconfig.auth_infos.iter_mut().find(|u| Some(&u.name) == user.as_ref()).and_then(|u| u.auth_info.as_mut());
-    let Some(info) = info else { return Ok(files) };
+    let Some(named) = kubeconfig.auth_infos.iter_mut().find(|u| Some(&u.name) == user.as_ref()) else {
+        let none = format!("{}: its context `{wanted}` names no user that it has", path.display());
+        return if login.is_some() { Err(none) } else { Ok(files) };
+    };
+    let with = |token: &Token| Some(AuthInfo { token: Some(SecretString::from(token.expose().to_owned())), ..AuthInfo::default() });
     if let Some(own) = own {
         files.push(own.to_owned());
         if let Some(token) = alive(own) {
-            *info = AuthInfo { token: Some(SecretString::from(token.expose().to_owned())), ..AuthInfo::default() };
+            named.auth_info = with(&token);
             return Ok(files);
         }
     }
+    if let Some(token) = login {
+        named.auth_info = with(&token);
+        return Ok(files);
+    }
+    let Some(info) = named.auth_info.as_mut() else { return Ok(files) };
     files.extend(info.client_certificate.iter().chain(info.client_key.iter()).map(PathBuf::from));
     if info.token.as_ref().is_some_and(|t| t.expose_secret().trim().is_empty()) {
         info.token = None;
@@ -68,6 +79,25 @@ pub(super) fn adopt_files(
         files.push(file);
     }
     Ok(files)
+}
+
+/// Runs the chosen user's credential plugin, where it has one, and puts what it gave in its place. When that ends, unix
+/// seconds, where it says so.
+///
+/// # Errors
+/// What became of the plugin.
+pub(super) async fn plugged(kubeconfig: &mut Kubeconfig, path: &Path, context: Option<&str>) -> Result<Option<i64>, String> {
+    let wanted = context.map(str::to_owned).or_else(|| kubeconfig.current_context.clone());
+    let chosen = kubeconfig.contexts.iter().find(|c| Some(&c.name) == wanted.as_ref()).and_then(|c| c.context.as_ref());
+    let Some((user, cluster)) = chosen.map(|context| (context.user.clone(), context.cluster.clone())) else { return Ok(None) };
+    let cluster = kubeconfig.clusters.iter().find(|c| c.name == cluster).and_then(|c| c.cluster.as_ref());
+    let cluster = cluster.and_then(|cluster| ExecAuthCluster::try_from(cluster).ok());
+    let info = kubeconfig.auth_infos.iter_mut().find(|u| Some(&u.name) == user.as_ref()).and_then(|u| u.auth_info.as_mut());
+    let Some(info) = info else { return Ok(None) };
+    let Some(exec) = info.exec.clone() else { return Ok(None) };
+    let (given, ends) = plugin::run(&exec, path.parent().unwrap_or(Path::new("/")), cluster).await?;
+    *info = given;
+    Ok(ends)
 }
 
 pub(super) fn stamps(files: Vec<PathBuf>) -> Vec<(PathBuf, Stamp)> {
@@ -93,7 +123,7 @@ mod tests {
         let text =
             "contexts:\n- {name: one, context: {cluster: c, user: u}}\ncurrent-context: one\nusers:\n- {name: u, user: {tokenFile: t}}\n";
         let mut kubeconfig = Kubeconfig::from_yaml(text).unwrap();
-        let files = adopt_files(&mut kubeconfig, &folder.path().join("k"), None, None).unwrap();
+        let files = adopt_files(&mut kubeconfig, &folder.path().join("k"), None, None, None).unwrap();
         let token = kubeconfig.auth_infos[0].auth_info.as_ref().unwrap().token.as_ref().unwrap();
         assert_eq!(token.expose_secret(), "abc");
         assert!(files.contains(&folder.path().join("t")));
@@ -106,7 +136,7 @@ mod tests {
         let text = "contexts:\n- {name: one, context: {cluster: c, user: u}}\ncurrent-context: one\nusers:\n- {name: u, user: {tokenFile: t, client-key: k}}\n";
         let mut kubeconfig = Kubeconfig::from_yaml(text).unwrap();
         let own = folder.path().join("own");
-        let files = adopt_files(&mut kubeconfig, &folder.path().join("k"), None, Some(&own)).unwrap();
+        let files = adopt_files(&mut kubeconfig, &folder.path().join("k"), None, Some(&own), None).unwrap();
         assert!(files.contains(&own), "it has to be noticed when it comes");
         let info = kubeconfig.auth_infos[0].auth_info.as_ref().unwrap();
         assert_eq!(info.client_key.is_none(), info.token.as_ref().unwrap().expose_secret() != "abc", "one credential, not two");

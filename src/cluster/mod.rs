@@ -1,10 +1,13 @@
 //! Who issues it? One API server (or the embedded signer) each: clients, minting, proof, load limits.
 
 pub mod access;
+pub mod aws;
 pub mod call;
 pub mod client;
 mod credential;
+pub mod eks;
 pub mod embedded;
+pub mod job;
 mod keys;
 pub mod legacy;
 pub mod marker;
@@ -14,6 +17,7 @@ pub mod own;
 pub mod pages;
 pub mod patience;
 pub mod person;
+mod plugin;
 pub mod prove;
 mod refusal;
 pub mod review;
@@ -159,7 +163,11 @@ impl Cluster {
             }
             result = mint::mint(&clients, &self.upstream, ask).await;
         }
-        result
+        match (&clients.shown, &self.spec.eks) {
+            (Some(shown), _) => result.map_err(|failure| shown.explained(failure, jiff::Timestamp::now())),
+            (None, Some(eks)) => result.map_err(|failure| eks.explained(failure)),
+            (None, None) => result,
+        }
     }
 
     /// Tries a token of that subject on the API server; an embedded cluster has nobody to ask.

@@ -53,8 +53,14 @@ pub struct SpareSpec {
 /// The client of the spare credential: the same API server, another way in.
 pub(super) fn spare(spec: &ClusterSpec) -> Option<ApiServer> {
     let spare = spec.spare.as_ref()?;
-    let own =
-        ClusterSpec { kubeconfig: Some(spare.kubeconfig.clone()), context: spare.context.clone(), own: None, spare: None, ..spec.clone() };
+    let own = ClusterSpec {
+        kubeconfig: Some(spare.kubeconfig.clone()),
+        context: spare.context.clone(),
+        eks: None,
+        own: None,
+        spare: None,
+        ..spec.clone()
+    };
     Some(ApiServer::new(&own))
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kube::config::{Context, Kubeconfig};
 
-use super::{ClusterSpec, InCluster, Limits};
+use super::{ClusterSpec, InCluster};
 
 /// What a person named, and what the environment says.
 #[derive(Debug, Clone, Default)]
@@ -54,12 +54,7 @@ impl Wish {
             kubeconfig: found.map(|file| std::path::absolute(&file).unwrap_or(file)),
             context,
             in_cluster,
-            embedded: None,
-            endpoints: Vec::new(),
-            proxy_url: None,
-            limits: Limits::default(),
-            own: None,
-            spare: None,
+            ..ClusterSpec::default()
         })
     }
 

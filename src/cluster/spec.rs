@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::own;
+use super::{eks, job, own};
 
 /// One entry of `clusters`, as written and as planned: it needs no translation.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Cluster")]
 pub struct ClusterSpec {
@@ -16,6 +16,8 @@ pub struct ClusterSpec {
     pub kubeconfig: Option<PathBuf>,
     /// The context in it; its current one when absent.
     pub context: Option<String>,
+    /// Log in to Amazon EKS in this process, in place of what the kubeconfig's user has.
+    pub eks: Option<eks::EksSpec>,
     /// Use the Pod's own account.
     pub in_cluster: Option<InCluster>,
     /// Sign with a key of our own: for trials, never for production.
@@ -32,6 +34,9 @@ pub struct ClusterSpec {
     pub own: Option<own::OwnSpec>,
     /// The way back when that one has died.
     pub spare: Option<own::SpareSpec>,
+    /// The API server of a CI job that logs in by itself; no schedule writes it.
+    #[serde(skip)]
+    pub job: Option<job::JobLogin>,
 }
 
 /// `inCluster: {}`.

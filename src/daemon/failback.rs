@@ -137,7 +137,7 @@ mod tests {
     fn places(when_paid: WhenPaid) -> Vec<Place> {
         let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None, readers: Vec::new() };
         let vault = VaultSpec { store: "v".into(), mount: "secret".into(), path: "a".into(), key: "token".into(), ..VaultSpec::default() };
-        let place = |sink, fallback| Place { sink, format: Format::Raw, required: true, fallback, when_paid };
+        let place = |sink, fallback| Place { sink, format: Format::Raw, encrypt_to: Vec::new(), required: true, fallback, when_paid };
         vec![place(SinkSpec::Vault(vault), vec![place(SinkSpec::File(file), Vec::new())])]
     }
 

@@ -73,7 +73,7 @@ fn held(path: &Path) -> Held {
     let found = Published::read(path).map_err(|why| {
         let verdict = match why {
             Unusable::Missing => Verdict::Missing,
-            Unusable::NotAFile | Unusable::TooLarge | Unusable::Empty | Unusable::NoToken => Verdict::NoToken,
+            Unusable::NotAFile | Unusable::TooLarge | Unusable::Empty | Unusable::NoToken | Unusable::Encrypted => Verdict::NoToken,
             _ => Verdict::Unreadable,
         };
         (verdict, why.to_string())

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
 use zeroize::Zeroizing;
 
-use crate::token::{Claims, Token, extract};
+use crate::token::age::{Identity, NotOpened};
+use crate::token::{Claims, Token, extract, sealed};
 
 /// Largest file that is read, in bytes: a kubeconfig of a whole fleet is far below.
 pub const LARGEST: u64 = 4 << 20;
@@ -49,6 +50,12 @@ pub enum Unusable {
     /// Zero bytes, or white space.
     #[error("is empty")]
     Empty,
+    /// An age file, and no key at hand that opens it.
+    #[error("is encrypted (age): `tokenferry get --identity KEYFILE` opens it for whom it was encrypted")]
+    Encrypted,
+    /// An age file that these keys do not open, or a broken one.
+    #[error("is encrypted (age), and not opened: {0}")]
+    NotOpened(NotOpened),
     /// Bytes without a JWT.
     #[error("no token in it")]
     NoToken,
@@ -76,6 +83,9 @@ impl Published {
         if bytes.trim_ascii().is_empty() {
             return Err(Unusable::Empty);
         }
+        if sealed::is_sealed(bytes) {
+            return Err(Unusable::Encrypted);
+        }
         let token = extract(bytes).ok_or(Unusable::NoToken)?;
         let claims = token.claims().map_err(|_| Unusable::NoToken)?;
         Ok(Self { token, claims, newline: bytes.ends_with(b"\n"), mode })
@@ -87,6 +97,14 @@ impl Published {
     /// # Errors
     /// [`Unusable`], before the token's times are looked at.
     pub fn read(path: &Path) -> Result<Self, Unusable> {
+        Self::read_with(path, &[])
+    }
+
+    /// The same, where these keys may open it.
+    ///
+    /// # Errors
+    /// As [`Published::read`], and [`Unusable::NotOpened`].
+    pub fn read_with(path: &Path, identities: &[Identity]) -> Result<Self, Unusable> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(|errno| unusable(errno.into()))?;
         let meta = file.metadata().map_err(unusable)?;
@@ -97,7 +115,12 @@ impl Published {
             use std::os::unix::fs::PermissionsExt;
             meta.permissions().mode() & 0o7777
         };
-        Self::of(&all(file)?, Some(mode))
+        let bytes = all(file)?;
+        if !identities.is_empty() && sealed::is_sealed(&bytes) {
+            let plain = sealed::open(identities, &bytes).map_err(Unusable::NotOpened)?;
+            return Self::of(&plain, Some(mode));
+        }
+        Self::of(&bytes, Some(mode))
     }
 
     /// Reads a stream, such as standard input, to its end.
@@ -143,10 +166,18 @@ fn unusable(error: io::Error) -> Unusable {
 /// # Errors
 /// Every place with what is wrong there.
 pub fn newest(places: Vec<PathBuf>, now: i64) -> Result<(PathBuf, Published), Vec<(PathBuf, Unusable)>> {
+    newest_with(places, now, &[])
+}
+
+/// The same, where these keys may open what is encrypted.
+///
+/// # Errors
+/// As [`newest`].
+pub fn newest_with(places: Vec<PathBuf>, now: i64, identities: &[Identity]) -> Result<(PathBuf, Published), Vec<(PathBuf, Unusable)>> {
     let mut best: Option<(PathBuf, Published)> = None;
     let mut unusable = Vec::new();
     for place in places {
-        match Published::read(&place).and_then(|found| found.in_date(now).map(|()| found)) {
+        match Published::read_with(&place, identities).and_then(|found| found.in_date(now).map(|()| found)) {
             Ok(found) => {
                 if best.as_ref().is_none_or(|(_, best)| found.claims.iat > best.claims.iat) {
                     best = Some((place, found));

@@ -13,7 +13,7 @@ use super::ask::Selector;
 use super::places::Places;
 use super::rotation::{Held, identify, load, payload, tell};
 use super::scene::Scene;
-use super::start::readable;
+use super::start::is_ours;
 use super::{RunError, binding, proof, read};
 use crate::cluster::{MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Health;
@@ -84,7 +84,7 @@ pub async fn places(target: &Target, scene: &Scene, held: &Held) -> Vec<SinkLine
     let surroundings = scene.surroundings(target).await;
     let issue = held.issue();
     let render = |format: &Format| payload(held, format, &surroundings);
-    let ours = |found: &Payload| readable(found, target).is_some();
+    let ours = |found: &Payload| is_ours(found, target);
     let load = load(target, held, &issue, &render, LATER, Ours(&ours));
     let mut all: Vec<BoxFuture<'_, SinkLine>> = Vec::new();
     for place in target.places() {

@@ -10,7 +10,7 @@ use super::binding;
 use super::errands::announce;
 use super::proof;
 use super::scene::Scene;
-use super::start::readable;
+use super::start::is_ours;
 use super::timetable::Turn;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
@@ -127,7 +127,7 @@ pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
-    let ours = |found: &Payload| readable(found, target).is_some();
+    let ours = |found: &Payload| is_ours(found, target);
     let load = load(target, held, &issue, &render, urgency, Ours(&ours));
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
@@ -138,7 +138,7 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
     let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
-    let ours = |found: &Payload| readable(found, target).is_some();
+    let ours = |found: &Payload| is_ours(found, target);
     let load = load(target, held, &issue, &render, urgency, Ours(&ours));
     delivery::pay(place, &load, &scene.stores, served).await
 }
@@ -155,7 +155,8 @@ pub(super) fn load<'a>(
     let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
     let owner = target.labels.get("owner").map(String::as_str);
     let manners = Manners { owner, overlap: Duration::from_secs(target.overlap), ours };
-    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency, manners }
+    let ask = ask_hash(target);
+    Load { render, target: &target.name, ask, issue, issued_at, expires_at, generation: held.generation, urgency, manners }
 }
 
 /// The bytes of a format.

@@ -21,6 +21,8 @@ use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
 use crate::sink::{self, FailureKind, Place, SinkSpec, file};
+use crate::token::payload::Part;
+use crate::token::sealed::Mark;
 use crate::token::{Claims, Payload, Token, candidates};
 pub use here::host_notes;
 
@@ -190,6 +192,12 @@ async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::F
             Look::Unknown
         }
     }
+}
+
+/// Whether what a place holds is this target's: a token of its, or something sealed that says so of itself.
+pub(super) fn is_ours(payload: &Payload, target: &Target) -> bool {
+    let marked = |part: &Part| Mark::of(part.expose()).is_some_and(|mark| mark.ask == ask_hash(target));
+    readable(payload, target).is_some() || payload.parts().iter().any(marked)
 }
 
 /// The newest token of this target in what a place holds: a kubeconfig may hold many.

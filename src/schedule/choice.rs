@@ -5,16 +5,20 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use crate::schedule::encrypt::RecipientFile;
 use crate::schedule::format::FormatFile;
 use crate::schedule::measure::{Seconds, shown};
 use crate::schedule::yaml::SPLIT;
 use crate::token::Format;
+use crate::token::age::Recipient;
 
-/// A sink's own settings, and the `format` that any sink has among them.
+/// A sink's own settings, and what any sink has among them: `format` and `encryptTo`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WithFormat<T> {
     /// How the token is written.
     pub format: Format,
+    /// To whom it is encrypted.
+    pub encrypt_to: Option<Vec<Recipient>>,
     /// The sink's own.
     pub spec: T,
 }
@@ -30,14 +34,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for WithFormat<T> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut parts: A) -> Result<Self::Value, A::Error> {
-                let (mut format, mut spec) = (Format::default(), None);
+                let (mut format, mut encrypt_to, mut spec) = (Format::default(), None, None);
                 while let Some(part) = parts.next_key::<String>()? {
-                    if part == "format" { format = parts.next_value::<FormatFile>()?.into() } else { spec = Some(parts.next_value()?) }
+                    match part.as_str() {
+                        "format" => format = parts.next_value::<FormatFile>()?.into(),
+                        "encryptTo" => encrypt_to = Some(RecipientFile::all(parts.next_value()?)),
+                        _ => spec = Some(parts.next_value()?),
+                    }
                 }
-                Ok(WithFormat { format, spec: spec.ok_or_else(|| de::Error::missing_field("spec"))? })
+                Ok(WithFormat { format, encrypt_to, spec: spec.ok_or_else(|| de::Error::missing_field("spec"))? })
             }
         }
-        from.deserialize_struct(SPLIT, &["format", "spec"], Parts(std::marker::PhantomData))
+        from.deserialize_struct(SPLIT, &["format", "encryptTo", "spec"], Parts(std::marker::PhantomData))
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de;
 use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::alerts::{AlertFile, HeartbeatFile, MonitorFile};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
+use crate::schedule::encrypt::RecipientFile;
 use crate::schedule::format::Part;
 use crate::schedule::hooks::HookFile;
 use crate::schedule::measure::{Bytes, Seconds, Share};
@@ -20,6 +21,7 @@ use crate::sink::kinds::kinds;
 use crate::sink::kubernetes::SecretSpec;
 use crate::sink::{SinkSpec, StoreSpec, WhenPaid};
 use crate::token::Format;
+use crate::token::age::Recipient;
 use crate::token::render::FilePart;
 
 /// The file.
@@ -208,9 +210,6 @@ macro_rules! place_file {
             pub when_paid: Option<WhenPaid>,
         }
 
-        /// The types that read their settings.
-        const LISTED: &[&str] = &[$(stringify!($spec)),*];
-
         impl PlaceFile {
             /// The sink where it is one that is used as it is written, and its `format`.
             pub fn listed(&self) -> Option<(SinkSpec, &Format)> {
@@ -218,6 +217,18 @@ macro_rules! place_file {
                     return Some((SinkSpec::$variant(written.spec.clone()), &written.format));
                 })*
                 None
+            }
+
+            /// To whom it is encrypted, where that is said.
+            pub fn encrypt_to(&self) -> Option<Vec<Recipient>> {
+                $(if let Some(written) = &self.$field {
+                    return written.encrypt_to.clone();
+                })*
+                let of_file = self.file.as_ref().and_then(|written| written.encrypt_to.clone());
+                let of_secret = self.kubernetes_secret.as_ref().and_then(|written| written.encrypt_to.clone());
+                let of_command = self.command.as_ref().and_then(|written| written.encrypt_to.clone());
+                let of_directory = self.directory.as_ref().and_then(|written| written.encrypt_to.clone()).map(RecipientFile::all);
+                of_file.or(of_secret).or(of_command).or(of_directory)
             }
         }
     };
@@ -244,6 +255,8 @@ pub struct DirectoryFile {
     /// Who may read beside them.
     #[serde(default)]
     pub readers: Vec<Reader>,
+    /// To whom the files with a token are encrypted (age): public keys, age1…, each of whose secret halves opens them.
+    pub encrypt_to: Option<Vec<RecipientFile>>,
 }
 
 fn as_the_kubelet_mounts() -> BTreeMap<String, Part> {
@@ -269,8 +282,6 @@ pub fn later(structure: &str, key: &str) -> bool {
         "StoreSpec" => &["azureKeyVault"],
         "AppRoleAuth" => &["wrapped"],
         "TargetFile" => &["hosts"],
-        "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
-        listed if LISTED.iter().any(|path| path.rsplit(':').next().map(str::trim) == Some(listed)) => &["encryptTo"],
         _ => &[],
     };
     keys.contains(&key)

@@ -6,6 +6,7 @@ pub mod change;
 pub mod check;
 pub mod choice;
 pub mod cron;
+pub mod encrypt;
 pub mod file;
 pub mod foreign;
 pub mod format;

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
+use crate::schedule::encrypt::RecipientFile;
 use crate::schedule::file::{ScheduleFile, TargetFile};
 use crate::schedule::format::{FormatFile, Part, PartFile};
 use crate::schedule::measure::{Bytes, Seconds, Share};
@@ -76,11 +77,14 @@ impl<T: JsonSchema> JsonSchema for WithFormat<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = T::json_schema(generator);
         let format = generator.subschema_for::<FormatFile>();
+        let recipients = generator.subschema_for::<Vec<RecipientFile>>();
         if let Some(Value::Object(properties)) = schema.get_mut("properties") {
             properties.insert(
                 "format".into(),
                 json!({"description": "How the token is written; the token alone when absent.", "allOf": [format]}),
             );
+            let says = "To whom it is encrypted (age): public keys, age1…, each of whose secret halves opens it.";
+            properties.insert("encryptTo".into(), json!({"description": says, "allOf": [recipients]}));
         }
         schema
     }
@@ -106,6 +110,7 @@ texts! {
     Bytes, "Size", r"^[0-9]+(B|KiB|MiB|GiB)$", "A size: 64MiB.";
     Share, "Share", r"^[0-9]+(\.[0-9]+)?%$", "A share: 80%, 66.7%.";
     Mode, "Mode", r"^(0o)?[0-7]{3,4}$", "Permission bits: octal digits in quotes, \"0640\".";
+    RecipientFile, "Recipient", r"^age1[02-9ac-hj-np-z]{58}$", "The public half of an age key, as `age-keygen` prints it.";
     Reader, "Reader", r"^(user|group):[^:/\s]+$", "Who may read: user:NAME or group:NAME, by name or id.";
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Context, Failure, FailureKind, Manners, Place, Put, SinkSpec, Stores, put};
 use crate::cluster::Urgency;
+use crate::token::sealed::{self, Mark};
 use crate::token::{Format, Payload};
 use tries::{Step, Tries, WITHIN, verdict};
 
@@ -71,6 +72,8 @@ pub struct Load<'a> {
     pub render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
     /// Name of the target.
     pub target: &'a str,
+    /// What the target asks for, as the records name it: sealed payloads are known by it.
+    pub ask: String,
     /// The token's `jti`.
     pub issue: &'a str,
     /// The token's `iat`, unix seconds.
@@ -101,18 +104,31 @@ async fn to_one(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
 }
 
 async fn tried(place: &Place, load: &Load<'_>, stores: &Stores) -> Delivered {
-    let payload = match (load.render)(&place.format) {
-        Ok(payload) => payload,
-        Err(failure) => return unrendered(failure),
-    };
-    carry(Tries::new(place, payload.sha256()), Gate::FailFast, load, stores).await
+    match made(place, load) {
+        Ok(payload) => carry(Tries::new(place, payload.sha256()), payload, Gate::FailFast, load, stores).await,
+        Err(failure) => unrendered(failure),
+    }
+}
+
+/// What goes to a place: the token as it is written there, sealed where the place says to whom.
+///
+/// # Errors
+/// `Local`: the format says what is not known, or there are no random bytes.
+pub fn made(place: &Place, load: &Load<'_>) -> Result<Payload, Failure> {
+    let payload = (load.render)(&place.format)?;
+    if place.encrypt_to.is_empty() {
+        return Ok(payload);
+    }
+    let mark = Mark { ask: load.ask.clone(), issued_at: load.issued_at, expires_at: load.expires_at };
+    let sealed = sealed::seal(&payload, &place.format, &place.encrypt_to, &mark);
+    sealed.map_err(|error| Failure::new(FailureKind::Local, error.to_string()))
 }
 
 /// One more attempt at a place that is owed. `served` is the fallback that holds the token already.
 pub async fn pay(place: &Place, load: &Load<'_>, stores: &Stores, served: Option<(usize, String)>) -> Delivered {
     let begun = Instant::now();
-    let delivered = match (load.render)(&place.format) {
-        Ok(payload) => carry(Tries::once_more(place, payload.sha256(), served), Gate::Wait, load, stores).await,
+    let delivered = match made(place, load) {
+        Ok(payload) => carry(Tries::once_more(place, payload.sha256(), served), payload, Gate::Wait, load, stores).await,
         Err(failure) => unrendered(failure),
     };
     Delivered { took: begun.elapsed(), ..delivered }
@@ -123,20 +139,22 @@ fn unrendered(failure: Failure) -> Delivered {
     Delivered { outcome: Outcome::Owed, sha256: String::new(), attempts: 0, failure: Some(failure), fallback: None, took: Duration::ZERO }
 }
 
-/// Does what the tries decide, until they are over.
-async fn carry(mut tries: Tries<'_>, gate: Gate, load: &Load<'_>, stores: &Stores) -> Delivered {
+/// Does what the tries decide, until they are over. A place gets the same bytes in all of them: sealed anew they would be
+/// others, and what an answer was lost of would be written twice.
+async fn carry(mut tries: Tries<'_>, payload: Payload, gate: Gate, load: &Load<'_>, stores: &Stores) -> Delivered {
     let begun = Instant::now();
     let place = tries.place();
-    let (mut sink, mut format, mut gate) = (&place.sink, &place.format, gate);
+    let (mut sink, mut payload, mut gate) = (&place.sink, Ok::<_, Failure>(payload), gate);
     loop {
-        let result = match (load.render)(format) {
-            Ok(payload) => attempt(sink, &payload, load, stores, gate).await,
-            Err(failure) => Err(failure),
+        let result = match &payload {
+            Ok(payload) => attempt(sink, payload, load, stores, gate).await,
+            Err(failure) => Err(failure.clone()),
         };
         match tries.after(result, begun.elapsed(), fraction()) {
             Step::Again(pause) => tokio::time::sleep(pause).await,
             Step::Fallback(index) => {
-                (sink, format, gate) = (&place.fallback[index].sink, &place.fallback[index].format, Gate::FailFast);
+                let fallback = &place.fallback[index];
+                (sink, payload, gate) = (&fallback.sink, made(fallback, load), Gate::FailFast);
             }
             Step::Over(delivered) => return delivered,
         }

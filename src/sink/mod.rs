@@ -25,6 +25,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::token::age::Recipient;
 use crate::token::{Format, Payload};
 
 pub use kinds::{SINKS, STORES, SinkSpec, StoreSpec};
@@ -39,6 +40,8 @@ pub struct Place {
     pub sink: SinkSpec,
     /// How the token is written there.
     pub format: Format,
+    /// Whose keys alone open what is written there; nobody's, and everybody can read it.
+    pub encrypt_to: Vec<Recipient>,
     /// Whether a failure here fails the rotation.
     pub required: bool,
     /// Where it goes while this place is unavailable, in order.

@@ -4,6 +4,7 @@
 //! The crate of that name brings eighty others, a language negotiator and pre-releases among them; the format is small,
 //! and the primitives are those that this program has anyway (ring), with one more for the curve.
 
+mod armor;
 mod bech32;
 mod header;
 mod stream;
@@ -22,7 +23,7 @@ const FILE_KEY: usize = 16;
 const NONCE: usize = 16;
 
 /// The public half of a key: `age1…`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient([u8; 32]);
 
 /// The secret half: `AGE-SECRET-KEY-1…`. It has neither `Debug` nor `Display`.
@@ -42,7 +43,7 @@ pub struct NoRandom;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotOpened {
     /// They begin otherwise.
-    #[error("it does not begin as an age file of version 1 does (one in PEM armour is unwrapped by `age -d` alone)")]
+    #[error("it does not begin as an age file of version 1 does")]
     NotAge,
     /// No key fits.
     #[error("it was not encrypted to any of these keys")]
@@ -110,6 +111,49 @@ fn shared(secret: [u8; 32], share: [u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
 /// # Errors
 /// [`NoRandom`].
 pub fn seal(recipients: &[Recipient], plain: &[u8]) -> Result<Vec<u8>, NoRandom> {
+    sealed(recipients, &[], plain)
+}
+
+/// Seals bytes as text, with a word of ours in the header for everybody to read: a stanza of its own, its kind first.
+/// None of its words may be empty or hold a space.
+///
+/// # Errors
+/// [`NoRandom`].
+pub fn seal_text(recipients: &[Recipient], note: &[String], plain: &[u8]) -> Result<Vec<u8>, NoRandom> {
+    sealed(recipients, note, plain).map(|bytes| armor::encoded(&bytes).into_bytes())
+}
+
+/// How long that text will be.
+pub fn size_as_text(plain: u64, recipients: usize, note: &[String]) -> u64 {
+    // `-> X25519 SHARE`, its body, and the line that signs them: 32 bytes are 43 digits of base64.
+    const STANZA: u64 = 10 + 43 + 1 + 43 + 1;
+    const SIGNED: u64 = 4 + 43 + 1;
+    let note: u64 = if note.is_empty() { 0 } else { note.iter().map(|word| word.len() as u64 + 1).sum::<u64>() + 4 };
+    let header = header::VERSION.len() as u64 + (recipients as u64).saturating_mul(STANZA) + note + SIGNED;
+    armor::size(header.saturating_add(NONCE as u64).saturating_add(stream::size(plain)))
+}
+
+/// Whether bytes begin as an age file does, as text or bare.
+pub fn is_one(bytes: &[u8]) -> bool {
+    bytes.starts_with(header::VERSION) || !matches!(armor::decoded(bytes), Ok(None))
+}
+
+/// The words of the stanza of that kind, which everybody can read. Nothing vouches for them but who holds a key.
+pub fn note(bytes: &[u8], kind: &str) -> Option<Vec<String>> {
+    let bare = bare(bytes).ok()?;
+    let header = header::read(&bare).ok()?;
+    header.stanzas.into_iter().find(|stanza| stanza.kind == kind).map(|stanza| stanza.arguments)
+}
+
+/// What stands in the text, where it is one.
+///
+/// # Errors
+/// [`NotOpened::Damaged`].
+pub fn bare(bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
+    Ok(armor::decoded(bytes)?.unwrap_or_else(|| Zeroizing::new(bytes.to_vec())))
+}
+
+fn sealed(recipients: &[Recipient], note: &[String], plain: &[u8]) -> Result<Vec<u8>, NoRandom> {
     let random = SystemRandom::new();
     let file_key = Zeroizing::new(filled::<FILE_KEY>(&random)?);
     let mut stanzas = Vec::new();
@@ -122,6 +166,9 @@ pub fn seal(recipients: &[Recipient], plain: &[u8]) -> Result<Vec<u8>, NoRandom>
         cipher(&key).seal_in_place_append_tag(zero_nonce(), aead::Aad::empty(), &mut body).map_err(|_| NoRandom)?;
         stanzas.push(Stanza { kind: X25519.into(), arguments: vec![header::encoded(&share)], body });
     }
+    if let Some((kind, arguments)) = note.split_first() {
+        stanzas.push(Stanza { kind: kind.clone(), arguments: arguments.to_vec(), body: Vec::new() });
+    }
     let mut sealed = header::written(&stanzas, |unsigned| hmac::sign(&mac_key(&*file_key), unsigned).as_ref().to_vec());
     let nonce = filled::<NONCE>(&random)?;
     sealed.extend_from_slice(&nonce);
@@ -129,12 +176,13 @@ pub fn seal(recipients: &[Recipient], plain: &[u8]) -> Result<Vec<u8>, NoRandom>
     Ok(sealed)
 }
 
-/// Opens what was sealed to one of the keys.
+/// Opens what was sealed to one of the keys, as text or bare.
 ///
 /// # Errors
 /// [`NotOpened`].
 pub fn open(identities: &[Identity], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, NotOpened> {
-    let Header { stanzas, unsigned, mac, rest } = header::read(sealed)?;
+    let sealed = bare(sealed)?;
+    let Header { stanzas, unsigned, mac, rest } = header::read(&sealed)?;
     let mut found = None;
     for stanza in stanzas.iter().filter(|stanza| stanza.kind == X25519) {
         for identity in identities {

@@ -69,6 +69,8 @@ fn secret(text: &str, at: usize) -> Option<Range<usize>> {
         b'e' => jwt(rest),
         b'Z' => long(rest, b"ZXlK", 20, is_base64),
         b'1' if apart => listed(rest),
+        // How Amazon EKS is logged in to.
+        b'k' => long(rest, b"k8s-aws-v1.", 20, is_base64url),
         b'h' if apart => [b"hvs.", b"hvb.", b"hvr."].into_iter().find_map(|prefix| long(rest, prefix, 8, is_base64url)),
         b's' | b'b' | b'r' if apart && rest.get(1) == Some(&b'.') => long(rest, &rest[..2], 24, |b| b.is_ascii_alphanumeric()),
         _ => None,
@@ -213,6 +215,7 @@ mod tests {
             (format!("body: {bytes}"), "body: [[token removed]]"),
             (format!("token: {base64}"), "token: [token removed]"),
             ("use hvs.CAESIJ0kqZ_u-3".into(), "use [token removed]"),
+            ("Bearer: k8s-aws-v1.aHR0cHM6Ly9zdHMuZXUtY2VudHJhbC0x".into(), "Bearer: [token removed]"),
             ("use s.abcdefghijklmnopqrstuvwx!".into(), "use [token removed]!"),
             ("Authorization: Basic dXNlcjpw".into(), "Authorization: Basic [token removed]"),
             ("\"authorization\": \"Bearer opaque\"".into(), "\"authorization\": \"Bearer [token removed]\""),

@@ -9,6 +9,7 @@ pub mod kubeconfig;
 pub mod mask;
 pub mod payload;
 pub mod render;
+pub mod sealed;
 pub mod signature;
 pub mod template;
 pub mod wipe;

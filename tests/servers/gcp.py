@@ -8,6 +8,7 @@ Besides, for the tests: GET and PUT /test/NAME shows and spoils a secret, POST /
 import base64
 import json
 import re
+import secrets
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,8 @@ from google.protobuf import json_format
 
 PROJECT = "tokens-1"
 LOCK = Lock()
+PROVIDER = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/cluster"
+FEDERATED = set()  # access tokens that were given for tokens of a cluster
 SECRETS = {}  # id: {"secret": Secret, "versions": [SecretVersion], "data": [bytes]}
 CODES = {"NOT_FOUND": 404, "ALREADY_EXISTS": 409, "ABORTED": 409, "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400,
          "UNAUTHENTICATED": 401}
@@ -234,7 +237,9 @@ def testing(verb, path, body):
 
 
 def signed(header):
-    """A service account's own token (RFC 7523, with Google's claims)."""
+    """A service account's own token (RFC 7523, with Google's claims), or one that was got for another's."""
+    if header.removeprefix("Bearer ") in FEDERATED:
+        return True
     try:
         head, claims, signature = header.removeprefix("Bearer ").split(".")
         decode = lambda text: base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -246,6 +251,26 @@ def signed(header):
         return False
 
 
+def exchanged(fields):
+    """Google's token exchange (RFC 8693) for a pool that trusts an issuer: the token's own claims name the principal."""
+    wanted = {"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange", "audience": PROVIDER,
+              "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+              "requested_token_type": "urn:ietf:params:oauth:token-type:access_token"}
+    if any(fields.get(key) != value for key, value in wanted.items()) or "cloud-platform" not in fields.get("scope", ""):
+        return 400, {"error": "invalid_request", "error_description": "canary"}
+    try:
+        head, claims, _ = fields["subject_token"].split(".")
+        claims = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        if claims["sub"] != "system:serviceaccount:tokenferry:gcp-login" or "https:" + PROVIDER not in claims["aud"] \
+                or claims["exp"] <= time.time():
+            return 400, {"error": "invalid_grant", "error_description": "canary"}
+    except Exception:  # whatever it is, it is no token
+        return 400, {"error": "invalid_grant", "error_description": "canary"}
+    access = secrets.token_urlsafe(24)
+    FEDERATED.add(access)
+    return 200, {"access_token": access, "issued_token_type": wanted["requested_token_type"], "token_type": "Bearer", "expires_in": 3600}
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -253,11 +278,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         url = urlsplit(self.path)
         try:
-            fields = json.loads(body) if body else {}
             with LOCK:
-                if url.path.startswith("/test/"):
-                    status, answer = 200, testing(self.command, url.path, fields)
+                if url.path == "/sts/v1/token":
+                    status, answer = exchanged(dict(parse_qsl(body.decode())))
+                elif url.path.startswith("/test/"):
+                    status, answer = 200, testing(self.command, url.path, json.loads(body) if body else {})
                 else:
+                    fields = json.loads(body) if body else {}
                     if not signed(self.headers.get("authorization", "")):
                         raise Refused("UNAUTHENTICATED", "no login")
                     query = {key: value for key, value in parse_qsl(url.query) if key != "$alt"}

@@ -14,6 +14,7 @@ use tokenferry::token::Payload;
 
 use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores};
 use super::wire;
+use crate::support::daemon::{Host, tool};
 use crate::support::servers::python;
 use crate::support::{until, within};
 
@@ -51,6 +52,7 @@ fn store(endpoint: &str) -> StoreSpec {
         project: "tokens-1".into(),
         locations: Vec::new(),
         credentials_file: Some(google().credentials.clone()),
+        workload_identity: None,
         endpoint: Some(endpoint.into()),
     };
     StoreSpec { gcp_secret_manager: Some(gcp), ..StoreSpec::default() }
@@ -229,4 +231,42 @@ async fn whatever_answers_in_googles_place_has_its_kind_and_leaves_no_word_in_th
         }
     })
     .await;
+}
+
+#[test]
+fn a_token_that_we_mint_ourselves_logs_in_to_google_without_any_key() {
+    let google = google();
+    let provider = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/cluster";
+    let name = fresh("federated");
+    let schedule = |audience: &str| {
+        format!(
+            "
+clusters: {{trial: {{embedded: {{}}}}}}
+stores:
+  google:
+    gcpSecretManager:
+      project: tokens-1
+      endpoint: {0}
+      workloadIdentity: {{audience: '{provider}', target: gcp-login, tokenUrl: '{0}/sts/v1/token'}}
+defaults: {{cluster: trial, duration: 1h}}
+targets:
+  - {{name: one, serviceAccount: ci/one, deliver: [{{gcpSecretManager: {{store: google, secretId: {name}}}}}]}}
+  - {{name: gcp-login, serviceAccount: tokenferry/gcp-login, audiences: ['{audience}'], deliver: [{{file: {{path: HERE/out/login}}}}]}}
+",
+            google.address
+        )
+    };
+    let host = Host::new(&schedule(&format!("https:{provider}")));
+    let done = host.run(&["once"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(host.records_of("failed", "one").is_empty(), "its store waits for its login");
+    let held = tool(Command::new("curl").args(["-sf", "--noproxy", "*", &format!("{}/test/{name}", google.address)]));
+    assert!(held.contains("eyJ"), "{held}");
+    // What the pool does not take is told.
+    let host = Host::new(&schedule("somebody-else"));
+    let done = host.run(&["once"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    let line = host.records_of("failed", "one").pop().unwrap();
+    let why = line["sinks"][0]["error"].as_str().unwrap();
+    assert!(!why.contains("canary") && why.contains("google"), "{why}");
 }

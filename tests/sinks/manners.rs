@@ -273,8 +273,14 @@ async fn labels_of_ours_keep_versions_in_aws_and_are_taken_off_once_the_overlap_
 }
 
 fn leftover(spec: &SinkSpec) -> Option<Leftover> {
-    let place =
-        sink::Place { sink: spec.clone(), format: Format::Raw, required: true, fallback: Vec::new(), when_paid: WhenPaid::default() };
+    let place = sink::Place {
+        sink: spec.clone(),
+        format: Format::Raw,
+        encrypt_to: Vec::new(),
+        required: true,
+        fallback: Vec::new(),
+        when_paid: WhenPaid::default(),
+    };
     Leftover::of(&place)
 }
 

@@ -188,6 +188,13 @@ pub struct Certificates {
     _folder: tempfile::TempDir,
 }
 
+impl Certificates {
+    /// What a server on `127.0.0.1` shows that is in order.
+    pub fn good(&self) -> Arc<ServerConfig> {
+        self.good.clone()
+    }
+}
+
 /// The certificates of this run.
 pub fn certificates() -> &'static Certificates {
     static MADE: OnceLock<Certificates> = OnceLock::new();

@@ -2,7 +2,9 @@
 
 pub mod daemon;
 pub mod disks;
+pub mod eks;
 pub mod faults;
+pub mod issuer;
 pub mod mute;
 pub mod reader;
 pub mod rights;

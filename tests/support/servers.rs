@@ -49,6 +49,8 @@ pub struct Kube {
     pub server: String,
     /// The CA that signed its certificate.
     pub ca: PathBuf,
+    /// Its AuthenticationConfiguration, which it reads again when it changes.
+    pub authentication_config: PathBuf,
     /// For the tests' own orders.
     pub admin_kubeconfig: PathBuf,
     /// A user that may create `serviceaccounts/token` and nothing else.
@@ -99,8 +101,13 @@ pub fn python() -> &'static Path {
 impl Servers {
     /// Starts a set of its own, for a test that stops servers. They end when this process does.
     pub fn start(name: &str, parts: &[&str]) -> Self {
+        Self::start_with(name, parts, &[])
+    }
+
+    /// The same, with further options of the script.
+    pub fn start_with(name: &str, parts: &[&str], options: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("tokenferry-{name}-{}", std::process::id()));
-        script("start", &folder, &["--only", &parts.join(","), "--owner", &std::process::id().to_string()]);
+        script("start", &folder, &[&["--only", &*parts.join(","), "--owner", &*std::process::id().to_string()], options].concat());
         Self::of(&folder)
     }
 

@@ -19,14 +19,18 @@ use crate::token::wipe::umask_before;
 /// Signals that are passed on. Stopping and going on is the shell's affair: it tells the whole process group.
 const PASSED: [Signal; 6] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
 
-/// Starts the command with these variables beside ours.
+/// Starts the command with these variables beside ours, the `hidden` ones taken away.
 ///
 /// # Errors
 /// Exit code 127 where there is no such command, 126 where it is no program, 125 where none can be started.
-pub fn spawn(command: &[OsString], variables: &[(String, OsString)]) -> Result<Child, Exit> {
+pub fn spawn(command: &[OsString], variables: &[(String, OsString)], hidden: &[String]) -> Result<Child, Exit> {
     let (program, arguments) = command.split_first().ok_or_else(|| Exit::usage("name a command after --"))?;
     let mut built = Command::new(program);
-    built.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+    built.args(arguments);
+    for name in hidden {
+        built.env_remove(name);
+    }
+    built.envs(variables.iter().map(|(name, value)| (name, value)));
     // The command's files are the caller's, not ours to make private.
     let own = rustix::process::umask(umask_before());
     let spawned = built.spawn();

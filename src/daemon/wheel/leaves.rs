@@ -15,6 +15,7 @@ use crate::daemon::timetable::{Removals, Removed};
 use crate::record::{Actor, LeaveLine, Line, Parting};
 use crate::schedule::Target;
 use crate::sink::{Failure, Ours, Removal};
+use crate::token::sealed::Mark;
 use crate::token::{Payload, candidates};
 
 /// A place that does not answer within that is tried again later.
@@ -38,7 +39,7 @@ impl Wheel {
             let subject = line.service_account.as_ref().map(|account| format!("system:serviceaccount:{}", account.replace('/', ":")));
             let mut tries: Vec<BoxFuture<'_, (LeaveLine, Option<Failure>)>> = Vec::with_capacity(before.len());
             for place in before.iter().cloned() {
-                tries.push(Box::pin(clear(&scene, place, subject.as_deref())));
+                tries.push(Box::pin(clear(&scene, place, subject.as_deref(), line.ask.as_deref())));
             }
             let results = futures_util::future::join_all(tries).await;
             let failed: Vec<&Failure> = results.iter().filter_map(|(_, failure)| failure.as_ref()).collect();
@@ -57,12 +58,14 @@ impl Wheel {
 }
 
 /// Makes one attempt at one place.
-async fn clear(scene: &Scene, place: LeaveLine, subject: Option<&str>) -> (LeaveLine, Option<Failure>) {
+async fn clear(scene: &Scene, place: LeaveLine, subject: Option<&str>, ask: Option<&str>) -> (LeaveLine, Option<Failure>) {
     let Some(leftover) = place.leftover.as_ref().filter(|_| place.is_owed()) else {
         return (LeaveLine { leftover: None, ..place }, None);
     };
     let sha256 = place.sha256.clone();
-    let ours = |held: &Payload| sha256.as_ref() == Some(&held.sha256()) || subject.is_some_and(|subject| is_of(held, subject));
+    let marked = |held: &Payload| ask.is_some() && Mark::of(held.expose()).as_ref().map(|mark| mark.ask.as_str()) == ask;
+    let ours =
+        |held: &Payload| sha256.as_ref() == Some(&held.sha256()) || subject.is_some_and(|subject| is_of(held, subject)) || marked(held);
     let (outcome, failure) = match leftover.remove(Ours(&ours), &scene.stores, WITHIN).await {
         Ok(Removal::Gone) => (Parting::Gone, None),
         Ok(Removal::Nothing) => (Parting::Nothing, None),

@@ -80,6 +80,7 @@ impl<'a> Planner<'a> {
         }
         self.proxy(spot, &at("proxyUrl"), spec.proxy_url.as_deref());
         self.limits(spot, &at("limits"), spec.limits);
+        self.eks(spot, name, spec);
         self.own(spot, name, spec);
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Owner<'o> {
     /// Whether it is that of `defaults`.
     shared: bool,
     /// Whether the audiences are checked against stores' limits: their size.
-    fixed: u64,
+    pub fixed: u64,
     /// The target's cluster.
     cluster: Option<&'o str>,
     pub audiences: &'o [String],
@@ -118,7 +118,12 @@ impl Planner<'_> {
         }
         let (sink, format) = sink?;
         let required = !in_fallback && file.required.unwrap_or(true);
-        Some(Place { sink, format, required, fallback, when_paid: file.when_paid.unwrap_or_default() })
+        let encrypt_to = file.encrypt_to();
+        if let Some(to) = &encrypt_to {
+            self.encrypted(owner, &joined(here, sink.kind()), &sink, &format, to);
+        }
+        let encrypt_to = encrypt_to.unwrap_or_default();
+        Some(Place { sink, format, encrypt_to, required, fallback, when_paid: file.when_paid.unwrap_or_default() })
     }
 
     fn sink(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile) -> Option<(SinkSpec, Format)> {

@@ -16,8 +16,8 @@ use crate::token::render::FilePart;
 
 /// A file on this host that holds the bare token of the target whenever it has one: no fallback, which holds it
 /// at times only.
-fn readable(target: &Target) -> Option<PathBuf> {
-    target.deliver.iter().find_map(|place| match &place.sink {
+pub(super) fn readable(target: &Target) -> Option<PathBuf> {
+    target.deliver.iter().filter(|place| place.encrypt_to.is_empty()).find_map(|place| match &place.sink {
         SinkSpec::File(spec) => (place.format == Format::Raw).then(|| spec.path.clone()),
         SinkSpec::Directory(spec) => {
             let raw = |part: &FilePart| matches!(part, FilePart::Token(Format::Raw));
@@ -42,20 +42,7 @@ impl Planner<'_> {
         for (store, kind, key, name) in wanted {
             let way = ["stores", &*store, kind].into_iter().chain(key).chain(["target"]);
             let steps: Vec<Step<'_>> = way.map(Step::Key).collect();
-            let found = targets.iter().position(|target| target.name == name);
-            let Some(found) = found else {
-                // What is wrong with a target that is there was said of it.
-                if !self.names.contains_key(&*name) {
-                    let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
-                    known.sort_unstable();
-                    let message = match closest(&name, known.into_iter()) {
-                        Some(near) => format!("there is no target {}: did you mean `{near}`?", shown(&name)),
-                        None => format!("there is no target {}: write it under `targets`", shown(&name)),
-                    };
-                    self.report.error(spot, &steps, &message);
-                }
-                continue;
-            };
+            let Some(found) = self.login_target(spot, &steps, &name, targets) else { continue };
             let Some(file) = readable(&targets[found]) else {
                 let message = match circle(&store, targets, stores) {
                     Some(circle) => format!("the login goes round in a circle: {circle}; give {name} a `file` place in the format raw"),
@@ -71,6 +58,24 @@ impl Planner<'_> {
                 *place = file;
             }
         }
+    }
+}
+
+impl Planner<'_> {
+    /// Where the target of that name is; that it is nowhere is told.
+    pub(super) fn login_target(&mut self, spot: &Spot<'_>, steps: &[Step<'_>], name: &str, targets: &[Arc<Target>]) -> Option<usize> {
+        let found = targets.iter().position(|target| target.name == name);
+        // What is wrong with a target that is there was said of it.
+        if found.is_none() && !self.names.contains_key(name) {
+            let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            let message = match closest(name, known.into_iter()) {
+                Some(near) => format!("there is no target {}: did you mean `{near}`?", shown(name)),
+                None => format!("there is no target {}: write it under `targets`", shown(name)),
+            };
+            self.report.error(spot, steps, &message);
+        }
+        found
     }
 }
 

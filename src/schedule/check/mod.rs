@@ -7,6 +7,8 @@ mod alerts;
 mod audiences;
 mod clusters;
 mod deliver;
+mod eks;
+mod encrypt;
 mod format;
 mod locate;
 mod logins;
@@ -108,7 +110,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     {
         planner.report.error(&spot, &["defaults".into(), "name".into()], "a name belongs to one target: leave it out of `defaults`");
     }
-    let clusters = planner.clusters(&spot, file.clusters);
+    let mut clusters = planner.clusters(&spot, file.clusters);
     let mut stores = planner.stores(&spot, file.stores);
     let records = planner.records(&spot, file.records);
     let socket = file.control.socket.and_then(|path| planner.own_path(&spot, &["control".into(), "socket".into()], path));
@@ -119,6 +121,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     }
     let mut planned = planner.targets(&root, targets, defaults);
     planner.logins(&spot, &mut planned, &mut stores);
+    planner.cluster_logins(&spot, &mut planned, &mut clusters);
     planner.pace(&spot, &planned, &clusters, &stores);
     if planner.report.has_errors() {
         return Err(planner.report.finish());

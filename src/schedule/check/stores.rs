@@ -72,7 +72,7 @@ impl Planner<'_> {
     }
 
     /// The token of a login: in a file that somebody else writes, or a target's, which is looked for when all are known.
-    fn login_token(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &mut PathBuf, ours: bool) {
+    pub(super) fn login_token(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &mut PathBuf, ours: bool) {
         let node = spot.marks.find(spot.node, here).0;
         match (node.has("tokenFile"), ours || node.has("target")) {
             (true, true) => self.report.error(spot, &joined(here, "target"), "tokenFile and target exclude each other: keep one"),

@@ -4,7 +4,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
 
 use super::read::{Fault, Path};
-use super::reader::{Reader, below};
+use super::reader::{BESIDE, Reader, below};
 use super::{Key, Node};
 
 pub(super) struct Elements<'r, 'a> {
@@ -56,32 +56,35 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
     }
 }
 
-/// A sink's `format` and its own settings.
+/// What any sink has, and its own settings.
 pub(super) struct Split<'a> {
     pub reader: Reader<'a>,
-    pub format: Option<&'a (Key, Node)>,
-    pub step: u8,
+    /// What any sink has, and this one too.
+    pub beside: std::vec::IntoIter<&'a (Key, Node)>,
+    pub entry: Option<&'a (Key, Node)>,
+    pub over: bool,
 }
 
 impl<'de> de::MapAccess<'de> for Split<'_> {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
-        self.step += if self.step == 0 && self.format.is_none() { 2 } else { 1 };
-        let name = match self.step {
-            1 => "format",
-            2 => "spec",
-            _ => return Ok(None),
+        self.entry = self.beside.next();
+        let name = match self.entry {
+            Some((key, _)) => &*key.text,
+            None if self.over => return Ok(None),
+            None => "spec",
         };
+        self.over = self.entry.is_none();
         let key: StrDeserializer<'_, Fault> = name.into_deserializer();
         seed.deserialize(key).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
-        if let (1, Some((key, node))) = (self.step, self.format) {
+        if let Some((key, node)) = self.entry {
             return below(seed, node, Path::Key(&self.reader.path, &key.text), self.reader.state);
         }
-        seed.deserialize(Reader { node: self.reader.node, path: self.reader.path, state: self.reader.state, hidden: Some("format") })
+        seed.deserialize(Reader { node: self.reader.node, path: self.reader.path, state: self.reader.state, hidden: BESIDE })
     }
 }
 

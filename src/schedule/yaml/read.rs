@@ -68,7 +68,7 @@ pub type Later = fn(structure: &str, key: &str) -> bool;
 pub fn read<T: de::DeserializeOwned>(root: &Node, later: Later, found: &mut Vec<Finding>) -> (Option<T>, Marks) {
     let state = State { later, found: RefCell::default(), out: RefCell::default(), assumed: RefCell::default() };
     let value = loop {
-        let reader = Reader { node: root, path: Path::Root, state: &state, hidden: None };
+        let reader = Reader { node: root, path: Path::Root, state: &state, hidden: &[] };
         match T::deserialize(reader) {
             Err(fault) => state.take(fault, root, &Path::Root),
             Ok(value) => {

@@ -13,12 +13,15 @@ use crate::schedule::measure::shown;
 /// The key under which [`WithFormat`](crate::schedule::file::WithFormat) asks for a sink's own settings.
 pub const SPLIT: &str = "a sink's settings";
 
+/// What any sink has among its settings.
+pub(super) const BESIDE: &[&str] = &["format", "encryptTo"];
+
 pub(super) struct Reader<'a> {
     pub node: &'a Node,
     pub path: Path<'a>,
     pub state: &'a State,
-    /// A key that somebody else reads.
-    pub hidden: Option<&'static str>,
+    /// Keys that somebody else reads.
+    pub hidden: &'static [&'static str],
 }
 
 impl<'a> Reader<'a> {
@@ -68,7 +71,7 @@ impl<'a> Reader<'a> {
         let mut usable = Vec::new();
         for entry in self.entries()? {
             let (key, node) = entry;
-            if self.state.is_out(node) || self.hidden.is_some_and(|hidden| *hidden == *key.text) {
+            if self.state.is_out(node) || self.hidden.contains(&&*key.text) {
                 first.entry(&key.text).or_insert(key.at);
                 continue;
             }
@@ -208,8 +211,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         if name == SPLIT {
-            let format = self.usable(None)?.into_iter().find(|(key, _)| &*key.text == "format");
-            return visitor.visit_map(Split { reader: self, format, step: 0 });
+            let mut beside = self.usable(None)?;
+            beside.retain(|(key, _)| BESIDE.contains(&&*key.text));
+            return visitor.visit_map(Split { reader: self, beside: beside.into_iter(), entry: None, over: false });
         }
         visitor.visit_map(self.into_map(Some((name, fields)))?)
     }
@@ -258,7 +262,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
 /// Reads a value below, and reports what is wrong with it.
 pub(super) fn below<'de, S: DeserializeSeed<'de>>(seed: S, node: &Node, path: Path<'_>, state: &State) -> Result<S::Value, Fault> {
-    seed.deserialize(Reader { node, path, state, hidden: None }).map_err(|fault| {
+    seed.deserialize(Reader { node, path, state, hidden: &[] }).map_err(|fault| {
         state.take(fault, node, &path);
         Fault::Said
     })

@@ -1,28 +1,16 @@
 //! The client of one AWS store: our HTTP stack, no hidden retries, credentials by the normal AWS chain.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::web_identity_token::{StaticConfiguration, WebIdentityTokenCredentialsProvider};
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::config::{ProvideCredentials, SharedCredentialsProvider};
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use crate::sink::aws::{AwsStore, AwsStoreSpec, WebIdentity, refusal};
+use crate::cluster::aws::Login;
+use crate::sink::aws::{AwsStore, AwsStoreSpec, refusal};
 use crate::sink::patience::Patience;
 use crate::sink::{Failure, FailureKind};
 
 pub(super) use aws_sdk_secretsmanager::Client;
-
-/// An endpoint that does not take our connection in this time is called unavailable.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Idle connections are closed soon: their buffers hold what went through them.
-const IDLE: Duration = Duration::from_secs(15);
 
 impl AwsStore {
     /// The client; made at first use, when credentials have been found once.
@@ -61,12 +49,12 @@ impl AwsStore {
 /// # Errors
 /// `Refused` without region or credentials, `Unavailable` where their source does not answer.
 pub(super) async fn login(name: &str, spec: &AwsStoreSpec) -> Result<(SdkConfig, SharedCredentialsProvider), Failure> {
-    let config = configured(spec).await;
+    let config = spec.way().config().await;
     let refused = |why: &str| Failure::new(FailureKind::Refused, format!("AWS store `{name}`: {why}"));
     if config.region().is_none() {
         return Err(refused("no AWS region found: set `region` in the store, or AWS_REGION"));
     }
-    let source = credentials(spec, &config).await.ok_or_else(|| refused(refusal::NO_CREDENTIALS))?;
+    let source = spec.way().credentials(&config).await.ok_or_else(|| refused(refusal::NO_CREDENTIALS))?;
     tried(name, spec, &source).await?;
     Ok((config, source))
 }
@@ -94,49 +82,14 @@ async fn tried(name: &str, spec: &AwsStoreSpec, source: &SharedCredentialsProvid
     }
 }
 
-async fn configured(spec: &AwsStoreSpec) -> SdkConfig {
-    let http =
-        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).pool_idle_timeout(IDLE).build_https();
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
-    if let Some(region) = &spec.region {
-        loader = loader.region(Region::new(region.clone()));
+impl AwsStoreSpec {
+    /// How it logs in.
+    fn way(&self) -> Login<'_> {
+        Login {
+            region: self.region.as_deref(),
+            profile: self.profile.as_deref(),
+            web_identity: self.web_identity.as_ref(),
+            assume_role: self.assume_role.as_ref(),
+        }
     }
-    if let Some(profile) = &spec.profile {
-        loader = loader.profile_name(profile);
-    }
-    loader.load().await
-}
-
-async fn credentials(spec: &AwsStoreSpec, config: &SdkConfig) -> Option<SharedCredentialsProvider> {
-    let own = match &spec.web_identity {
-        Some(identity) => web_identity(identity, config),
-        None => config.credentials_provider()?,
-    };
-    let Some(role) = &spec.assume_role else { return Some(own) };
-    let mut assumed = AssumeRoleProvider::builder(&role.role_arn).session_name("tokenferry").configure(config);
-    if let Some(id) = &role.external_id {
-        assumed = assumed.external_id(id);
-    }
-    Some(SharedCredentialsProvider::new(assumed.build().await))
-}
-
-/// `AssumeRoleWithWebIdentity` at STS, which takes no other credential; the file is read at each login.
-fn web_identity(identity: &WebIdentity, config: &SdkConfig) -> SharedCredentialsProvider {
-    let mut provider = aws_config::provider_config::ProviderConfig::without_region()
-        .with_region(config.region().cloned())
-        .with_retry_config(RetryConfig::disabled())
-        .with_timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
-    if let Some(http) = config.http_client() {
-        provider = provider.with_http_client(http);
-    }
-    let login = StaticConfiguration {
-        web_identity_token_file: identity.token_file.clone(),
-        role_arn: identity.role_arn.clone(),
-        session_name: "tokenferry".into(),
-    };
-    let source = WebIdentityTokenCredentialsProvider::builder().configure(&provider).static_configuration(login).build();
-    SharedCredentialsProvider::new(source)
 }

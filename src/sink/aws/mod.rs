@@ -9,7 +9,6 @@ mod refusal;
 mod secret;
 mod tags;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 
 use crate::cluster::Upstream;
+pub use crate::cluster::aws::{AssumeRole, WebIdentity};
 use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
@@ -60,29 +60,6 @@ pub struct AwsStoreSpec {
     pub assume_role: Option<AssumeRole>,
     /// Log in with a token of a cluster (`AssumeRoleWithWebIdentity`) in place of the normal AWS chain.
     pub web_identity: Option<WebIdentity>,
-}
-
-/// `webIdentity: {roleArn, tokenFile | target}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WebIdentity {
-    /// The role whose trust policy names the cluster's issuer.
-    pub role_arn: String,
-    /// File that holds the token; read at each login. With `target`, that target's own file: planning fills it in.
-    #[serde(default)]
-    pub token_file: PathBuf,
-    /// Whose token it is, where we keep it fresh ourselves.
-    pub target: Option<String>,
-}
-
-/// `assumeRole: {roleArn, externalId}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AssumeRole {
-    /// The role.
-    pub role_arn: String,
-    /// What its trust policy may ask for.
-    pub external_id: Option<String>,
 }
 
 /// One AWS account and region with our credentials. Its client is shared by all places.

@@ -1,7 +1,7 @@
 //! One place is tried without publishing anything: in its turn at the store, and once.
 
 use super::tries::{WITHIN, verdict};
-use super::{ATTEMPT, Load};
+use super::{ATTEMPT, Load, made};
 use crate::sink::{self, Context, Failure, FailureKind, Place, Stores};
 
 /// What was tried at the place, in words.
@@ -9,7 +9,7 @@ use crate::sink::{self, Context, Failure, FailureKind, Place, Stores};
 /// # Errors
 /// [`Failure`], as an attempt to deliver would give it.
 pub async fn probe(place: &Place, load: &Load<'_>, stores: &Stores) -> Result<String, Failure> {
-    let payload = (load.render)(&place.format)?;
+    let payload = made(place, load)?;
     let Load { target, issue, issued_at, expires_at, generation, manners, .. } = *load;
     let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners };
     let Some(upstream) = place.sink.upstream(stores) else {

@@ -3,9 +3,10 @@
 use google_cloud_auth::credentials::{self, Credentials, external_account, impersonated, service_account, user_account};
 use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_secretmanager_v1::client::SecretManagerService;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::GcpStore;
+use super::{GcpStore, WorkloadIdentity};
+use crate::sink::patience::Patience;
 use crate::sink::vault::own::{self, Stamp};
 use crate::sink::{Failure, FailureKind};
 
@@ -45,6 +46,9 @@ impl GcpStore {
     }
 
     async fn credentials(&self) -> Result<Credentials, Failure> {
+        if let Some(identity) = &self.spec.workload_identity {
+            return self.federated(identity).await;
+        }
         let Some(path) = &self.spec.credentials_file else {
             let none = "no Google credentials found: write `credentialsFile`, or give the daemon's user application default credentials";
             return credentials::Builder::default().build().map_err(|_| self.failure(FailureKind::Refused, none));
@@ -65,5 +69,58 @@ impl GcpStore {
             }
         };
         built.map_err(|_| wrong("is no whole set of credentials: fetch it anew from Google"))
+    }
+
+    /// By a token of a cluster. One that we keep fresh ourselves may be on its way.
+    async fn federated(&self, identity: &WorkloadIdentity) -> Result<Credentials, Failure> {
+        if identity.target.is_some() {
+            let mut patience = Patience::new(&identity.token_file);
+            if !patience.until_there().await {
+                return Err(self.failure(FailureKind::Unavailable, patience.missing()));
+            }
+        }
+        let built = external_account::Builder::new(told(identity)).with_scopes([SCOPE]).build();
+        built.map_err(|_| self.failure(FailureKind::Local, "`workloadIdentity` is no whole set of settings: check `audience`"))
+    }
+}
+
+/// What Google's own file of federated credentials would say.
+fn told(identity: &WorkloadIdentity) -> Value {
+    let mut told = json!({
+        "type": "external_account",
+        "audience": identity.audience,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": identity.token_url.as_deref().unwrap_or("https://sts.googleapis.com/v1/token"),
+        "credential_source": {"file": identity.token_file},
+    });
+    if let Some(account) = &identity.service_account {
+        let acted = format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
+        told["service_account_impersonation_url"] = acted.into();
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_say_what_googles_own_file_would() {
+        let identity = WorkloadIdentity {
+            audience: "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k".into(),
+            service_account: Some("ci@tokens-1.iam.gserviceaccount.com".into()),
+            token_file: "/run/t".into(),
+            ..WorkloadIdentity::default()
+        };
+        let found = told(&identity);
+        assert_eq!(
+            (&found["token_url"], &found["credential_source"]),
+            (&json!("https://sts.googleapis.com/v1/token"), &json!({"file": "/run/t"}))
+        );
+        let acted = found["service_account_impersonation_url"].as_str().unwrap();
+        assert!(acted.ends_with("/serviceAccounts/ci@tokens-1.iam.gserviceaccount.com:generateAccessToken"), "{acted}");
+        assert!(external_account::Builder::new(found).build().is_ok());
+        let itself = WorkloadIdentity { service_account: None, ..identity };
+        assert!(told(&itself)["service_account_impersonation_url"].is_null());
     }
 }

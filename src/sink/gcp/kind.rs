@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use super::secret::Place;
 use super::{GcpSpec, GcpStore, GcpStoreSpec, LARGEST, READ_TIMEOUT, of};
 use crate::cluster::Upstream;
-use crate::sink::flaw::{Flaw, address, shown};
-use crate::sink::kinds::{Ask, Right, Sink, Store, Trace};
+use crate::sink::flaw::{Flaw, address, server, shown};
+use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace};
 use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 
@@ -111,6 +111,42 @@ impl GcpStore {
     }
 }
 
+impl GcpStoreSpec {
+    /// What is wrong with `workloadIdentity`.
+    fn federation_flaws(&self) -> Vec<Flaw> {
+        const EXAMPLE: &str = "//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/POOL/providers/PROVIDER";
+        const TOKEN_URL: &str = "https://sts.googleapis.com/v1/token";
+        let Some(identity) = &self.workload_identity else { return Vec::new() };
+        let at = |key, message: String| Flaw::new(&["workloadIdentity", key], message);
+        let mut flaws = Vec::new();
+        if self.credentials_file.is_some() {
+            flaws.push(Flaw::new(&["workloadIdentity"], "credentialsFile and workloadIdentity exclude each other: keep one"));
+        }
+        if !identity.audience.starts_with("//iam.googleapis.com/projects/") || !identity.audience.contains("/providers/") {
+            flaws.push(at(
+                "audience",
+                format!("{} is no provider of a workload identity pool: write such as {EXAMPLE}", shown(&identity.audience)),
+            ));
+        }
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.@_".contains(&b));
+        if let Some(account) = identity.service_account.as_deref().filter(|account| !account.contains('@') || !plain(account)) {
+            let why = format!("{} is no service account: write its address, such as ci@tokens-1.iam.gserviceaccount.com", shown(account));
+            flaws.push(at("serviceAccount", why));
+        }
+        let found = identity.token_url.as_deref().map(|text| match text.parse::<http::Uri>() {
+            Ok(uri) => server(&uri, text, TOKEN_URL),
+            Err(_) => Err(format!("{} is no address: write such as {TOKEN_URL}", shown(text))),
+        });
+        match found {
+            Some(Ok((scheme, here))) if scheme == "https" || scheme == "http" && here => {}
+            Some(Ok(_)) => flaws.push(at("tokenUrl", format!("the token goes there over TLS alone: write such as {TOKEN_URL}"))),
+            Some(Err(message)) => flaws.push(at("tokenUrl", message)),
+            None => {}
+        }
+        flaws
+    }
+}
+
 impl Store for GcpStoreSpec {
     fn system(&self) -> &'static str {
         "gcp"
@@ -137,7 +173,17 @@ impl Store for GcpStoreSpec {
             Some(Err(message)) => flaws.push(Flaw::new(&["endpoint"], message)),
             None => {}
         }
+        flaws.extend(self.federation_flaws());
         flaws
+    }
+
+    fn login(&self) -> Option<Login<'_>> {
+        let identity = self.workload_identity.as_ref()?;
+        Some(Login { key: vec!["workloadIdentity"], target: identity.target.as_deref(), file: &identity.token_file })
+    }
+
+    fn login_file(&mut self) -> Option<&mut PathBuf> {
+        self.workload_identity.as_mut().map(|identity| &mut identity.token_file)
     }
 
     fn files(&mut self) -> Vec<(Vec<&'static str>, &mut PathBuf)> {

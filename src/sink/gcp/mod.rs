@@ -54,8 +54,29 @@ pub struct GcpStoreSpec {
     /// File with credentials as Google hands them out, of whatever type: a service account, workload identity federation.
     /// The normal Google chain when absent.
     pub credentials_file: Option<PathBuf>,
+    /// Log in with a token of a cluster (workload identity federation): no key of Google's is kept anywhere.
+    pub workload_identity: Option<WorkloadIdentity>,
     /// Another address than Google's own.
     pub endpoint: Option<String>,
+}
+
+/// `workloadIdentity: {audience, serviceAccount, tokenFile | target, tokenUrl}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "WorkloadIdentity")]
+pub struct WorkloadIdentity {
+    /// The provider that trusts the cluster's issuer:
+    /// `//iam.googleapis.com/projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER`.
+    pub audience: String,
+    /// The service account that is acted as; the federated identity itself when absent.
+    pub service_account: Option<String>,
+    /// File that holds the token; read at each login. With `target`, that target's own file: planning fills it in.
+    #[serde(default)]
+    pub token_file: PathBuf,
+    /// Whose token it is, where we keep it fresh ourselves.
+    pub target: Option<String>,
+    /// Where tokens are exchanged; Google's own address when absent.
+    pub token_url: Option<String>,
 }
 
 /// One project with our credentials. Its client is shared by all places.

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::NotOpened;
 
-const VERSION: &[u8] = b"age-encryption.org/v1\n";
+/// How each begins.
+pub const VERSION: &[u8] = b"age-encryption.org/v1\n";
 const END: &[u8] = b"---";
 /// Columns of a line of a stanza's body; a shorter one, perhaps empty, is the last.
 const COLUMNS: usize = 64;

@@ -16,6 +16,12 @@ fn nonce(counter: u64, last: bool) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
+/// How long the sealed chunks are.
+pub fn size(plain: u64) -> u64 {
+    let chunks = plain.div_ceil(CHUNK as u64).max(1);
+    plain.saturating_add(chunks.saturating_mul(TAG as u64))
+}
+
 /// Appends the sealed chunks.
 pub fn seal(key: &LessSafeKey, plain: &[u8], to: &mut Vec<u8>) -> Result<(), Unspecified> {
     let mut rest = plain;

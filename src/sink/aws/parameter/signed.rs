@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::words;
+use crate::cluster::aws;
 use crate::sink::aws::refusal::{self, Verdict};
 use crate::sink::wire::{self, Answer};
 use crate::sink::{Failure, FailureKind};
@@ -108,14 +109,9 @@ impl Refused {
     }
 }
 
-/// The service's address; China has a domain of its own. Regions cut off from the rest have others.
+/// The service's address, where one is known.
 fn address(region: &str) -> Option<String> {
-    let plain = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if !plain || region.starts_with("us-iso") || region.starts_with("eu-iso") || region.starts_with("eusc-") {
-        return None;
-    }
-    let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-    Some(format!("https://ssm.{region}.{domain}"))
+    aws::host("ssm", region).map(|host| format!("https://{host}"))
 }
 
 fn understood(answer: &Answer, doing: &str, action: &str) -> Result<Value, Refused> {
