@@ -138,6 +138,11 @@ impl ApiServer {
         self.stale.store(true, Ordering::Relaxed);
     }
 
+    /// Whether clients are being made just now.
+    pub fn is_being_built(&self) -> bool {
+        self.built.try_lock().is_err()
+    }
+
     /// Clients by the newest files.
     ///
     /// # Errors

@@ -252,6 +252,11 @@ impl Cluster {
         }
     }
 
+    /// Whether somebody is logging in to it just now, so that one more would wait.
+    pub fn is_logging_in(&self) -> bool {
+        if let Issuer::Api(api) = &self.issuer { api.is_being_built() } else { false }
+    }
+
     /// Its API server's URL and CA, for formats that name them; neither for an embedded one.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
         seen.push(see(scene, place, &target, file, depth, &mut finding.notes).await);
     }
     if !matches!(why, Looking::Beat(_)) {
-        finding.notes.extend(here::notes(scene, &target, files).await);
+        finding.notes.extend(here::notes(scene, &target, files, here::BRIEF).await);
     }
     let mut told = std::collections::HashSet::new();
     finding.notes.retain(|note| told.insert(note.clone()));

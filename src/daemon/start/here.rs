@@ -1,11 +1,19 @@
 //! File places of many targets, looked at together.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::daemon::scene::Scene;
 use crate::schedule::Target;
 use crate::sink::file::{self, FileSpec, Held, Surveyed};
 use crate::sink::{Failure, Place, SinkSpec};
 
 use super::LOOK;
+
+/// For who waits for the answer: longer than a login may take.
+const PATIENT: Duration = Duration::from_secs(60);
+/// While other targets wait.
+pub(super) const BRIEF: Duration = Duration::from_millis(500);
 
 /// What was seen of a target's file places: one entry for each of its places, in their order.
 pub(super) type Files = Vec<Option<Surveyed>>;
@@ -44,11 +52,11 @@ pub(super) fn delivered(target: &Target, files: &mut Files) -> Vec<Option<Found>
 /// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.
 pub async fn host_notes(scene: &Scene, target: &Target) -> Vec<String> {
     let files = survey(std::iter::once(target)).await.pop().unwrap_or_default();
-    notes(scene, target, files).await
+    notes(scene, target, files, PATIENT).await
 }
 
-/// The same, of a target whose files were looked at.
-pub(super) async fn notes(scene: &Scene, target: &Target, files: Files) -> Vec<String> {
+/// The same, of a target whose files were looked at; a cluster may take that long to log in to.
+pub(super) async fn notes(scene: &Scene, target: &Target, files: Files, patience: Duration) -> Vec<String> {
     let mut notes = Vec::new();
     for (place, seen) in target.places().zip(files) {
         notes.extend(seen.into_iter().flat_map(|seen| seen.problems));
@@ -56,10 +64,13 @@ pub(super) async fn notes(scene: &Scene, target: &Target, files: Files) -> Vec<S
             notes.extend(file::directory::look(spec, LOOK).await);
         }
     }
-    if let Some(cluster) = scene.cluster(&target.cluster)
-        && let Err(error) = cluster.address().await
-    {
-        notes.push(format!("cluster {}: {error}", target.cluster));
+    if let Some(cluster) = scene.cluster(&target.cluster).filter(|cluster| !cluster.is_logging_in()) {
+        // A credential plugin takes its time, and no other target's look waits for it. What was begun goes on for the mint.
+        let asked = Arc::clone(cluster);
+        let asked = tokio::spawn(async move { asked.address().await.map(|_| ()) });
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(patience, asked).await {
+            notes.push(format!("cluster {}: {error}", target.cluster));
+        }
     }
     notes
 }
