@@ -201,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_plugin_gets_what_client_go_gives_it_and_its_token_is_taken() {
         let script = r#"test "$1" = get -a "$A" = b && echo "$KUBERNETES_EXEC_INFO" | grep -q '"interactive":false' || exit 3
-echo '{"kind":"ExecCredential","status":{"token":" abc\n","expirationTimestamp":"2030-01-01T00:00:00Z"}}'"#;
+echo '{"kind":"ExecCredential","status":{"token":" abc ","expirationTimestamp":"2030-01-01T00:00:00Z"}}'"#;
         let given = ran(script, |exec| {
             exec.args = Some(vec!["get".into()]);
             exec.env = Some(vec![HashMap::from([("name".into(), "A".into()), ("value".into(), "b".into())])]);

@@ -104,8 +104,8 @@ fn told(identity: &WorkloadIdentity) -> Value {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_settings_say_what_googles_own_file_would() {
+    #[tokio::test]
+    async fn the_settings_say_what_googles_own_file_would() {
         let identity = WorkloadIdentity {
             audience: "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k".into(),
             service_account: Some("ci@tokens-1.iam.gserviceaccount.com".into()),
