@@ -48,7 +48,7 @@ fn a_command_of_a_gitlab_job_has_its_own_token_and_not_what_got_it() {
          tr '\\0' '\\n' </proc/$PPID/cmdline | grep -cE 'eyJ[A-Za-z0-9]{{9}}'; cat \"$TOKENFERRY_TOKEN_FILE\" >\"$0\""
     );
     let copy = host.path("copy").display().to_string();
-    let arguments = ["--oidc", "gitlab", "--oidc-audience", AUDIENCE, "--with-kubeconfig", "-vv", "--", "sh", "-c", &script, &copy];
+    let arguments = ["--oidc", "gitlab", "--audience", AUDIENCE, "--with-kubeconfig", "-vv", "--", "sh", "-c", &script, &copy];
     let done = exec(&host, &arguments, &[("KUBE_ID_TOKEN", &token)]);
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "system:serviceaccount:cicd:cicd-deployer\n0\n0\n"), "{done:?}");
     assert_eq!(who(&host.read("copy")).as_deref(), Some("system:serviceaccount:cicd:cicd-deployer"));
@@ -85,7 +85,8 @@ fn mint_takes_the_same_flags_and_a_token_in_a_file() {
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
     assert_eq!(who(&done.stdout).as_deref(), Some("system:serviceaccount:cicd:cicd-deployer"));
     // The audience of the minted token is another matter than that of the job's.
-    let done = job(&host, "mint", &["--oidc", &from, "--audience", "https://vault.example.com", "-o", "json"], &[]);
+    let done =
+        job(&host, "mint", &["--oidc", &from, "--oidc-audience", AUDIENCE, "--audience", "https://vault.example.com", "-o", "json"], &[]);
     let minted: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));
     assert_eq!(minted["spec"]["audiences"], json!(["https://vault.example.com"]));
     // Rights that the job lacks have an exit code of their own, and exec has one for every failure of ours.
@@ -140,11 +141,11 @@ fn what_github_gives_in_place_of_a_token_is_told_with_the_way_out() {
     let host = host();
     let run = |url: &str| {
         let variables = [("ACTIONS_ID_TOKEN_REQUEST_URL", url), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "bearer-of-this-run")];
-        let done = exec(&host, &["--oidc", "github", "--oidc-audience", AUDIENCE], &variables);
+        let done = exec(&host, &["--oidc", "github", "--audience", AUDIENCE], &variables);
         assert_eq!((done.code, done.stdout.as_str()), (Some(125), ""), "{done:?}");
         done.stderr
     };
-    let nothing = exec(&host, &["--oidc", "github", "--oidc-audience", AUDIENCE], &[]);
+    let nothing = exec(&host, &["--oidc", "github", "--audience", AUDIENCE], &[]);
     assert_eq!(nothing.code, Some(125), "{nothing:?}");
     assert!(nothing.stderr.contains("permissions: {id-token: write}"), "{nothing:?}");
     let nothing = exec(&host, &["--oidc", "gitlab", "--oidc-audience", AUDIENCE], &[("KUBE_ID_TOKEN", "")]);
@@ -180,7 +181,7 @@ fn a_stumbling_github_and_a_token_that_is_over_are_asked_anew() {
     for first in [(502, String::new()), (200, answer(&over))] {
         let endpoint = Endpoint::new(vec![first, (200, answer(&good))]);
         let variables = [("ACTIONS_ID_TOKEN_REQUEST_URL", endpoint.url.as_str()), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "bearer-of-this-run")];
-        let done = exec(&host, &["--oidc", "github", "--oidc-audience", AUDIENCE], &variables);
+        let done = exec(&host, &["--oidc", "github", "--audience", AUDIENCE], &variables);
         assert_eq!(done.code, Some(0), "{done:?}");
         assert!(endpoint.asked().len() >= 2);
     }
@@ -194,7 +195,8 @@ fn flags_that_do_not_go_together_are_bad_usage() {
         (vec!["a/b", "--oidc", "gitlab"], "--server"),
         (vec!["a/b", "--server", "http://k", "--oidc", "gitlab"], "over TLS alone"),
         (vec!["a/b", "--server", "https://k", "--oidc", "circle"], "write github, gitlab, gitlab:VARIABLE or file:PATH"),
-        (vec!["a/b", "--server", "https://k", "--oidc", "github"], "--oidc-audience"),
+        (vec!["a/b", "--server", "https://k", "--oidc", "github"], "--oidc github needs --audience"),
+        (vec!["a/b", "--server", "https://k", "--oidc", "gitlab", "--audience", "a", "--audience", "b"], "--oidc-audience"),
         (vec!["a/b", "--server", "https://k", "--oidc", "gitlab", "--kubeconfig", "x"], "--kubeconfig"),
         (vec!["b", "--server", "https://k", "--oidc", "gitlab"], "NAMESPACE/b"),
     ] {

@@ -47,7 +47,7 @@ const RETRY: (u64, u64) = (2, 30);
   tokenferry exec cicd/cicd-deployer --server https://kubernetes.example.com:6443 --ca ca.crt --oidc gitlab -- ./deploy.sh
 A CI job needs no secret for the last one: it logs in with the identity that its CI system gives it, and the command
 does not see the variables which that takes. GitLab: `id_tokens: {KUBE_ID_TOKEN: {aud: AUDIENCE}}` in the job. GitHub:
-`permissions: {id-token: write}`, --oidc github --oidc-audience AUDIENCE. The API server trusts the CI system by its
+`permissions: {id-token: write}`, --oidc github --audience AUDIENCE. The API server trusts the CI system by its
 --authentication-config.")]
 pub struct Exec {
     /// The ServiceAccount, with your own kubeconfig
@@ -61,9 +61,6 @@ pub struct Exec {
     /// Life to ask for [default: 1h, or the target's]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
-    /// For whom; may be given more than once [default: the API server, or the target's]
-    #[arg(long = "audience", value_name = "AUDIENCE")]
-    audiences: Vec<String>,
     /// Put the token itself into this variable as well; it is not replaced there
     #[arg(long, value_name = "NAME", value_parser = variable)]
     env: Option<String>,
@@ -177,13 +174,19 @@ impl Exec {
             let target = accepted.plan.target(name).ok_or_else(|| Exit::usage(format!("the schedule has no target `{name}`")))?;
             let mut ask = target.ask.clone();
             ask.duration = asked.unwrap_or(ask.duration);
-            if !self.audiences.is_empty() {
-                ask.audiences.clone_from(&self.audiences);
+            if !self.whence.audiences().is_empty() {
+                ask.audiences = self.whence.audiences().to_vec();
             }
             return Ok((kubeconfig::of_plan(&accepted, &target.cluster, context)?, ask));
         }
         let (namespace, service_account) = self.whence.account(self.account.as_deref().unwrap_or_default())?;
-        let ask = Ask { namespace, service_account, duration: asked.unwrap_or(3600), audiences: self.audiences.clone(), bound_to: None };
+        let ask = Ask {
+            namespace,
+            service_account,
+            duration: asked.unwrap_or(3600),
+            audiences: self.whence.audiences().to_vec(),
+            bound_to: None,
+        };
         let cluster = self.whence.cluster(context).map_err(|exit| Exit { code: if exit.code == 2 { 2 } else { 125 }, ..exit })?;
         Ok((cluster, ask))
     }

@@ -38,9 +38,6 @@ pub struct Mint {
     /// Life to ask for; 10m is the least that an API server takes
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     duration: Duration,
-    /// For whom; may be given more than once [default: the API server]
-    #[arg(long = "audience", value_name = "AUDIENCE")]
-    audiences: Vec<String>,
     /// Kind of the object whose end is the token's end
     #[arg(long, value_enum, ignore_case = true, value_name = "KIND", requires = "bound_object_name")]
     bound_object_kind: Option<Kind>,
@@ -75,7 +72,8 @@ impl Mint {
             Kind::Secret => Binding::Secret(name),
             Kind::Node => Binding::Node(name),
         });
-        let ask = Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.audiences.clone(), bound_to };
+        let ask =
+            Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.whence.audiences().to_vec(), bound_to };
         let cluster = self.whence.cluster(context)?;
         let asking = context.spinner("asking for a token");
         let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;

@@ -24,9 +24,13 @@ pub struct Whence {
     /// Who gives the job its identity token: github, gitlab (in $KUBE_ID_TOKEN), gitlab:VARIABLE, file:PATH
     #[arg(long, value_name = "SOURCE", requires = "server")]
     oidc: Option<Source>,
-    /// For whom that token is: an audience of the server's AuthenticationConfiguration (github is asked for it)
+    /// For whom that identity token is, where --audience is to say for whom the minted one is
     #[arg(long, value_name = "AUDIENCE", requires = "oidc")]
     oidc_audience: Option<String>,
+    /// For whom; may be given more than once [default: the API server, or the target's]. With --oidc alone it is the job's
+    /// identity token that has to be for it: an audience of the server's AuthenticationConfiguration
+    #[arg(long = "audience", value_name = "AUDIENCE")]
+    audiences: Vec<String>,
 }
 
 fn server(text: &str) -> Result<String, String> {
@@ -72,14 +76,27 @@ impl Whence {
         job.iter().flat_map(|job| job.variables()).map(str::to_owned).collect()
     }
 
+    /// Audiences of the token that is minted; none: those of the API server, or the target's.
+    pub fn audiences(&self) -> &[String] {
+        if self.oidc.is_some() && self.oidc_audience.is_none() { &[] } else { &self.audiences }
+    }
+
     fn job(&self) -> Result<Option<JobLogin>, Exit> {
         let (Some(server), Some(source)) = (self.server.clone(), self.oidc.clone()) else { return Ok(None) };
-        if source == Source::GitHub && self.oidc_audience.is_none() {
-            return Err(Exit::usage(
-                "--oidc github needs --oidc-audience: GitHub gives a token for whom it is asked (--audience is for the token that is minted)",
-            ));
-        }
-        Ok(Some(JobLogin { server, ca: self.ca.clone(), source, audience: self.oidc_audience.clone() }))
+        let audience = match (&self.oidc_audience, &self.audiences[..]) {
+            (Some(named), _) => Some(named.clone()),
+            (None, []) if source == Source::GitHub => {
+                return Err(Exit::usage("--oidc github needs --audience: GitHub gives a token for whom it is asked"));
+            }
+            (None, audiences @ ([] | [_])) => audiences.first().cloned(),
+            (None, _) => {
+                return Err(Exit::usage(
+                    "with --oidc, --audience says for whom the job's identity token is, and that is one: name it with --oidc-audience, \
+                     and those of the minted token with --audience",
+                ));
+            }
+        };
+        Ok(Some(JobLogin { server, ca: self.ca.clone(), source, audience }))
     }
 }
 
