@@ -27,7 +27,7 @@ use serde::Deserialize;
 
 use crate::token::{Format, Payload};
 
-pub use kinds::{SINKS, STORES, SinkSpec, StoreSpec};
+pub use kinds::{SINKS, STORES, SYSTEMS, SinkSpec, StoreSpec};
 pub use leftover::Leftover;
 pub use manners::{Manners, Ours};
 pub use store::Stores;

@@ -69,9 +69,6 @@ pub struct GcpStore {
 /// Bytes that a secret may have (Secret Manager quotas).
 const LARGEST: usize = 65_536;
 
-/// How long reading a place may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
 impl GcpStore {
     /// Nothing is opened before the first put.
     pub fn new(name: &str, spec: GcpStoreSpec, upstream: Arc<Upstream>) -> Self {

@@ -85,9 +85,6 @@ pub struct ParameterStore {
     wire: Mutex<Option<Arc<Wire>>>,
 }
 
-/// How long [`held`] may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
 impl ParameterStore {
     /// Nothing is opened before the first put.
     pub fn new(name: &str, spec: AwsStoreSpec, upstream: Arc<Upstream>) -> Self {
@@ -170,7 +167,7 @@ async fn put(spec: &ParameterSpec, payload: &Payload, context: Context<'_>, stor
 }
 
 /// Tries what a put reads before it writes, and says what was found.
-async fn probe(spec: &ParameterSpec, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+async fn probe(spec: &ParameterSpec, _: &Payload, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
     let look = |wire: Arc<Wire>| async move {
         let there = match read(&wire, spec).await? {
             None => "is not there yet",
@@ -191,9 +188,9 @@ async fn probe(spec: &ParameterSpec, context: Context<'_>, stores: &Stores) -> R
 ///
 /// # Errors
 /// [`Failure`], as for a put.
-pub async fn held(spec: &ParameterSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
+pub async fn held(spec: &ParameterSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
     let look = |wire: Arc<Wire>| async move { read(&wire, spec).await };
-    let found = of(spec, stores)?.attempt(READ_TIMEOUT, look).await?;
+    let found = of(spec, stores)?.attempt(timeout, look).await?;
     Ok(found.map(|current| Payload::new(current.text.as_bytes().to_vec())))
 }
 
