@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -195,6 +195,35 @@ async fn a_secret_is_made_where_the_store_says() {
         assert_eq!(attempt(&place.spec, &stores("gcp", spec), "ey.one", "1").await, Ok(Put::Written));
         let replicas = json!([{"location": "europe-west3"}, {"location": "europe-west4"}]);
         assert_eq!(secret(&place).whole().await["replication"], json!({"userManaged": {"replicas": replicas}}));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redirect_carries_neither_the_token_nor_our_login_anywhere() {
+    within(async {
+        tokio::task::spawn_blocking(google).await.unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        let other = wire::answering(move |request| {
+            noted.lock().unwrap().push(request.to_owned());
+            wire::http("200 OK", "content-type: application/json\r\n", "{}")
+        })
+        .await;
+        // Nothing is there, and what writes is sent on.
+        let address = wire::answering(move |request| {
+            let json = "content-type: application/json\r\n";
+            if request.starts_with("POST") {
+                return wire::http("307 Temporary Redirect", &format!("location: {other}/canary\r\n"), "");
+            }
+            wire::http("404 Not Found", json, r#"{"error":{"code":404,"message":"canary","status":"NOT_FOUND"}}"#)
+        })
+        .await;
+        let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+        let failure = attempt(&spec, &stores("gcp", store(&address)), "ey.canary", "1").await.unwrap_err();
+        assert!(failure.kind == FailureKind::BadAnswer && failure.message.contains("redirects us"), "{failure}");
+        assert!(!failure.message.contains("canary"), "{failure}");
+        assert_eq!(*seen.lock().unwrap(), [""; 0], "the redirect was followed");
     })
     .await;
 }

@@ -9,6 +9,7 @@ mod kind;
 mod refusal;
 mod secret;
 mod versions;
+mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -82,6 +82,7 @@ fn of_status(status: u16) -> Verdict {
     match status {
         429 => verdict(FailureKind::Throttled, "it asks for patience"),
         408 | 500.. => verdict(FailureKind::Unavailable, "it cannot answer now"),
+        300..=399 => verdict(FailureKind::BadAnswer, "it redirects us, and a token is not carried on: check `endpoint`"),
         _ => verdict(FailureKind::BadAnswer, "the answer is not of Google Secret Manager: check `endpoint`"),
     }
 }
