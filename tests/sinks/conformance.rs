@@ -137,6 +137,14 @@ pub fn fresh(what: &str) -> String {
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A token that was issued then, and that nobody signed.
+pub fn unsigned(issued_at: i64) -> String {
+    use base64::Engine;
+    let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(r#"{{"iss":"https://cluster.test","iat":{issued_at},"exp":{}}}"#, issued_at + 60);
+    format!("{}.{}.{}", part(r#"{"alg":"RS256"}"#.into()), part(claims), part("signature".into()))
+}
+
 async fn file() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokenferry::sink::aws::AwsSpec;
 use tokenferry::sink::vault::{AppRoleAuth, TokenAuth, VaultAuth, VaultSpec, VaultStoreSpec};
 use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, Stores, put};
@@ -224,6 +225,28 @@ pub async fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static)
                 let _ = connection.write_all(&answer(&String::from_utf8_lossy(&text))).await;
                 let _ = connection.shutdown().await;
                 while connection.read(&mut [0; 65_536]).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    address
+}
+
+/// Brings each request to `server` when `before` has had its way, one connection for each.
+pub async fn relaying(server: String, before: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let before = std::sync::Arc::new(before);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let (before, server) = (std::sync::Arc::clone(&before), server.clone());
+            tokio::spawn(async move {
+                let Some(text) = request(&mut connection).await else { return };
+                before(&String::from_utf8_lossy(&text)).await;
+                let mut there = tokio::net::TcpStream::connect(server.strip_prefix("http://").unwrap()).await.unwrap();
+                // The next request comes by another connection, and so by `before`.
+                let (line, rest) = text.split_at(text.windows(2).position(|two| two == b"\r\n").unwrap());
+                there.write_all(&[line, b"\r\nconnection: close", rest].concat()).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut connection, &mut there).await;
             });
         }
     });

@@ -2,8 +2,10 @@
 //!
 //! Parameter Store keeps a hundred versions of a parameter by itself and lets nobody delete one of them, so there is no
 //! `keepVersions`: tokens of the past stay in the history until a hundred newer ones have come, and end by themselves.
-//! It has neither check-and-set nor a name for a request: what is written is read back, and a write of somebody else's
-//! in between is told. A request that was given up may still be carried out by AWS; the next delivery puts that right.
+//! It has neither check-and-set nor a name for a request. So what stands there is read first, and an older token never
+//! goes over a newer one; the number of the version that a write became tells whether somebody else wrote in between,
+//! and a newer token of his is put back; what is written is read back. A request that was given up may still be carried
+//! out by AWS; the next delivery or proof puts that right.
 
 mod kind;
 mod signed;
