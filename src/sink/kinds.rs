@@ -29,6 +29,8 @@ macro_rules! kinds {
             aws_parameter_store, "awsParameterStore": AwsParameterStore($crate::sink::aws::parameter::ParameterSpec);
             /// A secret in Google Cloud Secret Manager.
             gcp_secret_manager, "gcpSecretManager": GcpSecretManager($crate::sink::gcp::GcpSpec);
+            /// A secret in Azure Key Vault.
+            azure_key_vault, "azureKeyVault": AzureKeyVault($crate::sink::azure::AzureSpec);
             /// A request to whatever takes it.
             http, "http": Http($crate::sink::http::HttpSpec);
         }
@@ -48,6 +50,8 @@ macro_rules! stores {
             aws_parameter_store, "awsParameterStore" of "aws": crate::sink::aws::parameter::ParameterStoreSpec;
             /// Google Cloud Secret Manager.
             gcp_secret_manager, "gcpSecretManager" of "gcp": crate::sink::gcp::GcpStoreSpec;
+            /// Azure Key Vault.
+            azure_key_vault, "azureKeyVault" of "azure": crate::sink::azure::AzureStoreSpec;
         }
     };
 }

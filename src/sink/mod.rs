@@ -4,6 +4,7 @@
 //! A sink makes one attempt and classifies its own failure. It knows neither targets nor the time of day.
 
 pub mod aws;
+pub mod azure;
 pub mod command;
 pub mod delivery;
 pub mod file;

@@ -13,7 +13,7 @@ use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
 
-use super::{aws, bao, gcp, http, parameter, secret};
+use super::{aws, azure, bao, gcp, http, parameter, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -41,6 +41,14 @@ pub trait Elsewhere: Send + Sync {
     fn look(&self) -> BoxFuture<'_, Option<String>>;
     /// Somebody else writes there.
     fn spoil<'a>(&'a self, text: &'a str) -> BoxFuture<'a, ()>;
+    /// Whether it knows who wrote what, so that nobody's write is taken from him.
+    fn is_guarded(&self) -> bool {
+        false
+    }
+    /// Gives the name free again where the store keeps it for a while after a removal.
+    fn forget(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
     /// The same for places that know whose they are.
     fn marks(&self) -> Option<&dyn Marks> {
         None
@@ -96,7 +104,14 @@ impl Place {
 
     /// Whether the place knows who wrote what, so that nobody's write is taken from him.
     fn is_guarded(&self) -> bool {
-        matches!(self.outside, Outside::Kube)
+        matches!(&self.outside, Outside::Kube) || matches!(&self.outside, Outside::Other(other) if other.is_guarded())
+    }
+
+    /// Gives its name free again after a removal.
+    pub async fn forget(&self) {
+        if let Outside::Other(other) = &self.outside {
+            other.forget().await;
+        }
     }
 
     /// What the place knows beside the token, where that is told beside its own tests.
@@ -190,6 +205,7 @@ pub async fn places() -> Vec<(&'static str, Place)> {
         ("kubernetesSecret", secret::place().await),
         ("awsParameterStore", parameter::place().await),
         ("gcpSecretManager", gcp::place().await),
+        ("azureKeyVault", azure::place().await),
         ("http", http::place().await),
     ]
 }
