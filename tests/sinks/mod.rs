@@ -4,6 +4,7 @@ pub mod aws;
 mod azure;
 pub mod bao;
 pub mod conformance;
+mod federation;
 mod gcp;
 mod http;
 mod manners;
