@@ -95,7 +95,7 @@ fn spec(name: &str) -> AzureSpec {
 /// A place in the shared vault.
 pub async fn place() -> Place {
     let azure = azure().await;
-    let spec = spec(&fresh("Ci-Deployer"));
+    let spec = spec(&fresh("ci-deployer"));
     let outside = Outside::Other(Box::new(Secret { azure, spec: spec.clone() }));
     Place { spec: SinkSpec::AzureKeyVault(spec), stores: stores("azure", azure.federated("assertion")), limit: Some(25_000), outside }
 }
