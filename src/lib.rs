@@ -42,7 +42,7 @@
 //!
 //! # How to change it
 //! - A new sink: one file in `sink` with its [`sink::kinds::Sink`] (checks, limits, rights, put, held, probe, remove), one line in the
-//!   list of [`sink::kinds`] (one more where it brings a store of its own), one row in `tests/sinks`, one example, one bad schedule.
+//!   list of [`sink::kinds`] (one more, with the system it belongs to, where it brings a store of its own), one row in `tests/sinks`, one example, one bad schedule.
 //! - A new hook: one file in `after`, one variant of `HookSpec`, its keys in `schedule/hooks.rs`.
 //! - A new format: one arm in `token/render.rs`, and its way back in `extract`.
 //! - A new timing rule: `schedule/timing.rs`.

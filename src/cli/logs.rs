@@ -21,11 +21,8 @@ pub enum Form {
     Journald,
 }
 
-/// Libraries that log bodies, URLs or every refusal say nothing below the level given here.
-const QUIET: &str = "kube_client=off,kube=off,vaultrs=off,rustify=off,reqwest=off,hyper=off,hyper_util=off,rustls=off,h2=off,tower=off,\
-    aws_config=off,aws_sdk_secretsmanager=off,aws_smithy_runtime=off,aws_smithy_runtime_api=off,aws_smithy_http_client=off,aws_runtime=off,\
-    aws_credential_types=off,aws_sigv4=off,google_cloud_auth=off,google_cloud_gax=off,google_cloud_gax_internal=off,google_cloud_secretmanager_v1=off,\
-    tokio_cron_scheduler=warn";
+/// Libraries log bodies, URLs and every refusal; they say nothing here, but for what a timetable has to complain of.
+const QUIET: &str = "off,tokio_cron_scheduler=warn";
 
 /// Starts logging to stderr, or to the journal under systemd.
 pub fn start(form: Option<Form>, verbose: u8, quiet: bool) {
@@ -35,7 +32,7 @@ pub fn start(form: Option<Form>, verbose: u8, quiet: bool) {
         (_, 1) => "debug",
         _ => "trace",
     };
-    let filter = || EnvFilter::new(format!("{level},{QUIET}"));
+    let filter = || EnvFilter::new(format!("{QUIET},tokenferry={level}"));
     let form = form.unwrap_or_else(|| if std::env::var_os("JOURNAL_STREAM").is_some() { Form::Journald } else { Form::Text });
     let registry = tracing_subscriber::registry();
     let started = match form {

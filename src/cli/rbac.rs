@@ -1,9 +1,11 @@
 //! `rbac`: the least rights that a schedule needs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
 use super::print::{self, Cell, Colour, Output};
@@ -13,13 +15,14 @@ use crate::audit::rbac::{Needs, Subject, stores};
 use crate::daemon::read;
 use crate::daemon::scene::Scene;
 use crate::schedule::{Plan, WhenRemoved};
+use crate::sink::SYSTEMS;
 
 /// Show the least rights that a schedule needs
 ///
 /// For Kubernetes: a Role and RoleBinding for each namespace, with the name of each account, as `kubectl apply -f -`
 /// takes them. Whom they are for is the account under `own`, else asked from the API server with the schedule's own
-/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy. For GCP: roles, and the
-/// commands that grant them to `$ACCOUNT`.
+/// kubeconfig, or said by --subject. For Vault: a policy for the store's login. For AWS: an IAM policy. For other clouds:
+/// roles, and the commands that grant them.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tokenferry rbac schedule.yaml --subject tokenferry/tokenferry | kubectl apply -f -\n  tokenferry rbac --cluster prod --diff     what the account lacks, and what it could do without\n  tokenferry rbac --for vault | vault policy write tokenferry -\n  tokenferry rbac --for aws"
@@ -29,8 +32,8 @@ pub struct Rbac {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// Whose rights
-    #[arg(long = "for", value_enum, value_name = "SYSTEM", default_value = "kubernetes")]
-    system: System,
+    #[arg(long = "for", value_name = "SYSTEM", default_value = KUBERNETES, value_parser = PossibleValuesParser::new(systems()))]
+    system: String,
     /// Only this cluster of the schedule
     #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
@@ -49,7 +52,7 @@ pub struct Rbac {
     /// With the rights to take back what stands at every place, as `withdraw` does
     #[arg(long)]
     withdraw: bool,
-    /// The AWS account, to narrow the policy to it
+    /// The account, the project's number or the subscription, to narrow the rights to it
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// Compare with what the account really has: exits 1 where it lacks something or has too much
@@ -60,34 +63,16 @@ pub struct Rbac {
     output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum System {
-    Kubernetes,
-    Vault,
-    Aws,
-    Gcp,
-}
+/// The word for the rights in clusters.
+const KUBERNETES: &str = "kubernetes";
 
-impl System {
-    /// As stores name it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kubernetes => "kubernetes",
-            Self::Vault => "vault",
-            Self::Aws => "aws",
-            Self::Gcp => "gcp",
-        }
-    }
-
-    /// As people name it.
-    fn title(self) -> &'static str {
-        match self {
-            Self::Kubernetes => "Kubernetes",
-            Self::Vault => "Vault",
-            Self::Aws => "AWS",
-            Self::Gcp => "GCP",
-        }
-    }
+/// Whose rights can be shown.
+fn systems() -> Vec<&'static str> {
+    let mut systems = vec![KUBERNETES];
+    systems.extend(SYSTEMS);
+    let mut seen = BTreeSet::new();
+    systems.retain(|system| seen.insert(*system));
+    systems
 }
 
 #[derive(Serialize)]
@@ -112,9 +97,9 @@ impl Rbac {
             }
         }
         let plan = Arc::new(plan);
-        match self.system {
-            System::Kubernetes if self.diff => self.compare(&plan, context).await,
-            System::Kubernetes => self.manifests(&plan, context).await,
+        match self.system.as_str() {
+            KUBERNETES if self.diff => self.compare(&plan, context).await,
+            KUBERNETES => self.manifests(&plan, context).await,
             _ if self.diff => Err(Exit::usage("--diff compares rights in Kubernetes; leave --for out")),
             _ => self.policies(&plan),
         }
@@ -191,10 +176,10 @@ impl Rbac {
     }
 
     fn policies(&self, plan: &Plan) -> Result<(), Exit> {
-        let mut names = stores::of_system(plan, self.system.name());
+        let mut names = stores::of_system(plan, &self.system);
         names.retain(|name| self.store.as_ref().is_none_or(|wanted| wanted == name));
         match names.as_slice() {
-            [] => Err(Exit::usage(format!("the schedule has no {} store of that name", self.system.title()))),
+            [] => Err(Exit::usage(format!("the schedule has no {} store of that name", self.system))),
             [_, _, ..] => Err(Exit::usage(format!("several stores: choose one with --store ({})", names.join(", ")))),
             [name] => print::data(&stores::policy(plan, name, self.kv, self.account.as_deref()).unwrap_or_default()),
         }

@@ -279,7 +279,6 @@ pub struct CommandFile {
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
         "ScheduleFile" => &["fleet"],
-        "StoreSpec" => &["azureKeyVault"],
         "AppRoleAuth" => &["wrapped"],
         "TargetFile" => &["hosts"],
         _ => &[],

@@ -23,14 +23,12 @@ mod turn;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::sink::kinds::Sink;
-use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
+use crate::sink::kinds::{Sink, calls};
+use crate::sink::{Context, Failure, FailureKind, Put};
 use crate::token::Payload;
 
 pub use account::{system_group, system_user};
@@ -110,21 +108,7 @@ impl Sink for FileSpec {
         self.path.display().to_string()
     }
 
-    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-        Box::pin(put(self, payload, context))
-    }
-
-    fn probe<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(probe(self, payload, context))
-    }
-
-    fn held<'a>(&'a self, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-        Box::pin(async move { Ok(held(self, timeout).await?.map(|held| held.payload)) })
-    }
-
-    fn remove<'a>(&'a self, ours: Ours<'a>, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
-        Box::pin(remove(self, ours, timeout))
-    }
+    calls!(here self);
 }
 
 /// Makes a folder for files, where a put would make it.

@@ -4,6 +4,7 @@
 //! A sink makes one attempt and classifies its own failure. It knows neither targets nor the time of day.
 
 pub mod aws;
+pub mod azure;
 pub mod command;
 pub mod delivery;
 pub mod file;
@@ -28,7 +29,7 @@ use serde::Deserialize;
 use crate::token::age::Recipient;
 use crate::token::{Format, Payload};
 
-pub use kinds::{SINKS, STORES, SinkSpec, StoreSpec};
+pub use kinds::{SINKS, STORES, SYSTEMS, SinkSpec, StoreSpec};
 pub use leftover::Leftover;
 pub use manners::{Manners, Ours};
 pub use store::Stores;

@@ -61,18 +61,27 @@ pub(super) async fn send(request: reqwest::RequestBuilder) -> Result<Answer, Str
     let json = header(CONTENT_TYPE).is_some_and(|kind| kind.split(';').next().is_some_and(|kind| kind.trim().ends_with("json")));
     let json = json || header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/x-amz-json"));
     let patience = header(RETRY_AFTER).map(|value| patience::wish(value, header(DATE)));
+    let body = body(&mut answer).await?;
+    Ok(Answer { status, json, patience, body })
+}
+
+/// The rest of the answer; `None` for one without end.
+///
+/// # Errors
+/// Why it ends too soon.
+pub(super) async fn body(answer: &mut reqwest::Response) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
     let mut body = Zeroizing::new(Vec::new());
     while let Some(chunk) = answer.chunk().await.map_err(|error| deepest(&error.without_url()))? {
         if body.len() + chunk.len() > LARGEST {
-            return Ok(Answer { status, json, patience, body: None });
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, json, patience, body: Some(body) })
+    Ok(Some(body))
 }
 
 /// The first cause of it, which never quotes an answer.
-fn deepest(error: &(dyn Error + 'static)) -> String {
+pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
     let cause = causes(error).last().map(ToString::to_string).unwrap_or_default();
     crate::token::mask::mask(&cause).chars().take(200).collect()
 }

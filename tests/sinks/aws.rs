@@ -1,6 +1,7 @@
 //! `awsSecretsManager` against moto.
 
 use std::sync::Once;
+use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
@@ -143,9 +144,9 @@ async fn what_the_place_holds_can_be_read_back() {
         for key in [None, Some("token")] {
             let place = place(key).await;
             let (_, spec) = parts(&place);
-            assert!(held(spec, &place.stores).await.unwrap().is_none());
+            assert!(held(spec, &place.stores, Duration::from_secs(20)).await.unwrap().is_none());
             place.put("ey.one").await.unwrap();
-            assert_eq!(held(spec, &place.stores).await.unwrap().unwrap().expose(), b"ey.one");
+            assert_eq!(held(spec, &place.stores, Duration::from_secs(20)).await.unwrap().unwrap().expose(), b"ey.one");
         }
     })
     .await;

@@ -444,7 +444,7 @@ async fn a_namespace_has_its_own_secrets_and_a_missing_one_is_refused() {
             ..VaultSpec::default()
         };
         assert_eq!(attempt(&SinkSpec::Vault(spec.clone()), &in_namespace(&name), "ey.one", "1").await, Ok(Put::Written));
-        let found = held(&spec, &in_namespace(&name)).await.unwrap().unwrap();
+        let found = held(&spec, &in_namespace(&name), Duration::from_secs(20)).await.unwrap().unwrap();
         assert_eq!(found.expose(), b"ey.one");
         let escaped = VaultSpec { path: "a%20b/%C3%BC%252f%3F".into(), ..spec.clone() };
         assert_eq!(inside.fields(&escaped).await["token"], json!("ey.one"));

@@ -13,7 +13,7 @@ use tokenferry::token::payload::{Dress, Part};
 use tokenferry::token::render::FilePart;
 use tokenferry::token::{Format, Payload};
 
-use super::{aws, bao, gcp, http, parameter, secret};
+use super::{aws, azure, bao, gcp, http, parameter, secret};
 use crate::support::servers::servers;
 use crate::support::within;
 
@@ -41,6 +41,14 @@ pub trait Elsewhere: Send + Sync {
     fn look(&self) -> BoxFuture<'_, Option<String>>;
     /// Somebody else writes there.
     fn spoil<'a>(&'a self, text: &'a str) -> BoxFuture<'a, ()>;
+    /// Whether it knows who wrote what, so that nobody's write is taken from him.
+    fn is_guarded(&self) -> bool {
+        false
+    }
+    /// Gives the name free again where the store keeps it for a while after a removal.
+    fn forget(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
     /// The same for places that know whose they are.
     fn marks(&self) -> Option<&dyn Marks> {
         None
@@ -96,7 +104,14 @@ impl Place {
 
     /// Whether the place knows who wrote what, so that nobody's write is taken from him.
     fn is_guarded(&self) -> bool {
-        matches!(self.outside, Outside::Kube)
+        matches!(&self.outside, Outside::Kube) || matches!(&self.outside, Outside::Other(other) if other.is_guarded())
+    }
+
+    /// Gives its name free again after a removal.
+    pub async fn forget(&self) {
+        if let Outside::Other(other) = &self.outside {
+            other.forget().await;
+        }
     }
 
     /// What the place knows beside the token, where that is told beside its own tests.
@@ -135,6 +150,14 @@ pub fn fresh(what: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A token that was issued then, and that nobody signed.
+pub fn unsigned(issued_at: i64) -> String {
+    use base64::Engine;
+    let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(r#"{{"iss":"https://cluster.test","iat":{issued_at},"exp":{}}}"#, issued_at + 60);
+    format!("{}.{}.{}", part(r#"{"alg":"RS256"}"#.into()), part(claims), part("signature".into()))
 }
 
 async fn file() -> Place {
@@ -182,6 +205,7 @@ pub async fn places() -> Vec<(&'static str, Place)> {
         ("kubernetesSecret", secret::place().await),
         ("awsParameterStore", parameter::place().await),
         ("gcpSecretManager", gcp::place().await),
+        ("azureKeyVault", azure::place().await),
         ("http", http::place().await),
     ]
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -12,7 +12,7 @@ use tokenferry::sink::gcp::{GcpSpec, GcpStoreSpec};
 use tokenferry::sink::{Context, FailureKind, Manners, Ours, Put, SinkSpec, StoreSpec, held, put};
 use tokenferry::token::Payload;
 
-use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores};
+use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores, unsigned};
 use super::wire;
 use crate::support::daemon::{Host, tool};
 use crate::support::servers::python;
@@ -202,6 +202,95 @@ async fn a_secret_is_made_where_the_store_says() {
 }
 
 #[tokio::test]
+async fn an_older_token_never_goes_over_a_newer_one() {
+    within(async {
+        let place = place().await;
+        let at = async |issued_at: i64| {
+            let ours = |found: &Payload| found.expose().starts_with(b"ey");
+            let manners = Manners { ours: Ours(&ours), ..Manners::default() };
+            let timeout = Duration::from_secs(20);
+            let context = Context { target: "ci", issue: "1", issued_at, expires_at: issued_at + 60, generation: 1, timeout, manners };
+            put(&place.spec, &Payload::new(unsigned(issued_at).into_bytes()), context, &place.stores).await
+        };
+        assert_eq!(at(2_000).await, Ok(Put::Written));
+        let failure = at(1_000).await.unwrap_err();
+        assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");
+        assert_eq!(place.look().await, Some(unsigned(2_000)));
+        assert_eq!(at(3_000).await, Ok(Put::Written));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redirect_carries_neither_the_token_nor_our_login_anywhere() {
+    within(async {
+        tokio::task::spawn_blocking(google).await.unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        let other = wire::answering(move |request| {
+            noted.lock().unwrap().push(request.to_owned());
+            wire::http("200 OK", "content-type: application/json\r\n", "{}")
+        })
+        .await;
+        // Nothing is there, and what writes is sent on.
+        let address = wire::answering(move |request| {
+            let json = "content-type: application/json\r\n";
+            if request.starts_with("POST") {
+                return wire::http("307 Temporary Redirect", &format!("location: {other}/canary\r\n"), "");
+            }
+            wire::http("404 Not Found", json, r#"{"error":{"code":404,"message":"canary","status":"NOT_FOUND"}}"#)
+        })
+        .await;
+        let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+        let failure = attempt(&spec, &stores("gcp", store(&address)), "ey.canary", "1").await.unwrap_err();
+        assert!(failure.kind == FailureKind::BadAnswer && failure.message.contains("redirects us"), "{failure}");
+        assert!(!failure.message.contains("canary"), "{failure}");
+        assert_eq!(*seen.lock().unwrap(), [""; 0], "the redirect was followed");
+    })
+    .await;
+}
+
+/// What Google says of a rate.
+const RATE: &str = r#"{"error":{"code":429,"message":"canary","status":"RESOURCE_EXHAUSTED","details":[
+    {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED","domain":"googleapis.com","metadata":{}}]}}"#;
+
+#[tokio::test]
+async fn a_federation_that_is_revoked_is_refused_and_one_that_cannot_answer_is_waited_for() {
+    within(async {
+        tokio::task::spawn_blocking(google).await.unwrap();
+        let json = "content-type: application/json\r\n";
+        for (status, body, kind, words) in [
+            (
+                "400 Bad Request",
+                r#"{"error":"invalid_grant","error_description":"canary"}"#,
+                FailureKind::Refused,
+                "does not trust the token",
+            ),
+            ("503 Service Unavailable", "canary", FailureKind::Unavailable, "cannot answer"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("token"), "ey.login").unwrap();
+            let federation = json!({
+                "type": "external_account",
+                "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+                "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+                "token_url": wire::canned(wire::http(status, json, body)).await,
+                "credential_source": {"file": folder.path().join("token")},
+            });
+            let file = folder.path().join("federation.json");
+            std::fs::write(&file, federation.to_string()).unwrap();
+            let mut store = store(&google().address);
+            store.gcp_secret_manager.as_mut().unwrap().credentials_file = Some(file);
+            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+            let failure = attempt(&spec, &stores("gcp", store), "ey.one", "1").await.unwrap_err();
+            assert_eq!(failure.kind, kind, "{failure}");
+            assert!(failure.message.contains(words) && !failure.message.contains("canary"), "{failure}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn whatever_answers_in_googles_place_has_its_kind_and_leaves_no_word_in_the_message() {
     let json = "content-type: application/json\r\n";
     let error = |code: u16, status: &str| format!(r#"{{"error":{{"code":{code},"message":"canary","status":"{status}"}}}}"#);
@@ -211,8 +300,12 @@ async fn whatever_answers_in_googles_place_has_its_kind_and_leaves_no_word_in_th
         ("a protocol of its own", b"SSH-2.0-OpenSSH\r\n".to_vec(), FailureKind::Unavailable),
         ("no right", wire::http("403 Forbidden", json, &error(403, "PERMISSION_DENIED")), FailureKind::Refused),
         ("no login", wire::http("401 Unauthorized", json, &error(401, "UNAUTHENTICATED")), FailureKind::Refused),
+        ("a redirect", wire::http("307 Temporary Redirect", "location: http://127.0.0.1:1/canary\r\n", ""), FailureKind::BadAnswer),
+        ("an endless answer", wire::http("200 OK", json, &"x".repeat(2 << 20)), FailureKind::BadAnswer),
+        ("a version quota", wire::http("429 Too Many Requests", json, &error(429, "RESOURCE_EXHAUSTED")), FailureKind::Refused),
+        ("a rate", wire::http("429 Too Many Requests", json, RATE), FailureKind::Throttled),
         (
-            "a quota",
+            "a quota with its wait",
             wire::http("429 Too Many Requests", &format!("{json}retry-after: 7\r\n"), &error(429, "RESOURCE_EXHAUSTED")),
             FailureKind::Throttled,
         ),
@@ -223,11 +316,12 @@ async fn whatever_answers_in_googles_place_has_its_kind_and_leaves_no_word_in_th
         for (what, answer, kind) in table {
             let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
             let stores = stores("gcp", store(&wire::canned(answer).await));
-            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
-            assert_eq!(failure.kind, kind, "{what}: {failure}");
-            assert!(!failure.message.contains("canary"), "{what}: {failure}");
-            let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
-            assert_eq!(failure.retry_after, patience, "{what}");
+            let patience = match what {
+                "a version quota" => Some(600),
+                "a quota with its wait" => Some(7),
+                _ => None,
+            };
+            wire::judged(what, attempt(&spec, &stores, "ey.canary", "1").await, kind, patience);
         }
     })
     .await;

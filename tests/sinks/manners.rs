@@ -304,6 +304,7 @@ async fn what_is_ours_is_taken_back_from_every_place_what_is_not_stays_and_the_p
             assert_eq!(remove().await, Ok(Removal::Gone), "{sink}");
             assert_eq!(place.look().await, None, "{sink}");
             assert_eq!(remove().await, Ok(Removal::Nothing), "{sink}");
+            place.forget().await;
             assert_eq!(place.put("ey.ours.again").await, Ok(Put::Written), "{sink}");
             place.spoil("theirs").await;
             assert_eq!(remove().await, Ok(Removal::Left), "{sink}");

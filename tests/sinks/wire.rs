@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use tokenferry::sink::aws::AwsSpec;
 use tokenferry::sink::vault::{AppRoleAuth, TokenAuth, VaultAuth, VaultSpec, VaultStoreSpec};
-use tokenferry::sink::{Context, FailureKind, SinkSpec, StoreSpec, Stores, put};
+use tokenferry::sink::{Context, Failure, FailureKind, Put, SinkSpec, StoreSpec, Stores, put};
 use tokenferry::token::Payload;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -55,6 +56,16 @@ pub fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}").into()
 }
 
+/// What became of a strange answer: a failure of that kind, with the patience in seconds that was asked for, and no word
+/// of the answer (`canary`) in its message.
+pub fn judged(what: &str, outcome: Result<Put, Failure>, kind: FailureKind, patience: Option<u64>) -> Failure {
+    let failure = outcome.expect_err(what);
+    assert_eq!(failure.kind, kind, "{what}: {failure}");
+    assert!(!failure.message.contains("canary"), "{what}: {failure}");
+    assert_eq!(failure.retry_after, patience.map(Duration::from_secs), "{what}: {failure}");
+    failure
+}
+
 struct Vault {
     spec: SinkSpec,
     stores: Stores,
@@ -102,11 +113,8 @@ async fn whatever_answers_in_vaults_place_has_its_kind_and_leaves_no_word_in_the
     within(async {
         for (what, answer, kind) in nonsense() {
             let Vault { spec, stores, _folder } = vault(answer, false).await;
-            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
-            assert_eq!(failure.kind, kind, "{what}: {failure}");
-            assert!(!failure.message.contains("canary"), "{what}: {failure}");
-            let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
-            assert_eq!(failure.retry_after, patience, "{what}");
+            let patience = (kind == FailureKind::Throttled).then_some(7);
+            judged(what, attempt(&spec, &stores, "ey.canary", "1").await, kind, patience);
         }
     })
     .await;
@@ -169,11 +177,8 @@ async fn whatever_answers_in_awss_place_has_its_kind_and_leaves_no_word_in_the_m
             let spec =
                 SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None, ..AwsSpec::default() });
             let stores = stores("aws", aws::store(&canned(answer).await));
-            let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
-            assert_eq!(failure.kind, kind, "{what}: {failure}");
-            assert!(!failure.message.contains("canary"), "{what}: {failure}");
-            let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
-            assert_eq!(failure.retry_after, patience, "{what}");
+            let patience = (kind == FailureKind::Throttled).then_some(7);
+            judged(what, attempt(&spec, &stores, "ey.canary", "1").await, kind, patience);
         }
     })
     .await;
@@ -192,6 +197,21 @@ async fn a_quota_of_aws_that_is_used_up_is_asked_again_slowly() {
     .await;
 }
 
+/// A request's head, and as much of its body as it says; `None` where it breaks off.
+async fn request(connection: &mut tokio::net::TcpStream) -> Option<Vec<u8>> {
+    let (mut text, mut bytes) = (Vec::new(), [0; 65_536]);
+    loop {
+        let Ok(count @ 1..) = connection.read(&mut bytes).await else { return None };
+        text.extend_from_slice(&bytes[..count]);
+        let all = String::from_utf8_lossy(&text).to_lowercase();
+        let Some(head) = all.find("\r\n\r\n") else { continue };
+        let length = all.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+        if text.len() >= head + 4 + length.unwrap_or(0) {
+            return Some(text);
+        }
+    }
+}
+
 /// Answers each request by its text, one connection for each.
 pub async fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -201,21 +221,32 @@ pub async fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static)
         while let Ok((mut connection, _)) = listener.accept().await {
             let answer = std::sync::Arc::clone(&answer);
             tokio::spawn(async move {
-                let (mut text, mut bytes) = (Vec::new(), [0; 65_536]);
-                // A request's head, and as much of its body as it says.
-                loop {
-                    let Ok(count @ 1..) = connection.read(&mut bytes).await else { return };
-                    text.extend_from_slice(&bytes[..count]);
-                    let all = String::from_utf8_lossy(&text).to_lowercase();
-                    let Some(head) = all.find("\r\n\r\n") else { continue };
-                    let length = all.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
-                    if text.len() >= head + 4 + length.unwrap_or(0) {
-                        break;
-                    }
-                }
+                let Some(text) = request(&mut connection).await else { return };
                 let _ = connection.write_all(&answer(&String::from_utf8_lossy(&text))).await;
                 let _ = connection.shutdown().await;
-                while connection.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+                while connection.read(&mut [0; 65_536]).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    address
+}
+
+/// Brings each request to `server` when `before` has had its way, one connection for each.
+pub async fn relaying(server: String, before: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let before = std::sync::Arc::new(before);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let (before, server) = (std::sync::Arc::clone(&before), server.clone());
+            tokio::spawn(async move {
+                let Some(text) = request(&mut connection).await else { return };
+                before(&String::from_utf8_lossy(&text)).await;
+                let mut there = tokio::net::TcpStream::connect(server.strip_prefix("http://").unwrap()).await.unwrap();
+                // The next request comes by another connection, and so by `before`.
+                let (line, rest) = text.split_at(text.windows(2).position(|two| two == b"\r\n").unwrap());
+                there.write_all(&[line, b"\r\nconnection: close", rest].concat()).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut connection, &mut there).await;
             });
         }
     });

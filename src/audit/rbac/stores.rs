@@ -17,6 +17,5 @@ pub fn policy(plan: &Plan, store: &str, engine: u8, account: Option<&str>) -> Op
 
 /// The stores of that system, by name.
 pub fn of_system<'a>(plan: &'a Plan, system: &str) -> Vec<&'a str> {
-    let of_kind = plan.stores.iter().filter(|(_, spec)| spec.kind_of().is_some_and(|(_, settings)| settings.system() == system));
-    of_kind.map(|(name, _)| name.as_str()).collect()
+    plan.stores.iter().filter(|(_, spec)| spec.system() == Some(system)).map(|(name, _)| name.as_str()).collect()
 }

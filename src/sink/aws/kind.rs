@@ -4,17 +4,13 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::{AwsSpec, AwsStore, AwsStoreSpec, LARGEST};
 use crate::cluster::Upstream;
 use crate::sink::flaw::{Flaw, address, shown, word};
-use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace};
-use crate::sink::{Context, Failure, Ours, Put, Removal, Stores};
-use crate::token::Payload;
+use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace, calls};
 
 /// Versions of a secret that can have a label of ours: AWS has 20 for a secret, and uses some itself.
 const KEPT: u32 = 15;
@@ -98,21 +94,7 @@ impl Sink for AwsSpec {
         rights
     }
 
-    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-        Box::pin(super::put(self, payload, context, stores))
-    }
-
-    fn probe<'a>(&'a self, _: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(super::probe(self, context, stores))
-    }
-
-    fn held<'a>(&'a self, stores: &'a Stores, _: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-        Box::pin(super::held(self, stores))
-    }
-
-    fn remove<'a>(&'a self, ours: Ours<'a>, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
-        Box::pin(super::remove(self, ours, stores, timeout))
-    }
+    calls!(super);
 }
 
 impl Trace for AwsSpec {
@@ -144,10 +126,6 @@ fn role(way: &'static str, arn: &str) -> Option<Flaw> {
 }
 
 impl Store for AwsStoreSpec {
-    fn system(&self) -> &'static str {
-        "aws"
-    }
-
     fn identity(&self) -> String {
         let role = self.web_identity.as_ref().map(|identity| &identity.role_arn);
         format!("{:?} {:?} {:?} {:?} {role:?}", self.region, self.profile, self.endpoint, self.assume_role)

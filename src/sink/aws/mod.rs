@@ -85,9 +85,6 @@ impl AwsStore {
 /// Bytes that a secret may have (AWS Secrets Manager quotas).
 const LARGEST: usize = 65_536;
 
-/// How long [`held`] may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Makes one attempt to set the secret, or our field of it. A secret that is missing is created.
 ///
 /// # Errors
@@ -109,7 +106,7 @@ pub(super) async fn put(spec: &AwsSpec, payload: &Payload, context: Context<'_>,
 ///
 /// # Errors
 /// [`Failure`], as for a put.
-pub(super) async fn probe(spec: &AwsSpec, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+pub(super) async fn probe(spec: &AwsSpec, _: &Payload, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
     let store = of(spec, stores)?;
     in_time(store, context.timeout, secret::probe(store, spec, &context)).await
 }
@@ -118,9 +115,9 @@ pub(super) async fn probe(spec: &AwsSpec, context: Context<'_>, stores: &Stores)
 ///
 /// # Errors
 /// [`Failure`], as for a put; a field that is no text is `Refused`.
-pub async fn held(spec: &AwsSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
+pub async fn held(spec: &AwsSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
     let store = of(spec, stores)?;
-    in_time(store, READ_TIMEOUT, secret::get(store, spec)).await
+    in_time(store, timeout, secret::get(store, spec)).await
 }
 
 /// Takes the secret, or our field of it, back where it is ours.

@@ -122,6 +122,11 @@ pub(super) fn of_credentials(error: &(dyn Error + 'static)) -> Option<Verdict> {
         let why = "AWS does not let us take over the role: allow sts:AssumeRole on it, and our account in its trust policy";
         return Some(Verdict { credentials: true, ..Verdict::new(FailureKind::Refused, why) });
     }
+    if ["InvalidIdentityToken", "ExpiredToken", "IDPRejectedClaim"].iter().any(|code| says(code)) {
+        let why = "AWS does not take the token that we log in with: it has ended, or its issuer is no identity provider of the account \
+            (any more), or the role's trust policy names another subject or audience";
+        return Some(Verdict { credentials: true, ..Verdict::new(FailureKind::Refused, why) });
+    }
     if says("the credentials provider was not properly configured") {
         let why = "the AWS profile cannot be used: check `profile`, `assumeRole` and the shared AWS files";
         return Some(Verdict { credentials: true, ..Verdict::new(FailureKind::Refused, why) });
@@ -209,6 +214,8 @@ mod tests {
         assert_eq!(of(&["dispatch failure", "the credential provider was not enabled"]).why, NO_CREDENTIALS);
         assert_eq!(of(&[loading, "service error", "request forbidden: IMDS is disabled or the caller"]).why, NO_CREDENTIALS);
         assert!(of(&[loading, "service error", "unhandled error (AccessDenied)"]).why.contains("sts:AssumeRole"));
+        let revoked = of(&[loading, "service error", "InvalidIdentityTokenException: canary"]);
+        assert!(revoked.kind == FailureKind::Refused && revoked.credentials && !revoked.why.contains("canary"), "{}", revoked.why);
         assert_eq!(of(&[loading, "dispatch failure", "canary"]).kind, FailureKind::Unavailable);
         assert!(!of(&[loading, "Stderr: canary"]).why.contains("canary"));
         assert!(of_credentials(&nested(&["dispatch failure", "io error"])).is_none());

@@ -14,7 +14,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use rustix::fs::{AtFlags, fsync, readlinkat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
@@ -24,8 +23,8 @@ use super::folder::{self, Folder};
 use super::publish::{durable, is_unsure, published_name, random, temporary_name};
 use super::turn::{Ticket, Turn};
 use super::{FileSpec, Held, lane};
-use crate::sink::kinds::Sink;
-use crate::sink::{Context, Failure, Ours, Put, Removal, Stores};
+use crate::sink::kinds::{Sink, calls};
+use crate::sink::{Context, Failure, Put};
 use crate::token::Payload;
 use crate::token::payload::{Dress, Part};
 use crate::token::render::FilePart;
@@ -62,21 +61,7 @@ impl Sink for DirectorySpec {
         Some("file")
     }
 
-    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-        Box::pin(put(self, payload, context))
-    }
-
-    fn probe<'a>(&'a self, payload: &'a Payload, context: Context<'a>, _: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(probe(self, payload, context))
-    }
-
-    fn held<'a>(&'a self, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-        Box::pin(async move { Ok(held(self, timeout).await?.map(|held| held.payload)) })
-    }
-
-    fn remove<'a>(&'a self, ours: Ours<'a>, _: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
-        Box::pin(remove(self, ours, timeout))
-    }
+    calls!(here self);
 }
 
 /// One attempt: the files are switched and durable when it returns `Written` or `Unchanged`.

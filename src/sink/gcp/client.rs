@@ -1,10 +1,10 @@
-//! The client of one project: Google's, without hidden retries, with credentials from a file or the normal chain.
+//! The client of one project: Google's, over our own way, with credentials from a file or the normal chain.
 
 use google_cloud_auth::credentials::{self, Credentials, external_account, impersonated, service_account, user_account};
-use google_cloud_gax::retry_policy::NeverRetry;
 use google_cloud_secretmanager_v1::client::SecretManagerService;
 use serde_json::{Value, json};
 
+use super::way::Way;
 use super::{GcpStore, WorkloadIdentity};
 use crate::sink::patience::Patience;
 use crate::sink::vault::own::{self, Stamp};
@@ -34,14 +34,8 @@ impl GcpStore {
             return Ok(kept.client.clone());
         }
         let credentials = self.credentials().await?;
-        let mut builder = SecretManagerService::builder().with_credentials(credentials).with_retry_policy(NeverRetry);
-        if let Some(endpoint) = &self.spec.endpoint {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
-        }
-        let client = builder
-            .build()
-            .await
-            .map_err(|_| self.failure(FailureKind::Local, "no TLS client can be made: this host has no CA certificates"))?;
+        let way = Way::new(credentials, self.spec.endpoint.as_deref()).await;
+        let client = SecretManagerService::from_stub::<Way>(way.map_err(|why| self.failure(FailureKind::Local, why))?);
         Ok(kept.insert(Kept { client, stamp }).client.clone())
     }
 

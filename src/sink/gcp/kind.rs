@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::secret::Place;
-use super::{GcpSpec, GcpStore, GcpStoreSpec, LARGEST, READ_TIMEOUT, of};
+use super::{GcpSpec, GcpStore, GcpStoreSpec, LARGEST, of};
 use crate::cluster::Upstream;
 use crate::sink::flaw::{Flaw, address, server, shown};
 use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace};
@@ -83,10 +83,10 @@ impl Sink for GcpSpec {
         })
     }
 
-    fn held<'a>(&'a self, stores: &'a Stores, _: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
+    fn held<'a>(&'a self, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
         Box::pin(async move {
             let store = of(self, stores)?;
-            let found = store.attempt(READ_TIMEOUT, |client| async move { store.place(client, self).read().await }).await?;
+            let found = store.attempt(timeout, |client| async move { store.place(client, self).read().await }).await?;
             Ok(found.text.map(|text| Payload::new(text.to_vec())))
         })
     }
@@ -148,10 +148,6 @@ impl GcpStoreSpec {
 }
 
 impl Store for GcpStoreSpec {
-    fn system(&self) -> &'static str {
-        "gcp"
-    }
-
     fn identity(&self) -> String {
         format!("{} {:?}", self.project, self.endpoint)
     }

@@ -9,6 +9,7 @@ mod kind;
 mod refusal;
 mod secret;
 mod versions;
+mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,9 +90,6 @@ pub struct GcpStore {
 
 /// Bytes that a secret may have (Secret Manager quotas).
 const LARGEST: usize = 65_536;
-
-/// How long reading a place may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl GcpStore {
     /// Nothing is opened before the first put.

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use google_cloud_gax::error::Error;
-use google_cloud_gax::error::rpc::Code;
+use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
+use google_cloud_gax::error::{CredentialsError, Error};
 
 use crate::cluster::patience;
 use crate::sink::FailureKind;
 use crate::sink::store::causes;
+
+/// A used up quota is not asked again sooner.
+const AFTER_LIMIT: Duration = Duration::from_secs(600);
 
 /// What went wrong, before it is known in which store.
 #[derive(Debug)]
@@ -37,8 +40,12 @@ pub(super) fn is_out_of_use(error: &Error) -> bool {
 
 /// Why a call failed. `doing` says what was asked for, `right` which permission that needs.
 pub(super) fn of(error: &Error, doing: &str, right: &str) -> Verdict {
-    let mut verdict = match (error.status().map(|status| status.code), error.http_status_code()) {
-        (Some(code), status) => of_code(code, status, right),
+    let mut verdict = match (error.status(), error.http_status_code()) {
+        (Some(said), _) if is_standing_quota(said, error) => {
+            let why = "a quota of Secret Manager is used up: destroy versions or secrets that nobody needs, or ask for more";
+            Verdict { retry_after: Some(AFTER_LIMIT), ..Verdict::new(FailureKind::Refused, why) }
+        }
+        (Some(said), status) => of_code(said.code, status, right),
         (None, Some(status)) => of_status(status),
         (None, None) => of_way(error),
     };
@@ -53,13 +60,24 @@ pub(super) fn of(error: &Error, doing: &str, right: &str) -> Verdict {
     verdict
 }
 
+/// Whether what is used up comes back by no waiting: Google says of a rate that it is one, and often how long to wait.
+fn is_standing_quota(said: &Status, error: &Error) -> bool {
+    let is_rate = said.details.iter().any(|detail| match detail {
+        StatusDetails::ErrorInfo(info) => info.reason == "RATE_LIMIT_EXCEEDED",
+        StatusDetails::RetryInfo(_) => true,
+        _ => false,
+    });
+    let waits = error.http_headers().is_some_and(|headers| headers.contains_key("retry-after"));
+    said.code == Code::ResourceExhausted && !is_rate && !waits
+}
+
 fn of_code(code: Code, status: Option<u16>, right: &str) -> Verdict {
     let verdict = |kind, why: &str| {
         let status = status.map(|status| format!(", HTTP {status}")).unwrap_or_default();
         Verdict::new(kind, format!("{why} ({code:?}{status})"))
     };
     match code {
-        Code::ResourceExhausted => verdict(FailureKind::Throttled, "Google asks for patience: a quota of Secret Manager is used up"),
+        Code::ResourceExhausted => verdict(FailureKind::Throttled, "Google asks for patience: this project asks Secret Manager too often"),
         Code::Unavailable | Code::Internal | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled => {
             verdict(FailureKind::Unavailable, "Google cannot answer now")
         }
@@ -82,6 +100,7 @@ fn of_status(status: u16) -> Verdict {
     match status {
         429 => verdict(FailureKind::Throttled, "it asks for patience"),
         408 | 500.. => verdict(FailureKind::Unavailable, "it cannot answer now"),
+        300..=399 => verdict(FailureKind::BadAnswer, "it redirects us, and a token is not carried on: check `endpoint`"),
         _ => verdict(FailureKind::BadAnswer, "the answer is not of Google Secret Manager: check `endpoint`"),
     }
 }
@@ -89,7 +108,12 @@ fn of_status(status: u16) -> Verdict {
 /// No answer, or one that cannot be read.
 fn of_way(error: &Error) -> Verdict {
     if error.is_authentication() {
-        let lasting = "Google's credentials cannot be used: check `credentialsFile`, or where the normal chain finds them";
+        let passing = causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()).is_some_and(CredentialsError::is_transient);
+        if passing {
+            return Verdict::new(FailureKind::Unavailable, "no Google credentials now: their source cannot answer");
+        }
+        let lasting = "Google's credentials are refused: revoked, or the federation does not trust the token any more; check \
+            `credentialsFile`, or where the normal chain finds them";
         return Verdict::new(FailureKind::Refused, lasting);
     }
     if error.is_deserialization() {

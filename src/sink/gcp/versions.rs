@@ -46,7 +46,9 @@ async fn take_out(place: &Place<'_>, context: &Context<'_>, first: u64) -> Resul
 
 /// Those of ours that are neither destroyed nor kept, oldest first.
 fn old(versions: &[SecretVersion], first: u64, keep: usize, overlap: i64) -> Vec<&SecretVersion> {
-    let alive = versions.iter().filter(|version| matches!(version.state, State::Enabled | State::Disabled));
+    // Where a secret delays it, a version that is destroyed waits for that, disabled.
+    let waits = |version: &SecretVersion| version.scheduled_destroy_time.is_some();
+    let alive = versions.iter().filter(|version| matches!(version.state, State::Enabled | State::Disabled) && !waits(version));
     let times: Vec<(i64, u64)> = alive
         .filter_map(|version| Some((version.create_time.as_ref()?.seconds(), number(&version.name)?)))
         .filter(|(_, number)| *number >= first)
@@ -82,5 +84,7 @@ mod tests {
         assert_eq!(gone(2, 3, 0), [3]);
         assert_eq!(gone(5, 1, 0), [5]);
         assert_eq!(gone(1, 1, 0), [1, 3, 4, 5]);
+        let waiting = [version(2, 900, State::Enabled), version(1, 0, State::Disabled).set_scheduled_destroy_time(Timestamp::clamp(99, 0))];
+        assert!(old(&waiting, 1, 1, 0).is_empty(), "its destruction is on its way");
     }
 }

@@ -13,14 +13,13 @@ mod secret;
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::object::{NEVER, applied};
 use crate::cluster::rights::Right;
 use crate::cluster::{Call, Cluster, Trouble, Urgency};
-use crate::sink::kinds::Sink;
+use crate::sink::kinds::{Sink, calls};
 use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
 use crate::token::Payload;
 use crate::token::payload::Part;
@@ -178,21 +177,7 @@ impl Sink for SecretSpec {
         Some(&self.cluster)
     }
 
-    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-        Box::pin(put(self, payload, context, stores))
-    }
-
-    fn probe<'a>(&'a self, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(probe(self, payload, context, stores))
-    }
-
-    fn held<'a>(&'a self, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-        Box::pin(held(self, stores, timeout))
-    }
-
-    fn remove<'a>(&'a self, ours: Ours<'a>, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
-        Box::pin(remove(self, ours, stores, timeout))
-    }
+    calls!(self);
 }
 
 fn of<'a>(spec: &SecretSpec, stores: &'a Stores) -> Result<&'a Cluster, Failure> {

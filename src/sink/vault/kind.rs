@@ -5,16 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::future::BoxFuture;
 
 use super::{LARGEST, VaultAuth, VaultSpec, VaultStore, VaultStoreSpec};
 use crate::cluster::Upstream;
 use crate::sink::flaw::{Flaw, address, shown, store_path, word};
-use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace};
-use crate::sink::{Context, Failure, Ours, Put, Removal, Stores};
-use crate::token::Payload;
+use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace, calls};
 
 impl Sink for VaultSpec {
     fn name(&self) -> String {
@@ -51,21 +46,7 @@ impl Sink for VaultSpec {
         rights
     }
 
-    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-        Box::pin(super::put(self, payload, context, stores))
-    }
-
-    fn probe<'a>(&'a self, _: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(super::probe(self, context, stores))
-    }
-
-    fn held<'a>(&'a self, stores: &'a Stores, _: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-        Box::pin(super::held(self, stores))
-    }
-
-    fn remove<'a>(&'a self, ours: Ours<'a>, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
-        Box::pin(super::remove(self, ours, stores, timeout))
-    }
+    calls!(super);
 }
 
 impl Trace for VaultSpec {
@@ -75,10 +56,6 @@ impl Trace for VaultSpec {
 }
 
 impl Store for VaultStoreSpec {
-    fn system(&self) -> &'static str {
-        "vault"
-    }
-
     fn identity(&self) -> String {
         format!("{} {}", self.address, self.namespace.as_deref().unwrap_or(""))
     }

@@ -151,9 +151,6 @@ impl VaultStore {
 /// Bytes that a whole secret may have: the entry limit of Vault's integrated storage (`max_entry_size`).
 const LARGEST: usize = 1_048_576;
 
-/// How long [`held`] may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Makes one attempt to set our field of the secret. Its other fields stay as they are.
 ///
 /// # Errors
@@ -176,7 +173,7 @@ pub(super) async fn put(spec: &VaultSpec, payload: &Payload, context: Context<'_
 ///
 /// # Errors
 /// [`Failure`], as for a put.
-pub(super) async fn probe(spec: &VaultSpec, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+pub(super) async fn probe(spec: &VaultSpec, _: &Payload, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
     let store = of(spec, stores)?;
     in_time(store, context.timeout, probe::probe(store, spec, &context)).await
 }
@@ -185,9 +182,9 @@ pub(super) async fn probe(spec: &VaultSpec, context: Context<'_>, stores: &Store
 ///
 /// # Errors
 /// [`Failure`], as for a put; a field that is no text is `Refused`.
-pub async fn held(spec: &VaultSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
+pub async fn held(spec: &VaultSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
     let store = of(spec, stores)?;
-    let text: Option<Zeroizing<String>> = in_time(store, READ_TIMEOUT, kv::get(store, spec)).await?;
+    let text: Option<Zeroizing<String>> = in_time(store, timeout, kv::get(store, spec)).await?;
     Ok(text.map(|text| Payload::new(text.as_bytes().to_vec())))
 }
 

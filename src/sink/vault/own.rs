@@ -46,7 +46,7 @@ pub(in crate::sink) async fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, St
 ///
 /// # Errors
 /// `Local`: unreadable, empty, or with characters that no header may carry.
-pub(super) async fn secret(path: &Path) -> Result<(Zeroizing<String>, Stamp), Failure> {
+pub(in crate::sink) async fn secret(path: &Path) -> Result<(Zeroizing<String>, Stamp), Failure> {
     let (bytes, stamp) = read(path).await?;
     let wrong = |why: &str| Failure::new(FailureKind::Local, format!("{} {why}", path.display()));
     let text = std::str::from_utf8(&bytes).map_err(|_| wrong("is not text"))?.trim();

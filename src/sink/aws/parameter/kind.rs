@@ -3,9 +3,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -13,9 +11,7 @@ use super::{ParameterSpec, ParameterStore, Tier};
 use crate::cluster::Upstream;
 use crate::sink::aws::AwsStoreSpec;
 use crate::sink::flaw::{Flaw, shown};
-use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace};
-use crate::sink::{Context, Failure, Ours, Put, Removal, Stores};
-use crate::token::Payload;
+use crate::sink::kinds::{Ask, Login, Right, Sink, Store, Trace, calls};
 
 /// Characters that AWS lets the whole name have, the region's and account's part of its ARN left out.
 const LONGEST: usize = 1_011;
@@ -79,21 +75,7 @@ impl Sink for ParameterSpec {
         rights
     }
 
-    fn put<'a>(&'a self, payload: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<Put, Failure>> {
-        Box::pin(super::put(self, payload, context, stores))
-    }
-
-    fn probe<'a>(&'a self, _: &'a Payload, context: Context<'a>, stores: &'a Stores) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(super::probe(self, context, stores))
-    }
-
-    fn held<'a>(&'a self, stores: &'a Stores, _: Duration) -> BoxFuture<'a, Result<Option<Payload>, Failure>> {
-        Box::pin(super::held(self, stores))
-    }
-
-    fn remove<'a>(&'a self, ours: Ours<'a>, stores: &'a Stores, timeout: Duration) -> BoxFuture<'a, Result<Removal, Failure>> {
-        Box::pin(super::remove(self, ours, stores, timeout))
-    }
+    calls!(super);
 }
 
 impl Trace for ParameterSpec {
@@ -118,10 +100,6 @@ impl JsonSchema for ParameterStoreSpec {
 }
 
 impl Store for ParameterStoreSpec {
-    fn system(&self) -> &'static str {
-        self.0.system()
-    }
-
     fn identity(&self) -> String {
         self.0.identity()
     }

@@ -2,8 +2,10 @@
 //!
 //! Parameter Store keeps a hundred versions of a parameter by itself and lets nobody delete one of them, so there is no
 //! `keepVersions`: tokens of the past stay in the history until a hundred newer ones have come, and end by themselves.
-//! It has neither check-and-set nor a name for a request: what is written is read back, and a write of somebody else's
-//! in between is told. A request that was given up may still be carried out by AWS; the next delivery puts that right.
+//! It has neither check-and-set nor a name for a request. So what stands there is read first, and an older token never
+//! goes over a newer one; the number of the version that a write became tells whether somebody else wrote in between,
+//! and a newer token of his is put back; what is written is read back. A request that was given up may still be carried
+//! out by AWS; the next delivery or proof puts that right.
 
 mod kind;
 mod signed;
@@ -84,9 +86,6 @@ pub struct ParameterStore {
     spec: AwsStoreSpec,
     wire: Mutex<Option<Arc<Wire>>>,
 }
-
-/// How long [`held`] may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ParameterStore {
     /// Nothing is opened before the first put.
@@ -170,7 +169,7 @@ async fn put(spec: &ParameterSpec, payload: &Payload, context: Context<'_>, stor
 }
 
 /// Tries what a put reads before it writes, and says what was found.
-async fn probe(spec: &ParameterSpec, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
+async fn probe(spec: &ParameterSpec, _: &Payload, context: Context<'_>, stores: &Stores) -> Result<String, Failure> {
     let look = |wire: Arc<Wire>| async move {
         let there = match read(&wire, spec).await? {
             None => "is not there yet",
@@ -191,9 +190,9 @@ async fn probe(spec: &ParameterSpec, context: Context<'_>, stores: &Stores) -> R
 ///
 /// # Errors
 /// [`Failure`], as for a put.
-pub async fn held(spec: &ParameterSpec, stores: &Stores) -> Result<Option<Payload>, Failure> {
+pub async fn held(spec: &ParameterSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
     let look = |wire: Arc<Wire>| async move { read(&wire, spec).await };
-    let found = of(spec, stores)?.attempt(READ_TIMEOUT, look).await?;
+    let found = of(spec, stores)?.attempt(timeout, look).await?;
     Ok(found.map(|current| Payload::new(current.text.as_bytes().to_vec())))
 }
 

@@ -33,10 +33,16 @@ pub(super) async fn set(wire: &Wire, spec: &ParameterSpec, text: &str, key: Opti
         }
         say(wire, spec, &marks).await?;
     }
+    if manners::is_newer(&current.text, context) {
+        return Err(Verdict::new(FailureKind::Conflict, format!("`{}` {}", spec.name, manners::NEWER)));
+    }
     let put = if *current.text == text {
         Put::Unchanged
     } else {
         let version = write(wire, spec, text, key, None).await?;
+        if version > current.version + 1 {
+            give_back(wire, spec, version - 1, key, context).await?;
+        }
         confirm(wire, spec, text, version).await?
     };
     if manners::marked(&found) && marks.iter().any(|(key, value)| found.get(key) != Some(value)) {
@@ -45,13 +51,27 @@ pub(super) async fn set(wire: &Wire, spec: &ParameterSpec, text: &str, key: Opti
     Ok(put)
 }
 
+/// Somebody else wrote after we looked and before we wrote, and nothing could keep us from going over it: where that was
+/// a newer token of the target, it is written again.
+async fn give_back(wire: &Wire, spec: &ParameterSpec, version: u64, key: Option<&str>, context: &Context<'_>) -> Result<(), Verdict> {
+    let between = read_at(wire, spec, &format!("{}:{version}", spec.name)).await?;
+    let Some(newer) = between.filter(|between| manners::is_newer(&between.text, context)) else { return Ok(()) };
+    write(wire, spec, &newer.text, key, None).await?;
+    Err(Verdict::new(FailureKind::Conflict, format!("version {version} of `{}` {}: it was put back", spec.name, manners::NEWER)))
+}
+
 /// What stands there; `None` where there is no such parameter.
 pub(super) async fn read(wire: &Wire, spec: &ParameterSpec) -> Result<Option<Current>, Verdict> {
+    read_at(wire, spec, &spec.name).await
+}
+
+/// The same for a version of it, where its number follows the name.
+async fn read_at(wire: &Wire, spec: &ParameterSpec, name: &str) -> Result<Option<Current>, Verdict> {
     let doing = format!("cannot read `{}`", spec.name);
-    let body = json!({"Name": spec.name, "WithDecryption": true});
+    let body = json!({"Name": name, "WithDecryption": true});
     let mut found = match wire.call("GetParameter", &body, &doing, "ssm:GetParameter (and kms:Decrypt on its key)").await {
         Ok(found) => found,
-        Err(Refused { code, .. }) if code == "ParameterNotFound" => return Ok(None),
+        Err(Refused { code, .. }) if code == "ParameterNotFound" || code == "ParameterVersionNotFound" => return Ok(None),
         Err(refused) => return Err(refused.verdict),
     };
     let found = &mut found["Parameter"];
