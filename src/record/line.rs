@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::fleet::FleetLine;
 use super::hook::HookLine;
 use super::leave::LeaveLine;
 use super::marker::MarkerLine;
@@ -94,6 +95,9 @@ pub struct Line {
     /// A token that others mint (`monitored`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitored: Option<MonitoredLine>,
+    /// The fleet (`joined`, `left`, `takenOver`, `handedOver`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -153,6 +157,7 @@ impl Line {
             leaves: Vec::new(),
             markers: Vec::new(),
             monitored: None,
+            fleet: None,
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -235,6 +240,10 @@ pub enum Kind {
     Minted,
     Executed,
     Monitored,
+    Joined,
+    Left,
+    TakenOver,
+    HandedOver,
     Gap,
 }
 

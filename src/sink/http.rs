@@ -204,6 +204,9 @@ impl HttpSpec {
             if self.is(&held, payload) {
                 return Ok(Put::Unchanged);
             }
+            if let Some(why) = std::str::from_utf8(&held).ok().and_then(|text| context.superseded(text)) {
+                return Err(self.failure(FailureKind::Superseded, why));
+            }
             if !self.adopt && !std::str::from_utf8(&held).is_ok_and(|text| context.manners.ours.is(text)) {
                 return Err(self.not_ours(context));
             }

@@ -154,6 +154,7 @@ impl Wheel {
         files::keep(&self.options.records, &plan);
         self.scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
         self.event(|table, moment| table.swap(&plan, &change, moment)).await;
+        self.announce().await;
         self.start_ticker().await;
         self.watch_places();
         self.turn_outward();
