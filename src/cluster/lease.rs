@@ -266,7 +266,12 @@ pub fn event(line: &[u8], fleet: &str) -> Result<Option<Event>, Refusal> {
         Type::Bookmark => return Ok(None),
         Type::Error => {
             let why: String = object["message"].as_str().unwrap_or("it says not why").chars().take(200).collect();
-            return Err(Refusal { trouble: Trouble::Unavailable, message: format!("the watch ended: {why}"), retry_after: None, subject: None });
+            return Err(Refusal {
+                trouble: Trouble::Unavailable,
+                message: format!("the watch ended: {why}"),
+                retry_after: None,
+                subject: None,
+            });
         }
         Type::Added | Type::Modified | Type::Deleted => {}
     }
@@ -303,7 +308,10 @@ mod tests {
         assert_eq!((&lease.said, lease.renewed, &*lease.record), (&said("a.example"), Some(now.as_millisecond()), "7"));
         let renewed = body(&spec(), &said("a.example"), 15, Some(&lease), now + jiff::SignedDuration::from_secs(6));
         assert_eq!(renewed["metadata"]["resourceVersion"], "7");
-        assert_eq!((&renewed["spec"]["acquireTime"], &renewed["spec"]["leaseTransitions"]), (&json!("2026-01-02T03:04:05.000000Z"), &json!(0)));
+        assert_eq!(
+            (&renewed["spec"]["acquireTime"], &renewed["spec"]["leaseTransitions"]),
+            (&json!("2026-01-02T03:04:05.000000Z"), &json!(0))
+        );
         let other = Said { run: "r2".into(), ..said("a.example") };
         assert_eq!(body(&spec(), &other, 15, Some(&lease), now)["spec"]["leaseTransitions"], 1);
     }

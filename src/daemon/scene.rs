@@ -41,7 +41,10 @@ impl Scene {
         let owner = owner(&this_host, records);
         let fleet = match before {
             Some(before) => before.fleet.clone(),
-            None => plan.fleet.as_ref().and_then(|lease| Some(Fleet::new(lease.clone(), &plan, Arc::clone(clusters.get(&lease.cluster)?), &owner))),
+            None => plan
+                .fleet
+                .as_ref()
+                .and_then(|lease| Some(Fleet::new(lease.clone(), &plan, Arc::clone(clusters.get(&lease.cluster)?), &owner))),
         };
         Self { plan, clusters, stores, host, owner, fleet }
     }

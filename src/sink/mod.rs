@@ -133,7 +133,9 @@ impl Context<'_> {
     /// Why this token must not replace what stands there, as text, where it must not: that is newer.
     pub fn superseded(&self, text: &str) -> Option<String> {
         let newer = self.manners.newer.is(text);
-        newer.then(|| format!("a newer token of target {} stands there, which another member of the fleet has brought: it stays", self.target))
+        newer.then(|| {
+            format!("a newer token of target {} stands there, which another member of the fleet has brought: it stays", self.target)
+        })
     }
 }
 

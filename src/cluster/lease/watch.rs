@@ -33,10 +33,13 @@ impl Cluster {
         let (parts, mut body) = answered.map_err(|e| broke(format!("{}: {e}", endpoint.url)))?.into_parts();
         let mut text: Vec<u8> = Vec::new();
         loop {
-            let frame = tokio::time::timeout(SILENT, body.frame()).await.map_err(|_| broke(format!("{}: the watch fell silent", endpoint.url)))?;
+            let frame =
+                tokio::time::timeout(SILENT, body.frame()).await.map_err(|_| broke(format!("{}: the watch fell silent", endpoint.url)))?;
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|e| broke(format!("{}: the watch broke off: {e}", endpoint.url)))?;
-            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if let Some(data) = frame.data_ref() {
+                text.extend_from_slice(data);
+            }
             if text.len() > LONGEST {
                 return Err(broken("a line of the watch has no end"));
             }

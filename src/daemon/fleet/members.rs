@@ -273,7 +273,15 @@ impl Members {
         let hashes = owners.iter().map(|(_, hash)| *hash).collect();
         let names = owners.into_iter().map(|(name, _)| name).collect();
         let trouble = self.trouble.clone();
-        View { me: said.member.clone(), member, term: self.term, trouble, members: std::iter::once(own).chain(others).collect(), names, hashes }
+        View {
+            me: said.member.clone(),
+            member,
+            term: self.term,
+            trouble,
+            members: std::iter::once(own).chain(others).collect(),
+            names,
+            hashes,
+        }
     }
 
     fn warnings(&self, other: &Member) -> Vec<String> {
@@ -347,6 +355,11 @@ impl View {
         share::owner(share::hash(target), &self.hashes).map(|index| self.names[index].as_str())
     }
 
+    /// Those among whom targets are shared out, ourselves first where we are one.
+    pub fn sharers(&self) -> &[String] {
+        &self.names
+    }
+
     /// The same fleet without us.
     pub fn beside_us(&self) -> Self {
         let mut others = Self { member: false, ..self.clone() };
@@ -359,7 +372,7 @@ impl View {
 
     /// Whether it is ours to serve.
     pub fn is_ours(&self, target: &str) -> bool {
-        self.member && self.owner(target) == Some(&self.me)
+        self.member && self.owner(target) == Some(self.me.as_str())
     }
 }
 

@@ -180,13 +180,19 @@ fn complain(fleet: &Fleet, begun: i64, refusal: &Refusal) {
         Trouble::Forbidden => {
             let right = fleet.spec.right();
             let (verbs, namespace) = (right.verbs.join(", "), right.namespace);
-            format!("fleet {lease}: our account may not {verbs} leases in namespace {namespace} ({message}): tokenferry rbac | kubectl apply -f -")
+            format!(
+                "fleet {lease}: our account may not {verbs} leases in namespace {namespace} ({message}): tokenferry rbac | kubectl apply -f -"
+            )
         }
         Trouble::NotFound => format!("fleet {lease}: its namespace is not there ({message}): make it"),
         Trouble::Unauthorized => format!("fleet {lease}: the API server refuses our own credential ({message})"),
         _ => format!("fleet {lease}: its API server does not answer ({message}); whoever owns a target goes on, and nobody takes over"),
     };
-    if fleet.tell(|members| { let before = members.turns(); members.failed(begun, &why); before != members.turns() }) {
+    if fleet.tell(|members| {
+        let before = members.turns();
+        members.failed(begun, &why);
+        before != members.turns()
+    }) {
         tracing::error!("{why}");
     }
 }

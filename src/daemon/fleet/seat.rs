@@ -28,7 +28,8 @@ impl Leave for Seat {
                 return Ok(());
             }
             let lease = self.fleet.spec().shown();
-            let why = format!("our Lease of fleet {lease} ran out or was taken meanwhile, so another member may serve this: nothing was written");
+            let why =
+                format!("our Lease of fleet {lease} ran out or was taken meanwhile, so another member may serve this: nothing was written");
             Err(Failure::new(FailureKind::HandedOver, why))
         })
     }

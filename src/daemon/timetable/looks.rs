@@ -89,7 +89,7 @@ impl Timetable {
             self.arm_look(&name, Depth::Files, SETTLED, moment);
             return;
         }
-        if self.waits_to_see(&finding, moment) {
+        if self.waits_to_see(&name, finding.unseen && finding.adopted.is_none(), moment) {
             return;
         }
         if let Some(line) = finding.adopted {

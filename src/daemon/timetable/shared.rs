@@ -100,15 +100,14 @@ impl Timetable {
 
     /// Takes what a look at a place has shown that does not say whether it holds a token: it is asked again for a
     /// while. Whether it waits for that.
-    pub(super) fn waits_to_see(&mut self, finding: &Finding, moment: &Moment<'_>) -> bool {
-        let name: Arc<str> = Arc::from(finding.target.name.as_str());
-        let Some(course) = self.courses.get_mut(&name) else { return false };
-        if !finding.unseen || finding.adopted.is_some() || course.unseen >= PATIENCE {
+    pub(super) fn waits_to_see(&mut self, name: &Arc<str>, unseen: bool, moment: &Moment<'_>) -> bool {
+        let Some(course) = self.courses.get_mut(name) else { return false };
+        if !unseen || course.unseen >= PATIENCE {
             course.unseen = 0;
             return false;
         }
         course.unseen += 1;
-        course.arm_take(&name, &mut self.timers, Some(moment.ms() + UNSEEN));
+        course.arm_take(name, &mut self.timers, Some(moment.ms() + UNSEEN));
         true
     }
 
@@ -140,8 +139,10 @@ impl Timetable {
         }
         let Some(line) = finding.adopted.filter(|_| !self.is_stale(&name)) else { return self.rotate(&name, reason, None) };
         self.record(line);
-        if let (Some((held, places)), Some(course)) = (finding.copy, self.courses.get_mut(&name)) {
-            course.held = Some(held);
+        if let Some((held, places)) = finding.copy {
+            if let Some(course) = self.courses.get_mut(&name) {
+                course.held = Some(held);
+            }
             self.pay(&name, Some(places));
         }
         self.arm(&name, moment);

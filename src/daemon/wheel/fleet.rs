@@ -32,8 +32,11 @@ impl Sharing {
     /// Waits for the next change; never, where there is no fleet.
     pub async fn changed(&mut self) {
         match &mut self.changes {
-            // The sender lives as long as the scene that the loop holds.
-            Some(changes) => drop(changes.changed().await),
+            Some(changes) => {
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
             None => std::future::pending().await,
         }
     }
@@ -61,7 +64,8 @@ impl Wheel {
         // Who was not there to see whose they were asks those who were.
         let others = if before.member { before.clone() } else { view.beside_us() };
         let (mut gone, mut ours, mut lines) = (Vec::new(), Vec::new(), standing(&fleet, &before, &view));
-        for target in self.scene.plan.targets.iter().filter(|target| target.is_shared()) {
+        let plan = Arc::clone(&self.scene.plan);
+        for target in plan.targets.iter().filter(|target| target.is_shared()) {
             let name: Arc<str> = Arc::from(target.name.as_str());
             let (was, is) = (!self.table.is_elsewhere(&name), view.is_ours(&name));
             // In another term nothing is as we left it.
@@ -195,7 +199,9 @@ fn tell(before: &View, view: &View) {
     if before.term != view.term {
         match (view.member, &view.trouble) {
             (true, _) => tracing::info!(member = view.me, "this daemon is a member of the fleet"),
-            (false, why) => tracing::error!(member = view.me, "this daemon is no member of the fleet: {}", why.as_deref().unwrap_or("unknown")),
+            (false, why) => {
+                tracing::error!(member = view.me, "this daemon is no member of the fleet: {}", why.as_deref().unwrap_or("unknown"))
+            }
         }
     }
     for seen in &view.members {

@@ -7,7 +7,14 @@ const WALL: i64 = 1_800_000_000_000;
 
 fn said(member: &str) -> Said {
     let text = |text: &str| text.to_owned();
-    Said { member: text(member), run: format!("{member}-run"), daemon: text("d"), schedule: text("s1"), version: text("1.0.0"), kin: text("aa bb") }
+    Said {
+        member: text(member),
+        run: format!("{member}-run"),
+        daemon: text("d"),
+        schedule: text("s1"),
+        version: text("1.0.0"),
+        kin: text("aa bb"),
+    }
 }
 
 /// A Lease of that member as written for the n-th time.
