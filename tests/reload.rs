@@ -1,6 +1,9 @@
 //! Reloads: taken whole or not at all, across restarts too.
 
+use std::process::Stdio;
+
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::support::daemon::Host;
 use crate::support::until;
@@ -110,4 +113,23 @@ fn five_hundred_targets_of_which_one_is_wrong_are_refused_whole() {
     host.write_schedule(&format!("{head}{all}"));
     assert_eq!(host.run(&["reload"]).code, Some(0));
     until("all are delivered", 60, || host.records().iter().filter(|l| l["kind"] == "rotated").count() == 500);
+}
+
+#[test]
+fn reloads_at_once_are_taken_one_after_the_other_and_each_is_answered() {
+    let mut host = Host::new(ONE);
+    host.start();
+    until("it is delivered", 20, || host.records_of("rotated", "one").len() == 1);
+    host.write_schedule(&format!("{ONE}{MORE}"));
+    let asked: Vec<_> =
+        (0..8).map(|_| host.command(&["reload", "-o", "json"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    let said: Vec<Value> =
+        asked.into_iter().map(|reload| serde_json::from_slice(&reload.wait_with_output().unwrap().stdout).unwrap()).collect();
+    assert!(said.iter().all(|verdict| verdict["accepted"] == true), "{said:?}");
+    // The plan of the first is what the others are held against.
+    let adding = said.iter().filter(|verdict| verdict["added"] == serde_json::json!(["two"])).count();
+    assert_eq!(adding, 1, "{said:?}");
+    assert_eq!(host.records().iter().filter(|line| line["kind"] == "reloaded").count(), 8);
+    until("the new target is delivered", 20, || host.path("out/two").exists());
+    assert_eq!(host.records_of("rotated", "one").len(), 1);
 }

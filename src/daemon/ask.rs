@@ -37,6 +37,7 @@ pub enum Ask {
 }
 
 /// A person asks for a reload: only then is anything deleted.
+#[derive(Debug, Clone)]
 pub struct Explicit {
     /// Who.
     pub actor: Actor,

@@ -10,7 +10,7 @@ pub mod revocations;
 mod rotations;
 mod shared;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -134,22 +134,27 @@ impl Timetable {
     /// Another plan is in force: targets that went are retired, those that came or changed looked at.
     pub fn swap(&mut self, plan: &Arc<Plan>, change: &Change, moment: &Moment<'_>) {
         self.plan = Arc::clone(plan);
+        let deleting: HashSet<&String> = change.deleting.iter().collect();
         for name in &change.removed {
-            self.retire(name, change.deleting.contains(name), moment);
+            self.retire(name, deleting.contains(name), moment);
         }
+        let changed: HashSet<&String> = change.changed.iter().collect();
         let mut looked = Vec::new();
         for target in &plan.targets {
-            let name: Arc<str> = Arc::from(target.name.as_str());
-            if self.waits_for_owner(&name, target) {
+            if self.waits_for_owner(target) {
                 continue;
             }
-            let is_new = !self.courses.contains_key(&name);
-            let course = self.courses.entry(name).or_insert_with(|| Course::new(Arc::clone(target)));
-            course.target = Arc::clone(target);
-            if is_new || change.changed.contains(&target.name) {
-                course.found = false;
-                looked.push(Arc::clone(target));
+            match self.courses.get_mut(target.name.as_str()) {
+                Some(course) => {
+                    course.target = Arc::clone(target);
+                    if !changed.contains(&target.name) {
+                        continue;
+                    }
+                    course.found = false;
+                }
+                None => drop(self.courses.insert(Arc::from(target.name.as_str()), Course::new(Arc::clone(target)))),
             }
+            looked.push(Arc::clone(target));
         }
         self.look(looked, Looking::Reload);
         self.skews.retain(|cluster, _| !change.clusters.contains(cluster));

@@ -10,11 +10,12 @@ mod leaves;
 mod orders;
 mod outward;
 mod own;
+mod prepare;
 mod rehearsals;
 mod reloads;
 mod revocations;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -28,7 +29,6 @@ use super::course::Told;
 use super::cron::Ticker;
 use super::errands::Errands;
 use super::metrics::Counters;
-use super::read::Accepted;
 use super::rotation::{Finished, Held};
 use super::scene::Scene;
 use super::start::Finding;
@@ -43,6 +43,7 @@ use crate::record::{Kind, Line};
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
 use crate::sink::delivery::Delivered;
+use prepare::Prepared;
 
 /// Longest sleep, ms: steps of the wall clock that the kernel does not tell of are noticed by then at the latest.
 const LONGEST_SLEEP: i64 = 60_000;
@@ -62,7 +63,7 @@ enum Done {
     Rehearsed,
     Told(Box<hooks::Told>),
     Outward(Box<outward::News>),
-    Planned(Box<Result<Accepted, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
+    Planned(Box<Result<Prepared, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
 }
 
 /// The loop's state.
@@ -81,6 +82,9 @@ pub struct Wheel {
     ticker: Ticker,
     ticks: (mpsc::UnboundedSender<CronRule>, mpsc::UnboundedReceiver<CronRule>),
     watched: Touched,
+    /// Reloads that wait for the one under way.
+    reloads: VecDeque<(Option<Explicit>, Option<oneshot::Sender<Verdict>>)>,
+    reloading: bool,
     steps: Steps,
     stop: watch::Sender<bool>,
     refused: Option<Refused>,
@@ -119,6 +123,8 @@ impl Wheel {
             ticker: Ticker::default(),
             ticks: mpsc::unbounded_channel(),
             watched: Touched::default(),
+            reloads: VecDeque::new(),
+            reloading: false,
             steps: Steps::default(),
             stop: watch::channel(false).0,
             refused,

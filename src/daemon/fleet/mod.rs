@@ -17,8 +17,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::clock::Clocks;
-use crate::cluster::Cluster;
 use crate::cluster::lease::{Lease, LeaseSpec, Said};
+use crate::cluster::{Cluster, Trouble};
 use crate::schedule::{Plan, pattern};
 use crate::token::render::hex;
 use members::{Members, Pass, View};
@@ -172,7 +172,20 @@ impl Fleet {
         let (held, cluster) = (lock(&self.held).take(), Arc::clone(&lock(&self.cluster)));
         let Some(lease) = held else { return };
         self.tell(|members| members.lost("this daemon stops".into()));
-        match tokio::time::timeout(LEAVE_WITHIN, cluster.drop_lease(&self.spec, &lease)).await {
+        let given = async {
+            match cluster.drop_lease(&self.spec, &lease).await {
+                // A renewal was under way when the pulse ended.
+                Err(refusal) if refusal.trouble == Trouble::Conflict => {
+                    let (leases, _) = cluster.leases(&self.spec).await?;
+                    match leases.iter().find(|found| found.said.member == lease.said.member && found.said.run == lease.said.run) {
+                        Some(own) => cluster.drop_lease(&self.spec, own).await,
+                        None => Ok(()),
+                    }
+                }
+                other => other,
+            }
+        };
+        match tokio::time::timeout(LEAVE_WITHIN, given).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "our Lease could not be given up: others take over once it has run out"),
             Err(_) => tracing::warn!("our Lease could not be given up in time: others take over once it has run out"),

@@ -42,12 +42,15 @@ impl Timetable {
     }
 
     /// Whether a target that another plan brings waits until it is known whose it is.
-    pub(super) fn waits_for_owner(&mut self, name: &Arc<str>, target: &Target) -> bool {
-        let waits = self.shared.fleet && target.is_shared() && !self.courses.contains_key(name);
+    pub(super) fn waits_for_owner(&mut self, target: &Target) -> bool {
+        if !self.shared.fleet {
+            return false;
+        }
+        let waits = target.is_shared() && !self.courses.contains_key(target.name.as_str());
         if waits {
-            self.shared.elsewhere.insert(Arc::clone(name));
+            self.shared.elsewhere.insert(Arc::from(target.name.as_str()));
         } else {
-            self.shared.elsewhere.remove(name);
+            self.shared.elsewhere.remove(target.name.as_str());
         }
         waits
     }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
+use super::prepare::{Prepared, prepare};
 use super::{Done, Wheel};
 use crate::daemon::ask::{Ask, Explicit, Verdict};
 use crate::daemon::files;
-use crate::daemon::own;
-use crate::daemon::read::{self, Accepted};
 use crate::daemon::scene::Scene;
 use crate::daemon::status::{Refused, View};
 use crate::daemon::systemd;
 use crate::record::{Actor, Kind, Line};
+use crate::schedule::Problem;
 use crate::schedule::change::{self, Change};
-use crate::schedule::{Problem, Severity};
 
 impl Wheel {
     pub(super) async fn answer(&mut self, ask: Ask) {
@@ -64,35 +63,47 @@ impl Wheel {
         }
     }
 
+    /// One after the other: each is held against the plan that the one before it left in force.
     pub(super) fn reload(&mut self, asked: Option<Explicit>, reply: Option<oneshot::Sender<Verdict>>) {
+        self.reloads.push_back((asked, reply));
+        self.next_reload();
+    }
+
+    fn next_reload(&mut self) {
+        if self.reloading {
+            return;
+        }
+        let Some((asked, reply)) = self.reloads.pop_front() else { return };
+        self.reloading = true;
         let (path, records, walls) = (self.options.schedule.clone(), self.options.records.clone(), Arc::clone(&self.options.walls));
+        let before = Arc::clone(&self.scene.plan);
         systemd::reloading();
         self.tasks.spawn(async move {
-            let planned = tokio::task::spawn_blocking(move || {
-                let accepted = read::read(&path)?;
-                let outside = walls.outside(&accepted, &records);
-                if outside.is_empty() { Ok(accepted) } else { Err(outside) }
-            });
-            let planned = planned.await;
-            Done::Planned(Box::new(planned.unwrap_or_else(|_| Err(Vec::new()))), asked, reply)
+            let explicit = asked.clone();
+            let prepared = tokio::task::spawn_blocking(move || prepare(&path, &records, &walls, &before, explicit.as_ref()));
+            let prepared = prepared.await;
+            Done::Planned(Box::new(prepared.unwrap_or_else(|_| Err(Vec::new()))), asked, reply)
         });
     }
 
     pub(super) async fn planned(
         &mut self,
-        result: Result<Accepted, Vec<Problem>>,
+        result: Result<Prepared, Vec<Problem>>,
         asked: Option<Explicit>,
         reply: Option<oneshot::Sender<Verdict>>,
     ) {
+        let actor = asked.map(|asked| asked.actor);
         let verdict = match result {
-            Err(problems) => self.refuse(problems, asked.map(|asked| asked.actor)).await,
-            Ok(accepted) => self.take(accepted, asked).await,
+            Err(problems) => self.refuse(problems, actor).await,
+            Ok(prepared) => self.swap(prepared, actor).await,
         };
         systemd::ready(&self.summary());
         if let Some(reply) = reply {
             // A caller that went away cancels nothing.
             let _ = reply.send(verdict);
         }
+        self.reloading = false;
+        self.next_reload();
     }
 
     pub(super) async fn refuse(&mut self, problems: Vec<Problem>, actor: Option<Actor>) -> Verdict {
@@ -108,38 +119,8 @@ impl Wheel {
         Verdict { accepted: false, problems, change: Change::default() }
     }
 
-    /// Takes a schedule, unless more would be deleted than was said.
-    async fn take(&mut self, accepted: Accepted, asked: Option<Explicit>) -> Verdict {
-        let plan = own::join(accepted.plan, &self.options.records);
-        let accepted = Accepted { plan, ..accepted };
-        let mut change = Change::between(&self.scene.plan, &accepted.plan);
-        let leaving = change.leaving(&self.scene.plan);
-        let Some(Explicit { actor, remove }) = asked else {
-            if !leaving.is_empty() {
-                let targets = leaving.join(", ");
-                tracing::warn!(targets, "what these targets left stays: only `tokenferry reload` deletes it");
-            }
-            return self.swap(accepted, None, change).await;
-        };
-        if let Err(why) = change::guard(&leaving, self.scene.plan.targets.len(), remove) {
-            let problem = Problem {
-                file: accepted.plan.path,
-                line: 1,
-                column: 1,
-                severity: Severity::Error,
-                target: None,
-                key: "targets".into(),
-                message: why,
-            };
-            return self.refuse(vec![problem], Some(actor)).await;
-        }
-        change.deleting = leaving;
-        self.swap(accepted, Some(actor), change).await
-    }
-
-    pub(super) async fn swap(&mut self, accepted: Accepted, actor: Option<Actor>, change: Change) -> Verdict {
-        let plan = Arc::new(accepted.plan);
-        own::prepare(&plan, &self.options.records);
+    async fn swap(&mut self, prepared: Prepared, actor: Option<Actor>) -> Verdict {
+        let Prepared { plan, change, watched } = prepared;
         let mut line = Line::new(Kind::Reloaded, Timestamp::now());
         line.actor = actor;
         line.schedule = Some(plan.sha256.clone());
@@ -148,16 +129,15 @@ impl Wheel {
         line.changed.clone_from(&change.changed);
         self.record(line).await;
         self.refused = None;
-        if let Err(error) = read::keep(&self.options.records, &accepted.sources) {
-            tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
-        }
-        files::keep(&self.options.records, &plan);
-        self.scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
+        let scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
+        let before = std::mem::replace(&mut self.scene, scene);
         self.event(|table, moment| table.swap(&plan, &change, moment)).await;
         self.announce().await;
         self.start_ticker().await;
-        self.watch_places();
+        self.watched = watched;
         self.turn_outward();
+        // A hundred thousand targets are not dropped in a moment.
+        drop(tokio::task::spawn_blocking(move || drop(before)));
         for setting in change.settings.iter().filter(|setting| change::AT_START.contains(setting)) {
             tracing::warn!(setting, "this setting is another one now; it is taken up at the next start");
         }

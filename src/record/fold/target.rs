@@ -259,6 +259,8 @@ impl TargetState {
     fn take_places(&mut self, line: &Line) {
         for sink in &line.sinks {
             let index = self.places.iter().position(|place| place.is_that_of(sink)).unwrap_or_else(|| {
+                // Room for one more, not for the three that a list grows by: most targets have one place.
+                self.places.reserve_exact(1);
                 self.places.push(PlaceState::new(sink, line.time));
                 self.places.len() - 1
             });

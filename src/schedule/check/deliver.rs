@@ -65,11 +65,13 @@ impl Planner<'_> {
             return Vec::new();
         }
         let places = places.unwrap_or_default();
-        let planned: Vec<Place> =
+        let mut planned: Vec<Place> =
             places.iter().enumerate().filter_map(|(index, place)| self.place(&owner, &[here[0], index.into()], place, false)).collect();
         if planned.len() == places.len() && planned.iter().all(|place| !place.required) {
             self.report.warning(&owner.spot, &here, "no place is required: a rotation counts as done though the token arrived nowhere");
         }
+        // A list that grew has room for four; most have one, and there may be a hundred thousand of them.
+        planned.shrink_to_fit();
         planned
     }
 
