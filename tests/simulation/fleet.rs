@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::rc::Rc;
 
-use tokenferry::cluster::lease::{Event, Lease, event};
+use tokenferry::cluster::lease::{Event, Lease, Said, event};
 use tokenferry::daemon::fleet::members::{LEASE, Members, Pass, RENEW, View};
 use tokenferry::daemon::fleet::share;
 use tokenferry::schedule::Target;
@@ -54,7 +54,7 @@ struct Member {
 enum What {
     Renew(usize),
     Tick,
-    Deliver(usize, String),
+    Deliver(usize, usize),
     Due(usize),
     Write(usize),
     Fail,
@@ -87,7 +87,7 @@ struct Fleet<'a> {
     names: Vec<u64>,
     /// `iat` at each target's place, and when it is due.
     places: Vec<(i64, i64)>,
-    leases: BTreeMap<String, String>,
+    leases: BTreeMap<usize, Lease>,
     record: u64,
     api: bool,
     down: Vec<bool>,
@@ -105,9 +105,9 @@ fn name(member: usize) -> String {
     format!("node-{member}")
 }
 
-fn said(member: usize, run: u32) -> tokenferry::cluster::lease::Said {
+fn said(member: usize, run: u32) -> Said {
     let text = |text: &str| text.to_owned();
-    tokenferry::cluster::lease::Said {
+    Said {
         member: name(member),
         run: format!("{run}"),
         daemon: format!("d{member}"),
@@ -246,36 +246,30 @@ impl<'a> Fleet<'a> {
             return self.at(self.now + 2 * SECOND, What::Renew(index));
         }
         self.record += 1;
-        let said = self.fleet[index].members.said().clone();
-        let line = serde_json::json!({"type": "MODIFIED", "object": {
-            "metadata": {"name": format!("f.{}", said.member), "uid": "u", "resourceVersion": self.record.to_string(), "labels": {"tokenferry/fleet": "f"},
-                "annotations": {"tokenferry/daemon": said.daemon, "tokenferry/schedule": said.schedule, "tokenferry/version": said.version, "tokenferry/kin": said.kin}},
-            "spec": {"holderIdentity": format!("{}_{}", said.member, said.run)},
-        }})
-        .to_string();
         if !self.fleet[index].view.member {
             // Who joins sees who is there already.
-            let all: Vec<Lease> = self.leases.values().map(|line| lease(line)).collect();
+            let all: Vec<Lease> = self.leases.values().cloned().collect();
             self.fleet[index].members.listed(all, self.now, self.now, self.now);
+            let said = self.fleet[index].members.said();
+            self.leases.insert(index, lease(said));
         }
-        self.leases.insert(said.member, line.clone());
+        let own = self.leases.get_mut(&index).expect("a member has a Lease");
+        own.record = self.record.to_string();
+        own.renewed = Some(self.now + self.fleet[index].clock);
         let record = self.record.to_string();
         self.fleet[index].members.renewed(&record, self.now, self.now);
         self.settle(index);
         for other in 0..self.fleet.len() {
             let delay = self.chance.between(5, 300);
-            self.at(self.now + delay, What::Deliver(other, line.clone()));
+            self.at(self.now + delay, What::Deliver(other, index));
         }
         self.at(self.now + RENEW, What::Renew(index));
     }
 
-    fn deliver(&mut self, index: usize, line: &str) {
+    fn deliver(&mut self, index: usize, from: usize) {
         if self.reaches(index) {
-            let mut lease = lease(line);
             let wall = self.now + self.fleet[index].clock;
-            let from = lease.said.member.trim_start_matches("node-").parse::<usize>().expect("a number");
-            lease.renewed = Some(self.now + self.fleet[from].clock);
-            self.fleet[index].members.written(lease, self.now, wall);
+            self.fleet[index].members.written(self.leases[&from].clone(), self.now, wall);
             self.settle(index);
         }
     }
@@ -319,14 +313,23 @@ impl<'a> Fleet<'a> {
             State::Stopped => return self.at(self.now + SECOND, What::Write(index)),
             State::Runs | State::Cut => {}
         }
-        let mut waiting = Vec::new();
+        let (mut waiting, mut stopped) = (Vec::new(), Vec::new());
         for (target, iat, term) in std::mem::take(&mut self.fleet[index].writes) {
-            match self.fleet[index].members.pass(term, self.now) {
-                Pass::Wait => waiting.push((target, iat, term)),
-                Pass::Stop if self.fenced => self.figures.stopped_by_term += 1,
-                Pass::Go | Pass::Stop if self.fenced && iat < self.places[target].0 => self.figures.stopped_by_fence += 1,
-                Pass::Go | Pass::Stop => self.write(target, iat),
+            let may = self.fleet[index].members.pass(term, self.now);
+            if may == Pass::Wait {
+                waiting.push((target, iat, term));
+            } else if self.fenced && (may == Pass::Stop || iat < self.places[target].0) {
+                self.figures.stopped_by_term += u64::from(may == Pass::Stop);
+                self.figures.stopped_by_fence += u64::from(may == Pass::Go);
+                stopped.push(target);
+            } else {
+                self.write(target, iat);
             }
+        }
+        // What was not written is looked at before the next mint.
+        for target in stopped {
+            self.fleet[index].believed[target] = i32::try_from(self.places[target].0).expect("some days");
+            self.at(self.now, What::Due(target));
         }
         if !waiting.is_empty() {
             self.fleet[index].writes = waiting;
@@ -410,7 +413,7 @@ impl<'a> Fleet<'a> {
                     }
                     self.at(at + SECOND, What::Tick);
                 }
-                What::Deliver(index, line) => self.deliver(index, &line),
+                What::Deliver(index, from) => self.deliver(index, from),
                 What::Due(target) => self.due(target),
                 What::Write(index) => self.writes(index),
                 What::Fail => self.fail(),
@@ -424,8 +427,17 @@ impl<'a> Fleet<'a> {
     }
 }
 
-fn lease(line: &str) -> Lease {
-    match event(line.as_bytes(), "f") {
+/// A Lease as the API server tells of it.
+fn lease(said: &Said) -> Lease {
+    let line = serde_json::json!({"type": "MODIFIED", "object": {
+        "metadata": {
+            "name": format!("f.{}", said.member), "uid": "u", "resourceVersion": "0", "labels": {"tokenferry/fleet": "f"},
+            "annotations": {"tokenferry/daemon": said.daemon, "tokenferry/schedule": said.schedule,
+                "tokenferry/version": said.version, "tokenferry/kin": said.kin},
+        },
+        "spec": {"holderIdentity": format!("{}_{}", said.member, said.run)},
+    }});
+    match event(line.to_string().as_bytes(), "f") {
         Ok(Some(Event::Written(lease))) => lease,
         other => panic!("{other:?}"),
     }
