@@ -139,7 +139,7 @@ impl<'a> Fleet<'a> {
             seq: 0,
             fleet: (0..members).map(member).collect(),
             names: (0..targets).map(|n| share::hash(&format!("target-{n}"))).collect(),
-            places: vec![(0, 0); targets],
+            places: vec![(i64::MIN, 0); targets],
             leases: BTreeMap::new(),
             record: 0,
             api: true,
