@@ -11,6 +11,7 @@ use super::leave::LeaveLine;
 use super::marker::MarkerLine;
 use super::monitored::MonitoredLine;
 
+pub use super::mended::Mended;
 pub use super::sink::SinkLine;
 pub use crate::sink::delivery::Outcome;
 
@@ -198,21 +199,6 @@ pub struct Standing {
     /// The last rotation that mended something, and how many came in a row before each had lasted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mended: Option<Mended>,
-}
-
-/// Rotations that mended something (`repair`, `rejected`), one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Mended {
-    /// When the last one was recorded.
-    pub at: Timestamp,
-    /// How many there were without one that lasted.
-    pub times: u32,
-}
-
-impl Mended {
-    /// What lasted that many seconds was mended for good.
-    pub const FOR_GOOD: i64 = 3_600;
 }
 
 /// What happened.

@@ -13,6 +13,7 @@ pub mod hook;
 pub mod leave;
 pub mod line;
 pub mod marker;
+pub mod mended;
 pub mod monitored;
 pub mod query;
 pub mod sink;

@@ -130,6 +130,15 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Gives way to what stands there, where that is newer.
+    ///
+    /// # Errors
+    /// `Superseded`.
+    pub fn yields(&self, found: &[u8]) -> Result<(), Failure> {
+        let why = std::str::from_utf8(found).ok().and_then(|text| self.superseded(text));
+        why.map_or(Ok(()), |why| Err(Failure::new(FailureKind::Superseded, why)))
+    }
+
     /// Why this token must not replace what stands there, as text, where it must not: that is newer.
     pub fn superseded(&self, text: &str) -> Option<String> {
         let newer = self.manners.newer.is(text);

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::rc::Rc;
 
 use tokenferry::cluster::lease::{Event, Lease, Said, event};
-use tokenferry::daemon::fleet::members::{LEASE, Members, Pass, RENEW, View};
+use tokenferry::daemon::fleet::members::{LEASE, Members, Pass, RENEW};
 use tokenferry::daemon::fleet::share;
+use tokenferry::daemon::fleet::view::View;
 use tokenferry::schedule::Target;
 use tokenferry::schedule::timing::{Life, due_by_lifetime};
 

@@ -8,6 +8,7 @@ pub mod members;
 mod pulse;
 mod seat;
 pub mod share;
+pub mod view;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +22,9 @@ use crate::cluster::lease::{Lease, LeaseSpec, Said};
 use crate::cluster::{Cluster, Trouble};
 use crate::schedule::{Plan, pattern};
 use crate::token::render::hex;
-use members::{Members, Pass, View};
+use members::{Members, Pass};
 pub use seat::Seat;
+use view::View;
 
 /// The variable that names this member, where the host's name will not do: several daemons on one host, Pods that share
 /// their node's name.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Wheel;
 use crate::daemon::fleet::Fleet;
-use crate::daemon::fleet::members::View;
+use crate::daemon::fleet::view::View;
 use crate::daemon::rotation::identify;
 use crate::daemon::status::Status;
 use crate::daemon::status::fleet::{FleetStatus, MemberStatus};
