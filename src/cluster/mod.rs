@@ -9,6 +9,7 @@ pub mod eks;
 pub mod embedded;
 pub mod job;
 mod keys;
+pub mod lease;
 pub mod legacy;
 pub mod marker;
 pub mod mint;

@@ -63,6 +63,7 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
                 when_paid: WhenPaid::Keep,
             }],
             after: Vec::new(),
+            hosts: Vec::new(),
             first: true,
             line: 0,
         }));

@@ -82,8 +82,7 @@ pub struct Body {
 pub struct ReadBack {
     /// Where a GET shows it; the same address when absent.
     pub url: Option<String>,
-    /// Where in the JSON of the answer the token stands (RFC 6901), such as `/value`; the answer is the payload itself
-    /// when absent.
+    /// Where in its JSON the token stands (RFC 6901), such as `/value`; the whole answer is the payload when absent.
     pub pointer: Option<String>,
 }
 

@@ -107,6 +107,7 @@ impl HttpSpec {
             if self.is(&held, payload) {
                 return Ok(Put::Unchanged);
             }
+            context.yields(&held)?;
             let text = std::str::from_utf8(&held).ok();
             if !self.adopt && !text.is_some_and(|text| context.manners.ours.is(text)) {
                 return Err(self.not_ours(context));
