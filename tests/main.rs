@@ -31,6 +31,7 @@ mod exec;
 mod failback;
 mod faults;
 mod file;
+mod fleet;
 mod fuzz;
 mod get;
 mod heads;

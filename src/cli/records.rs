@@ -267,6 +267,10 @@ fn what(line: &Line) -> String {
         parts.push(format!("generation {}: Secret {}/{}{gone}{verified}", line.generation.unwrap_or(0), marker.namespace, marker.name));
     }
     parts.extend(line.monitored.as_ref().map(|file| format!("{}={}", file.path.display(), word(file.state))));
+    if let Some(fleet) = &line.fleet {
+        let said = [("from", &fleet.from), ("to", &fleet.to)].into_iter().filter_map(|(way, who)| Some(format!("{way} {}", who.as_ref()?)));
+        parts.push(std::iter::once(format!("{} of fleet {}", fleet.member, fleet.lease)).chain(said).collect::<Vec<_>>().join(", "));
+    }
     parts.extend(line.error.clone());
     for (names, sign) in [(&line.added, '+'), (&line.removed, '-'), (&line.changed, '~')] {
         parts.extend(names.iter().take(10).map(|name| format!("{sign}{name}")));
@@ -278,7 +282,7 @@ fn what(line: &Line) -> String {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, rehearsed, started, stopped, reloaded, reloadRefused, minted, executed, monitored, gap, checkpoint and checkpointEnd".into())
+    serde_json::from_value(text.into()).map_err(|_| "kinds are rotated, failed, paid, cleared, adopted, rejected, told, revoking, revoked, retired, rehearsed, started, stopped, reloaded, reloadRefused, minted, executed, monitored, joined, left, takenOver, handedOver, gap, checkpoint and checkpointEnd".into())
 }
 
 fn hash(text: &str) -> Result<String, String> {

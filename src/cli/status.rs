@@ -1,5 +1,6 @@
 //! `status`: how every target stands.
 
+mod fleet;
 mod unasked;
 mod watch;
 
@@ -31,6 +32,9 @@ use crate::daemon::status::View;
 pub struct Status {
     #[command(flatten)]
     chosen: Chosen,
+    /// Show the members of the fleet, and who serves each target
+    #[arg(long)]
+    fleet: bool,
     /// Show it again every two seconds, until interrupted; with -o json one line each time
     #[arg(short, long)]
     watch: bool,
@@ -58,7 +62,7 @@ impl Status {
         self.check_meant(&looked.status)?;
         match self.output {
             Output::Json => print::json(&looked.status)?,
-            Output::Table => print::data(&shown(&looked.status))?,
+            Output::Table => print::data(&shown(&looked.status, self.fleet))?,
         }
         if looked.bad { Err(Exit::failed()) } else { Ok(()) }
     }
@@ -116,7 +120,7 @@ fn is_bad(status: &Value) -> bool {
     let daemon = &status["daemon"];
     let records = &daemon["records"];
     let amiss = !records["error"].is_null() || !records["unsigned"].is_null() || records["lost"].as_u64() > Some(0);
-    let troubled = !daemon["refused"].is_null() || amiss;
+    let troubled = !daemon["refused"].is_null() || amiss || !daemon["fleet"]["error"].is_null();
     let monitored = status["monitored"].as_array().into_iter().flatten();
     troubled
         || monitored.into_iter().any(|file| file["state"] != "fresh")
@@ -127,7 +131,7 @@ fn is_bad(status: &Value) -> bool {
             .any(|t| matches!(t["state"].as_str(), Some("atRisk" | "expired" | "rejected")))
 }
 
-fn shown(status: &Value) -> String {
+fn shown(status: &Value, with_fleet: bool) -> String {
     let now = Timestamp::now();
     let daemon = &status["daemon"];
     let mut text = String::new();
@@ -152,15 +156,24 @@ fn shown(status: &Value) -> String {
             daemon["records"]["waiting"], daemon["records"]["lost"]
         ));
     }
+    text.push_str(&fleet::troubled(daemon));
     text.push_str(&unasked::failing(daemon));
+    if with_fleet {
+        text.push_str(&fleet::members(daemon));
+    }
     let targets = status["targets"].as_array().cloned().unwrap_or_default();
     if targets.is_empty() {
         text.push_str("The schedule has no targets.\n");
         text.push_str(&unasked::monitored(status, now));
         return text;
     }
-    let rows: Vec<Vec<Cell>> = targets.iter().map(|t| row(t, now)).collect();
-    text.push_str(&print::table(&["TARGET", "STATE", "EXPIRES", "NEXT", "LAST", "PLACES"], &rows));
+    let mut heads = vec!["TARGET", "STATE", "EXPIRES", "NEXT", "LAST", "PLACES"];
+    let mut rows: Vec<Vec<Cell>> = targets.iter().map(|t| row(t, now)).collect();
+    if with_fleet {
+        heads.push("OWNER");
+        rows.iter_mut().zip(&targets).for_each(|(row, target)| row.push(target["owner"].as_str().unwrap_or("-").into()));
+    }
+    text.push_str(&print::table(&heads, &rows));
     for target in &targets {
         let name = target["name"].as_str().unwrap_or_default();
         let sinks = target["sinks"].as_array().into_iter().flatten();
@@ -202,7 +215,7 @@ fn row(target: &Value, now: Timestamp) -> Vec<Cell> {
     let colour = match state {
         "fresh" => Colour::Good,
         "atRisk" | "expired" | "rejected" => Colour::Bad,
-        "suspended" | "withdrawn" => Colour::Faint,
+        "suspended" | "withdrawn" | "elsewhere" => Colour::Faint,
         _ => Colour::Warn,
     };
     let sinks = target["sinks"].as_array().cloned().unwrap_or_default();

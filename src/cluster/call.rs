@@ -179,7 +179,7 @@ struct Cause {
     reason: String,
 }
 
-fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
     let said: Status = serde_json::from_slice(body).unwrap_or_default();
     let details = said.details.unwrap_or_default();
     let owned = details.causes.iter().any(|cause| cause.reason == "FieldManagerConflict");

@@ -6,6 +6,7 @@ pub mod client;
 mod credential;
 pub mod embedded;
 mod keys;
+pub mod lease;
 pub mod legacy;
 pub mod marker;
 pub mod mint;

@@ -34,7 +34,7 @@ pub(super) async fn bind(job: &mut Job, cluster: &Cluster) -> Option<Result<(), 
         return Some(Ok(()));
     }
     let target = &turn.target;
-    let owner = &job.scene.owner;
+    let owner = job.scene.owner_of(target);
     let purpose = Purpose { namespace: &target.ask.namespace, target: &target.name, owner, generation: turn.generation };
     let marked = tokio::select! {
         marked = cluster.mark(&purpose, &turn.ring, turn.urgency(Timestamp::now())) => marked,

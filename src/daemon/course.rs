@@ -38,6 +38,8 @@ pub enum Timer {
     Leave,
     /// The removal of markers.
     Revoke,
+    /// Another look at places that did not show what they hold.
+    Take,
 }
 
 /// One target on its way.
@@ -64,6 +66,10 @@ pub struct Course {
     pub prove_at: Option<(i64, Depth)>,
     /// When its token was last accepted by the API server, or its places found in order.
     pub proven_at: Option<Timestamp>,
+    /// When its places are looked at again, unix ms: they did not show what they hold; and how often they did not.
+    pub take_at: Option<i64>,
+    /// See `take_at`.
+    pub unseen: u32,
     /// Whether its places are being looked at.
     pub looking: bool,
     /// Whether its places were looked at since its plan began; nothing is judged by records alone before.
@@ -119,6 +125,8 @@ impl Course {
             askers: Vec::new(),
             prove_at: None,
             proven_at: None,
+            take_at: None,
+            unseen: 0,
             looking: false,
             found: false,
             seen_from: 0,
@@ -214,6 +222,7 @@ impl Course {
         self.arm_pay(name, timers, self.pay_at.map(later));
         self.arm_clear(name, timers, self.clear_at.map(later));
         self.arm_revoke(name, timers, self.revoke_at.map(later));
+        self.arm_take(name, timers, self.take_at.map(later));
         self.unrevoked.1 = later(self.unrevoked.1);
         self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
         self.mended = self.mended.map(|(at, times)| (later(at), times));
@@ -226,6 +235,7 @@ impl Course {
         self.arm_look(name, timers, None);
         self.arm_clear(name, timers, None);
         self.arm_revoke(name, timers, None);
+        self.arm_take(name, timers, None);
     }
 }
 

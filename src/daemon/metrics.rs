@@ -1,6 +1,7 @@
 //! What Prometheus is told. Counters are kept by the loop; everything else is read off the status at each request.
 //! No label ever holds an error text.
 
+mod fleet;
 mod unasked;
 
 use std::collections::HashMap;
@@ -143,6 +144,7 @@ impl Counters {
         targets(&mut registry, status);
         troubles(&mut registry, status, scene);
         unasked::register(&mut registry, status);
+        fleet::register(&mut registry, status);
         if let Some(daemon) = &status.daemon {
             let lost = Counter::<u64>::default();
             lost.inc_by(daemon.records.lost);

@@ -11,6 +11,7 @@ pub mod cron;
 pub mod errands;
 pub mod failback;
 pub mod files;
+pub mod fleet;
 pub mod listen;
 pub mod metrics;
 pub mod monitor;

@@ -12,9 +12,9 @@ pub fn state(records: &Path) -> &Path {
     records.parent().unwrap_or(records)
 }
 
-/// The plan with the daemon's own credentials among its targets.
+/// The plan as this host serves it, with the daemon's own credentials among its targets.
 pub fn join(plan: Plan, records: &Path) -> Plan {
-    own::join(plan, state(records))
+    own::join(super::fleet::here(plan), state(records))
 }
 
 /// Makes the private folder of these credentials, where the plan has any.
@@ -90,6 +90,7 @@ mod tests {
             last_rotation: None,
             last_error: last_error.map(Into::into),
             failures: 0,
+            owner: None,
             sinks: Vec::new(),
             hooks: Vec::new(),
             notes: Vec::new(),

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::binding;
 use super::errands::announce;
+use super::fleet::Seat;
 use super::proof;
 use super::scene::Scene;
 use super::start::readable;
@@ -79,6 +80,7 @@ pub struct Fault {
 
 /// Mints, proves, delivers and records one token. `None` where the daemon stopped before its turn came.
 pub async fn rotate(mut job: Job) -> Option<Finished> {
+    let seat = job.scene.seat(&job.turn.target);
     let (minted, proof, mint_took) = match fresh(&mut job).await? {
         Ok(fresh) => fresh,
         Err((failure, minted)) => return Some(fail(&job, &failure, minted).await),
@@ -88,7 +90,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
         tracing::warn!(target_name = turn.target.name, "the API server: {warning}");
     }
     let held = Held { generation: turn.generation, claims: minted.claims, token: minted.token };
-    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now())).await;
+    let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now()), seat.as_ref()).await;
     let (mut line, fault) = conclude(turn, &held, proof, &delivered, Timestamp::now());
     line.audit_id = minted.audit_id;
     line.through = minted.through_spare.then_some(Through::Spare);
@@ -123,12 +125,13 @@ pub fn conclude(turn: &Turn, held: &Held, proof: Proof, delivered: &[Delivered],
 }
 
 /// Delivers a held token to all places of its target.
-pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency) -> Vec<Delivered> {
+pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency, seat: Option<&Seat>) -> Vec<Delivered> {
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
     let ours = |found: &Payload| readable(found, target).is_some();
-    let load = load(target, held, &issue, &render, urgency, Ours(&ours));
+    let newer = |found: &Payload| scene.is_shared(target) && is_newer(found, target, held);
+    let load = fenced(load(target, held, &issue, &render, urgency, Ours(&ours)), Ours(&newer), seat);
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
 
@@ -139,7 +142,9 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     let render = |format: &Format| payload(held, format, &surroundings);
     let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
     let ours = |found: &Payload| readable(found, target).is_some();
-    let load = load(target, held, &issue, &render, urgency, Ours(&ours));
+    let seat = scene.seat(target);
+    let newer = |found: &Payload| scene.is_shared(target) && is_newer(found, target, held);
+    let load = fenced(load(target, held, &issue, &render, urgency, Ours(&ours)), Ours(&newer), seat.as_ref());
     delivery::pay(place, &load, &scene.stores, served).await
 }
 
@@ -154,8 +159,17 @@ pub(super) fn load<'a>(
 ) -> Load<'a> {
     let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
     let owner = target.labels.get("owner").map(String::as_str);
-    let manners = Manners { owner, overlap: Duration::from_secs(target.overlap), ours };
-    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency, manners }
+    let manners = Manners { owner, overlap: Duration::from_secs(target.overlap), ours, ..Manners::default() };
+    Load { render, target: &target.name, issue, issued_at, expires_at, generation: held.generation, urgency, manners, leave: None }
+}
+
+/// In a fleet: never over a newer token, and only while the target is ours.
+fn fenced<'a>(load: Load<'a>, newer: Ours<'a>, seat: Option<&'a Seat>) -> Load<'a> {
+    Load { manners: Manners { newer, ..load.manners }, leave: seat.map(|seat| seat as &dyn delivery::Leave), ..load }
+}
+
+fn is_newer(found: &Payload, target: &Target, held: &Held) -> bool {
+    readable(found, target).is_some_and(|(_, claims)| claims.iat > held.claims.iat)
 }
 
 /// The bytes of a format.

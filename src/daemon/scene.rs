@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::clock;
+use super::fleet::{Fleet, Seat};
 use super::timetable::World;
 use crate::cluster::{Cluster, Clusters};
 use crate::schedule::{Plan, Target};
@@ -24,6 +25,8 @@ pub struct Scene {
     pub host: String,
     /// Names this daemon among those that serve targets of one name: a hash of host and records folder.
     pub owner: String,
+    /// Our seat in the fleet, where the schedule is one's.
+    pub fleet: Option<Arc<Fleet>>,
 }
 
 impl Scene {
@@ -31,9 +34,35 @@ impl Scene {
     pub fn new(plan: Arc<Plan>, records: &Path, before: Option<&Scene>) -> Self {
         let clusters = Clusters::new(&plan.clusters, &embedded_beside(records), before.map(|b| &b.clusters));
         let stores = Stores::new(&plan.stores, before.map(|b| &b.stores)).with_clusters(&clusters);
-        let host = before.map_or_else(host, |b| b.host.clone());
-        let owner = owner(&host, records);
-        Self { plan, clusters, stores, host, owner }
+        let this_host = host();
+        // Whoever takes a target over has to find it due when its owner would have.
+        let meeting = plan.fleet.as_ref().map(|lease| format!("fleet/{}", lease.shown()));
+        let host = before.map_or_else(|| meeting.unwrap_or_else(|| this_host.clone()), |b| b.host.clone());
+        let owner = owner(&this_host, records);
+        let fleet = match before {
+            Some(before) => before.fleet.clone(),
+            None => plan
+                .fleet
+                .as_ref()
+                .and_then(|lease| Some(Fleet::new(lease.clone(), &plan, Arc::clone(clusters.get(&lease.cluster)?), &owner))),
+        };
+        Self { plan, clusters, stores, host, owner, fleet }
+    }
+
+    /// Whether other members of a fleet may serve the target as well as we.
+    pub fn is_shared(&self, target: &Target) -> bool {
+        self.fleet.is_some() && target.is_shared()
+    }
+
+    /// Our seat, for what begins now at a target that other members may serve.
+    pub fn seat(&self, target: &Target) -> Option<Seat> {
+        let fleet = self.fleet.as_ref().filter(|fleet| fleet.is_kept())?;
+        target.is_shared().then(|| Seat::now(fleet))
+    }
+
+    /// Names the daemon among those that serve targets of that name: of one that a fleet shares, the fleet.
+    pub fn owner_of(&self, target: &Target) -> &str {
+        if self.is_shared(target) { &self.host } else { &self.owner }
     }
 
     /// What formats say of a target beside its token. Where the API server is, is looked up only for formats that

@@ -15,12 +15,13 @@ use super::proof;
 use super::rotation::{Held, ask_hash, issue};
 use super::scene::Scene;
 use super::timetable::{Looking, Wanted};
-use crate::cluster::Proven;
 use crate::cluster::mint::check;
+use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
-use crate::sink::{self, FailureKind, Place, SinkSpec, file};
+use crate::sink::delivery::tries::verdict;
+use crate::sink::{self, Failure, FailureKind, Place, SinkSpec, file};
 use crate::token::{Claims, Payload, Token, candidates};
 pub use here::host_notes;
 
@@ -43,12 +44,14 @@ pub struct Finding {
     pub notes: Vec<String>,
     /// What the API server says of the token in use, where it was asked.
     pub proven: Option<Proven>,
+    /// Whether a place did not show what it holds, and none showed a token.
+    pub unseen: bool,
 }
 
 impl Finding {
     /// Nothing is wrong.
     pub fn new(target: Arc<Target>) -> Self {
-        Self { target, adopted: None, copy: None, mint: None, notes: Vec::new(), proven: None }
+        Self { target, adopted: None, copy: None, mint: None, notes: Vec::new(), proven: None, unseen: false }
     }
 }
 
@@ -102,13 +105,12 @@ pub struct Seen {
 }
 
 async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>>, mut files: here::Files, why: Looking) -> Finding {
-    let depth = why.depth();
     let state = state.as_deref();
     let mut finding = Finding::new(Arc::clone(&target));
     let now = Timestamp::now();
     let mut seen: Vec<Look> = Vec::with_capacity(target.deliver.len());
     for (place, file) in target.deliver.iter().zip(here::delivered(&target, &mut files)) {
-        seen.push(see(scene, place, &target, file, depth, &mut finding.notes).await);
+        seen.push(see(scene, place, &target, file, why, &mut finding.notes).await);
     }
     if !matches!(why, Looking::Beat(_)) {
         finding.notes.extend(here::notes(scene, &target, files).await);
@@ -119,7 +121,11 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
     if best.is_none() {
         best = spare(scene, &target, state, now).await;
     }
-    if depth == Depth::Everything
+    if why == Looking::Takeover {
+        let hidden = |(place, look): (&Place, &Look)| place.sink.is_readable() && matches!(look, Look::Unknown);
+        finding.unseen = best.is_none() && target.deliver.iter().zip(&seen).any(hidden);
+    }
+    if matches!(why, Looking::Beat(Depth::Everything))
         && target.prove
         && let Some((token, claims)) = &best
     {
@@ -161,7 +167,7 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
 }
 
 /// Looks at a place as closely as is asked for.
-async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::Found>, depth: Depth, notes: &mut Vec<String>) -> Look {
+async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::Found>, why: Looking, notes: &mut Vec<String>) -> Look {
     let shown = |payload: &Payload, right: bool| {
         let token = readable(payload, target);
         let issue = token.as_ref().map(|(token, claims)| issue(claims, token));
@@ -180,8 +186,8 @@ async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::F
             return Look::Nothing;
         }
         Some(Err(failure)) => Err(failure),
-        None if depth == Depth::Files || !place.sink.is_readable() => return Look::Unknown,
-        None => sink::held(&place.sink, &scene.stores, LOOK).await.map(|held| held.map(|payload| shown(&payload, true))),
+        None if why.depth() == Depth::Files || !place.sink.is_readable() => return Look::Unknown,
+        None => held(scene, place, why).await.map(|held| held.map(|payload| shown(&payload, true))),
     };
     match found {
         Ok(found) => found.unwrap_or(Look::Nothing),
@@ -190,6 +196,21 @@ async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::F
             Look::Unknown
         }
     }
+}
+
+/// What a place holds. Where all of a member's targets are taken over at once, each waits for its turn at the store.
+async fn held(scene: &Scene, place: &Place, why: Looking) -> Result<Option<Payload>, Failure> {
+    let upstream = match place.sink.upstream(&scene.stores).filter(|_| why == Looking::Takeover) {
+        Some(upstream) => upstream?,
+        None => return sink::held(&place.sink, &scene.stores, LOOK).await,
+    };
+    let urgency = Urgency { deadline: i64::MIN, retry: false };
+    let Some(permit) = upstream.turn(urgency, LOOK).await else {
+        return Err(Failure::new(FailureKind::Unavailable, format!("{} answered nobody within {} s", upstream.name(), LOOK.as_secs())));
+    };
+    let found = sink::held(&place.sink, &scene.stores, LOOK).await;
+    permit.end(verdict(found.as_ref().err()));
+    found
 }
 
 /// The newest token of this target in what a place holds: a kubeconfig may hold many.

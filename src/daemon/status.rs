@@ -1,5 +1,6 @@
 //! How all is: the view that `status` shows, from the running loop or from the records alone.
 
+pub mod fleet;
 pub mod outward;
 mod rows;
 
@@ -20,6 +21,7 @@ use crate::record::append::Health;
 use crate::record::fold::State;
 use crate::schedule::{Problem, Target};
 
+use fleet::FleetStatus;
 use outward::{AlertStatus, Outcome};
 pub use rows::{FallbackStatus, HookStatus, LeavingStatus, SinkStatus};
 
@@ -66,6 +68,9 @@ pub struct DaemonStatus {
     /// The file for node_exporter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub textfile: Option<Outcome>,
+    /// The fleet that it is one of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
 }
 
 /// The schedule in force.
@@ -152,6 +157,9 @@ pub struct TargetStatus {
     pub last_error: Option<String>,
     /// Rotations that failed since the last one that did not.
     pub failures: u64,
+    /// Which member of the fleet serves it, where they share it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Its places.
     pub sinks: Vec<SinkStatus>,
     /// Its hooks, as far as they had something to be told of.
@@ -216,6 +224,7 @@ impl View<'_> {
             alerts: Vec::new(),
             heartbeat: None,
             textfile: None,
+            fleet: None,
         })
     }
 
@@ -246,6 +255,7 @@ impl View<'_> {
             last_rotation: state.and_then(|s| s.last_rotation),
             last_error: state.and_then(|s| s.last_error.as_ref()).map(|t| t.error.clone()),
             failures: state.map_or(0, |s| s.failures).max(course.map_or(0, |c| u64::from(c.failures))),
+            owner: None,
             sinks: target.deliver.iter().map(|place| rows::sink(place, state)).collect(),
             hooks: target.after.iter().map(|hook| rows::heard(hook, state)).collect(),
             notes: course.into_iter().flat_map(|c| c.notes.clone()).chain(state.into_iter().flat_map(revocation::notes)).collect(),
@@ -257,7 +267,8 @@ impl Status {
     /// Whether something needs a person now: `status` then exits 1.
     pub fn is_bad(&self) -> bool {
         let amiss = |r: &RecordsStatus| r.error.is_some() || r.unsigned.is_some() || r.lost > 0;
-        let daemon = self.daemon.as_ref().is_some_and(|d| d.refused.is_some() || amiss(&d.records));
+        let alone = |d: &DaemonStatus| d.fleet.as_ref().is_some_and(|fleet| fleet.error.is_some());
+        let daemon = self.daemon.as_ref().is_some_and(|d| d.refused.is_some() || amiss(&d.records) || alone(d));
         daemon || self.targets.iter().any(|t| t.state.is_bad()) || self.monitored.iter().any(|file| file.state != Verdict::Fresh)
     }
 }

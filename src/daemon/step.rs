@@ -120,6 +120,8 @@ pub enum Standing {
     Rejected,
     /// Rotated on request only.
     Suspended,
+    /// Another member of the fleet serves it.
+    Elsewhere,
     /// A person took it back; it is published again on request only, or when its schedule changes.
     Withdrawn,
 }

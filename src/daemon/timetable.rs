@@ -8,6 +8,7 @@ pub mod order;
 pub mod payments;
 pub mod revocations;
 mod rotations;
+mod shared;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -74,6 +75,8 @@ pub struct Timetable {
     timers: Timers,
     orders: Vec<Order>,
     leaves: leaves::Leaves,
+    /// Who serves what, in a fleet.
+    shared: shared::Shared,
     /// The skew of each cluster, seconds, by which its targets were judged.
     skews: BTreeMap<String, f64>,
 }
@@ -87,8 +90,8 @@ impl Timetable {
             (Arc::from(target.name.as_str()), course)
         };
         let courses = plan.targets.iter().map(course).collect();
-        let (timers, leaves) = (Timers::new(), leaves::Leaves::default());
-        Self { plan, host, manner, state, courses, timers, orders: Vec::new(), leaves, skews: BTreeMap::new() }
+        let (timers, leaves, shared) = (Timers::new(), leaves::Leaves::default(), shared::Shared::default());
+        Self { plan, host, manner, state, courses, timers, orders: Vec::new(), leaves, shared, skews: BTreeMap::new() }
     }
 
     /// What is to be done since this was last asked.
@@ -138,6 +141,9 @@ impl Timetable {
         let changed: HashSet<&String> = change.changed.iter().collect();
         let mut looked = Vec::new();
         for target in &plan.targets {
+            if self.waits_for_owner(target) {
+                continue;
+            }
             match self.courses.get_mut(target.name.as_str()) {
                 Some(course) => {
                     course.target = Arc::clone(target);
@@ -159,6 +165,7 @@ impl Timetable {
     fn retire(&mut self, name: &str, delete: bool, moment: &Moment<'_>) {
         let name: Arc<str> = Arc::from(name);
         self.abandon(&name, delete);
+        self.forget_elsewhere(&name, moment);
         let Some(mut course) = self.courses.remove(&name) else { return };
         course.rest(&name, &mut self.timers);
         if std::mem::take(&mut course.paying) {
@@ -182,8 +189,9 @@ impl Timetable {
             match timer {
                 Timer::Rotate => {
                     let reason = self.courses.get_mut(&name).and_then(|c| c.armed.take()).map_or(Reason::Lifetime, |(_, reason)| reason);
-                    self.rotate(&name, reason, None);
+                    self.begin_rotation(&name, reason);
                 }
+                Timer::Take => self.look_again(&name),
                 Timer::Prove => self.beat(&name, moment),
                 Timer::Pay => {
                     if let Some(course) = self.courses.get_mut(&name) {

@@ -3,6 +3,7 @@
 
 mod clearings;
 mod end;
+mod fleet;
 mod heads;
 mod hooks;
 mod leaves;
@@ -99,6 +100,7 @@ pub struct Wheel {
     /// The head of the records that the log was last told, and when.
     head_told: heads::Told,
     outward: outward::Outward,
+    sharing: fleet::Sharing,
     /// Results of `once`.
     pub outcomes: Vec<Told>,
 }
@@ -136,6 +138,7 @@ impl Wheel {
             watchdog,
             head_told: heads::Told::default(),
             outward: outward::Outward::default(),
+            sharing: fleet::Sharing::default(),
             outcomes: Vec::new(),
         }
     }
@@ -151,7 +154,9 @@ impl Wheel {
             self.longest_sleep = self.longest_sleep.min(BLIND_SLEEP);
         }
         self.start_ticker().await;
-        let all: Vec<Arc<Target>> = self.scene.plan.targets.iter().filter(|t| self.meant(t)).cloned().collect();
+        self.join_fleet();
+        let meant = |target: &&Arc<Target>| self.meant(target) && !self.table.is_elsewhere(&target.name);
+        let all: Vec<Arc<Target>> = self.scene.plan.targets.iter().filter(meant).cloned().collect();
         match self.options.once.as_ref().and_then(|once| once.withdraw.clone()) {
             Some(actor) => self.withdraw(&all, &actor).await,
             None => self.event(|table, _| table.begin(all)).await,
@@ -187,6 +192,7 @@ impl Wheel {
                 },
                 Some(rule) = self.ticks.1.recv() => self.event(|table, moment| table.tick(&rule, moment)).await,
                 () = self.steps.next() => {}
+                () = self.sharing.changed() => self.share().await,
                 touches = self.watched.next() => self.event(|table, moment| table.touched(&touches, moment)).await,
                 _ = self.outward.touched.next() => self.touched_monitored(),
                 () = tokio::time::sleep(std::time::Duration::from_millis(u64::try_from(wake).unwrap_or(0))) => {}
@@ -240,7 +246,8 @@ impl Wheel {
                 for finding in findings {
                     self.event(|table, moment| match why {
                         Looking::Beat(depth) => table.looked(finding, depth, moment),
-                        Looking::Start | Looking::Reload => table.found(finding, moment),
+                        Looking::Mint(reason) => table.before_mint(finding, reason, moment),
+                        Looking::Start | Looking::Reload | Looking::Takeover => table.found(finding, moment),
                     })
                     .await;
                 }

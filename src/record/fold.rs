@@ -94,6 +94,8 @@ impl State {
             Kind::CheckpointEnd | Kind::Started | Kind::Stopped | Kind::Reloaded | Kind::ReloadRefused => {}
             // A rehearsal changes nothing: it is evidence.
             Kind::Rehearsed | Kind::Minted | Kind::Executed | Kind::Monitored | Kind::Gap => {}
+            // Who serves a target changes nothing of its token.
+            Kind::Joined | Kind::Left | Kind::TakenOver | Kind::HandedOver => {}
         }
         if self.targets.get(name.as_str()).is_some_and(|target| target.is_untold()) {
             self.untold.insert(name.clone());

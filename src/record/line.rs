@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::fleet::FleetLine;
 use super::hook::HookLine;
 use super::leave::LeaveLine;
 use super::marker::MarkerLine;
 use super::monitored::MonitoredLine;
 
+pub use super::mended::Mended;
 pub use super::sink::SinkLine;
 pub use crate::sink::delivery::Outcome;
 
@@ -94,6 +96,9 @@ pub struct Line {
     /// A token that others mint (`monitored`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitored: Option<MonitoredLine>,
+    /// The fleet (`joined`, `left`, `takenOver`, `handedOver`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -153,6 +158,7 @@ impl Line {
             leaves: Vec::new(),
             markers: Vec::new(),
             monitored: None,
+            fleet: None,
             error: None,
             schedule: None,
             added: Vec::new(),
@@ -195,21 +201,6 @@ pub struct Standing {
     pub mended: Option<Mended>,
 }
 
-/// Rotations that mended something (`repair`, `rejected`), one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Mended {
-    /// When the last one was recorded.
-    pub at: Timestamp,
-    /// How many there were without one that lasted.
-    pub times: u32,
-}
-
-impl Mended {
-    /// What lasted that many seconds was mended for good.
-    pub const FOR_GOOD: i64 = 3_600;
-}
-
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -235,6 +226,10 @@ pub enum Kind {
     Minted,
     Executed,
     Monitored,
+    Joined,
+    Left,
+    TakenOver,
+    HandedOver,
     Gap,
 }
 

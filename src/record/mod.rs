@@ -7,16 +7,19 @@
 pub mod append;
 pub mod chain;
 mod files;
+pub mod fleet;
 pub mod fold;
 pub mod hook;
 pub mod leave;
 pub mod line;
 pub mod marker;
+pub mod mended;
 pub mod monitored;
 pub mod query;
 pub mod sink;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
+pub use fleet::FleetLine;
 pub use fold::{HookState, Leaver, MarkerState, PlaceState, ReadError, State, TargetState, Trouble, read};
 pub use hook::{Heard, HookLine};
 pub use leave::{LeaveLine, Parting};

@@ -105,6 +105,7 @@ fn same(a: &Target, b: &Target) -> bool {
         when_removed,
         deliver,
         after,
+        hosts,
         first: _,
         line: _,
     } = a;
@@ -122,6 +123,7 @@ fn same(a: &Target, b: &Target) -> bool {
         && *when_removed == b.when_removed
         && *deliver == b.deliver
         && *after == b.after
+        && *hosts == b.hosts
 }
 
 /// What belongs to no target.
@@ -135,13 +137,14 @@ fn settings(before: &Plan, after: &Plan) -> Vec<&'static str> {
         ("alerts", old.alerts != new.alerts),
         ("heartbeat", old.heartbeat != new.heartbeat),
         ("monitor", old.monitor != new.monitor),
+        ("fleet", before.fleet != after.fleet),
         ("reloadOnChange", before.reload_on_change != after.reload_on_change),
     ];
     differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
 
 /// Those that a running daemon does not take up: they are read at its start.
-pub const AT_START: [&str; 4] = ["records", "control.socket", "metrics.listen", "reloadOnChange"];
+pub const AT_START: [&str; 5] = ["records", "control.socket", "metrics.listen", "fleet", "reloadOnChange"];
 
 fn differing<T: PartialEq>(before: &BTreeMap<String, Arc<T>>, after: &BTreeMap<String, Arc<T>>) -> Vec<String> {
     let other = after.iter().filter(|(name, new)| before.get(*name) != Some(*new));

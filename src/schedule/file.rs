@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de;
 
+use crate::cluster::lease::LeaseSpec;
 use crate::cluster::{Binding, ClusterSpec};
 use crate::schedule::alerts::{AlertFile, HeartbeatFile, MonitorFile};
 use crate::schedule::choice::{OneOrMany, ProveFile, WithFormat};
@@ -47,6 +48,8 @@ pub struct ScheduleFile {
     pub heartbeat: Option<HeartbeatFile>,
     /// Tokens that others mint, watched all the same.
     pub monitor: Vec<MonitorFile>,
+    /// Several daemons that share this schedule, and where they meet.
+    pub fleet: Option<FleetFile>,
     /// Whether the schedule is taken again when its file has changed and was quiet for a second; otherwise only when
     /// told to.
     pub reload_on_change: bool,
@@ -56,6 +59,15 @@ pub struct ScheduleFile {
     // Read one at a time, elsewhere.
     #[schemars(with = "Vec<Named>", required)]
     pub targets: de::IgnoredAny,
+}
+
+/// `fleet`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Fleet")]
+pub struct FleetFile {
+    /// The Leases by which its members know of each other.
+    pub lease: LeaseSpec,
 }
 
 /// `records`.
@@ -134,6 +146,8 @@ pub struct TargetFile {
     pub prove: Option<ProveFile>,
     /// Limits that `check` and `report` hold the target to.
     pub compliance: Option<ComplianceFile>,
+    /// In a fleet: the hosts that serve it, such as `["ci-*"]`. What has files needs it; what has none has one owner.
+    pub hosts: Option<Vec<String>>,
     /// Where it goes: one or more places.
     pub deliver: Option<Vec<PlaceFile>>,
     /// What becomes of its places when it goes out of the schedule, on an explicit reload.
@@ -265,10 +279,8 @@ pub struct CommandFile {
 /// Keys that belong to the format but that this version does not act on: to ignore them would be a lie.
 pub fn later(structure: &str, key: &str) -> bool {
     let keys: &[&str] = match structure {
-        "ScheduleFile" => &["fleet"],
         "StoreSpec" => &["azureKeyVault"],
         "AppRoleAuth" => &["wrapped"],
-        "TargetFile" => &["hosts"],
         "FileSpec" | "DirectoryFile" | "SecretSpec" => &["encryptTo"],
         listed if LISTED.iter().any(|path| path.rsplit(':').next().map(str::trim) == Some(listed)) => &["encryptTo"],
         _ => &[],

@@ -56,6 +56,7 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
             when_removed: WhenRemoved::Keep,
             deliver: vec![Place { sink, format: Format::Raw, required: true, fallback: Vec::new(), when_paid: WhenPaid::Keep }],
             after: Vec::new(),
+            hosts: Vec::new(),
             first: true,
             line: 0,
         }));

@@ -8,11 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::after::HookSpec;
+use crate::cluster::lease::LeaseSpec;
 use crate::cluster::{Ask, ClusterSpec};
 use crate::schedule::alerts::Unasked;
 use crate::schedule::cron::CronRule;
 use crate::schedule::problem::Problem;
-use crate::sink::{Place, StoreSpec};
+use crate::sink::{Place, SinkSpec, StoreSpec};
 
 /// A checked schedule.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Plan {
     pub metrics: Option<std::net::SocketAddr>,
     /// What the daemon tells unasked.
     pub unasked: Unasked,
+    /// Where the members of a fleet meet, where it is one.
+    pub fleet: Option<LeaseSpec>,
     /// Reload when the file changes.
     pub reload_on_change: bool,
     /// What smells but does not stop the schedule.
@@ -94,6 +97,8 @@ pub struct Target {
     pub deliver: Vec<Place>,
     /// Who is told when it stands there.
     pub after: Vec<HookSpec>,
+    /// Globs of the hosts that serve it, in a fleet; empty where it has one owner, or where there is no fleet.
+    pub hosts: Vec<String>,
     /// Whether others wait for it: the credential of a cluster, the login of a store.
     pub first: bool,
     /// Line of its first key in its file, for messages.
@@ -116,6 +121,16 @@ impl Target {
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.deliver.iter().flat_map(|place| std::iter::once(place).chain(&place.fallback))
     }
+
+    /// Whether one member of a fleet serves it for all: none of its places is of one host alone.
+    pub fn is_shared(&self) -> bool {
+        self.hosts.is_empty() && !self.deliver.iter().any(is_of_a_host)
+    }
+}
+
+/// Whether a place is one on each host, and not one for all.
+pub fn is_of_a_host(place: &Place) -> bool {
+    matches!(place.sink, SinkSpec::File(_) | SinkSpec::Directory(_))
 }
 
 /// `rotate`, whole.

@@ -203,6 +203,7 @@ mod tests {
             when_removed: crate::schedule::plan::WhenRemoved::Keep,
             deliver: Vec::new(),
             after: Vec::new(),
+            hosts: Vec::new(),
             first: false,
             line: 1,
         }

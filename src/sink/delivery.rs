@@ -83,6 +83,17 @@ pub struct Load<'a> {
     pub urgency: Urgency,
     /// For the sinks' manners.
     pub manners: Manners<'a>,
+    /// Asked before each write, where somebody else may have the target by now.
+    pub leave: Option<&'a dyn Leave>,
+}
+
+/// Gives leave to write.
+pub trait Leave: Sync {
+    /// Asks for it, now.
+    ///
+    /// # Errors
+    /// Why not.
+    fn ask(&self) -> BoxFuture<'_, Result<(), Failure>>;
 }
 
 /// Delivers to all places at once; the answer has their order.
@@ -155,7 +166,16 @@ enum Gate {
 async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &Stores, gate: Gate) -> Result<Put, Failure> {
     let Load { target, issue, issued_at, expires_at, generation, manners, .. } = *load;
     let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners };
-    let Some(upstream) = sink.upstream(stores) else { return put(sink, payload, context, stores).await };
+    let allowed = || async {
+        match load.leave {
+            Some(leave) => leave.ask().await,
+            None => Ok(()),
+        }
+    };
+    let Some(upstream) = sink.upstream(stores) else {
+        allowed().await?;
+        return put(sink, payload, context, stores).await;
+    };
     let upstream = upstream?;
     let name = format!("{} {}", if sink.store().is_some() { "store" } else { "cluster" }, upstream.name());
     if gate == Gate::FailFast && upstream.is_open() {
@@ -164,7 +184,11 @@ async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &S
     let Some(permit) = upstream.turn(load.urgency, WITHIN).await else {
         return Err(Failure::new(FailureKind::Unavailable, format!("{name} answered nobody within {} s", WITHIN.as_secs())));
     };
-    let result = put(sink, payload, context, stores).await;
+    // In its turn, so that nothing stands between the answer and the write.
+    let result = match allowed().await {
+        Ok(()) => put(sink, payload, context, stores).await,
+        Err(failure) => Err(failure),
+    };
     permit.end(verdict(result.as_ref().err()));
     result
 }

@@ -87,8 +87,7 @@ pub struct Body {
 pub struct ReadBack {
     /// Where a GET shows it; the same address when absent.
     pub url: Option<String>,
-    /// Where in the JSON of the answer the token stands (RFC 6901), such as `/value`; the answer is the payload itself
-    /// when absent.
+    /// Where in its JSON the token stands (RFC 6901), such as `/value`; the whole answer is the payload when absent.
     pub pointer: Option<String>,
 }
 
@@ -204,6 +203,7 @@ impl HttpSpec {
             if self.is(&held, payload) {
                 return Ok(Put::Unchanged);
             }
+            context.yields(&held)?;
             if !self.adopt && !std::str::from_utf8(&held).is_ok_and(|text| context.manners.ours.is(text)) {
                 return Err(self.not_ours(context));
             }

@@ -25,11 +25,13 @@ pub struct Manners<'a> {
     pub overlap: Duration,
     /// Whether something that stands at a place is a token of this target.
     pub ours: Ours<'a>,
+    /// Whether it is one that was issued later: in a fleet nobody replaces it with an older one.
+    pub newer: Ours<'a>,
 }
 
 impl Default for Manners<'_> {
     fn default() -> Self {
-        Self { owner: None, overlap: Duration::from_secs(OVERLAP), ours: Ours(&|_| false) }
+        Self { owner: None, overlap: Duration::from_secs(OVERLAP), ours: Ours(&|_| false), newer: Ours(&|_| false) }
     }
 }
 

@@ -129,6 +129,25 @@ pub struct Context<'a> {
     pub manners: Manners<'a>,
 }
 
+impl Context<'_> {
+    /// Gives way to what stands there, where that is newer.
+    ///
+    /// # Errors
+    /// `Superseded`.
+    pub fn yields(&self, found: &[u8]) -> Result<(), Failure> {
+        let why = std::str::from_utf8(found).ok().and_then(|text| self.superseded(text));
+        why.map_or(Ok(()), |why| Err(Failure::new(FailureKind::Superseded, why)))
+    }
+
+    /// Why this token must not replace what stands there, as text, where it must not: that is newer.
+    pub fn superseded(&self, text: &str) -> Option<String> {
+        let newer = self.manners.newer.is(text);
+        newer.then(|| {
+            format!("a newer token of target {} stands there, which another member of the fleet has brought: it stays", self.target)
+        })
+    }
+}
+
 /// What an attempt did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
@@ -167,12 +186,21 @@ pub enum FailureKind {
     BadAnswer,
     /// The payload is larger than the place may hold.
     TooLarge,
+    /// A newer token of the same target stands there: this one must not replace it.
+    Superseded,
+    /// Another member of the fleet serves the target now.
+    HandedOver,
 }
 
 impl FailureKind {
     /// Whether a fallback place is written for it: only where the place itself cannot be reached.
     pub fn allows_fallback(self) -> bool {
         matches!(self, Self::Unavailable | Self::Throttled | Self::BadAnswer)
+    }
+
+    /// Whether this token can never stand there.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::TooLarge | Self::Superseded | Self::HandedOver)
     }
 
     /// Whether another attempt within the same rotation may help.

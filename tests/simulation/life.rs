@@ -360,7 +360,7 @@ impl Life {
                     }
                 }
                 Order::Look(wanted, why) => {
-                    let depth = if let Looking::Beat(depth) = why { depth } else { Depth::Files };
+                    let depth = why.depth();
                     self.tasks.spawn_local(async move {
                         let all = futures_util::stream::iter(wanted).map(|wanted| look(&world, &loads, wanted, depth));
                         Done::Looked(all.buffer_unordered(128).collect().await, why)
@@ -397,7 +397,8 @@ impl Life {
                 for finding in findings {
                     self.event(|table, moment| match why {
                         Looking::Beat(depth) => table.looked(finding, depth, moment),
-                        Looking::Start | Looking::Reload => table.found(finding, moment),
+                        Looking::Mint(reason) => table.before_mint(finding, reason, moment),
+                        Looking::Start | Looking::Reload | Looking::Takeover => table.found(finding, moment),
                     });
                 }
             }

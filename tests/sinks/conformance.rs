@@ -223,6 +223,26 @@ async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood
 }
 
 #[tokio::test]
+async fn in_a_fleet_a_newer_token_that_stands_at_a_store_is_not_replaced_by_an_older_one() {
+    within(async {
+        for (sink, place) in places().await {
+            if !place.spec.is_readable() || matches!(place.spec, SinkSpec::File(_) | SinkSpec::Directory(_)) {
+                continue;
+            }
+            let newer = |found: &Payload| found.parts().iter().any(|part| part.expose().windows(8).any(|text| text == b"ey.newer"));
+            let manners = Manners { newer: tokenferry::sink::Ours(&newer), ..Manners::default() };
+            let put = async |text: &str| attempt_as(&place.spec, &place.stores, text, text, manners).await;
+            assert_eq!(put("ey.old").await, Ok(Put::Written), "{sink}");
+            assert_eq!(put("ey.newer").await, Ok(Put::Written), "{sink}: what is older gives way");
+            let failure = put("ey.older").await.unwrap_err();
+            assert_eq!(failure.kind, FailureKind::Superseded, "{sink}: {failure}");
+            assert_eq!(place.look().await.as_deref(), Some("ey.newer"), "{sink}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_payload_that_the_place_cannot_hold_is_too_large_and_leaves_what_stands_there() {
     within(async {
         for (sink, place) in places().await {

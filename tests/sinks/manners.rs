@@ -23,7 +23,7 @@ fn ours(found: &Payload) -> bool {
 }
 
 fn manners(overlap: u64) -> Manners<'static> {
-    Manners { owner: Some(OWNED), overlap: Duration::from_secs(overlap), ours: Ours(&ours) }
+    Manners { owner: Some(OWNED), overlap: Duration::from_secs(overlap), ours: Ours(&ours), ..Manners::default() }
 }
 
 /// A row for each place that knows whose it is.

@@ -2,6 +2,7 @@
 //! what to do about it. Nothing is minted; nothing is written but by a probe that was asked for, which cleans up.
 
 mod cluster;
+mod fleet;
 mod host;
 mod probe;
 mod store;
@@ -15,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::fleet::here;
 use crate::daemon::places::Places;
 use crate::daemon::read::{self, Accepted};
 use crate::daemon::scene::Scene;
@@ -129,7 +131,7 @@ pub struct Patient {
 impl Patient {
     /// Reads schedule and records; it may wait for the disk.
     pub fn see(path: PathBuf, places: &Places, host: impl FnOnce(&Path) -> Host) -> Self {
-        let schedule = read::read(&path);
+        let schedule = read::read(&path).map(|accepted| Accepted { plan: here(accepted.plan), ..accepted });
         let Places { records, socket, .. } = schedule.as_ref().map_or_else(|_| places.clone(), |accepted| places.by(&accepted.plan));
         let state = crate::record::read(&records);
         Self { schedule, path, records, state, host: host(&socket), walls: None }
@@ -165,6 +167,7 @@ pub async fn examine(patient: Patient, probe: bool) -> Vec<Finding> {
         clusters.push(Box::pin(cluster::examine(&scene, cluster, &state)));
     }
     findings.extend(abreast(clusters).await);
+    findings.extend(fleet::examine(&scene).await);
     findings.extend(store::examine(&scene).await);
     if probe {
         findings.extend(probe::examine(&scene).await);

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::after::HookSpec;
+use crate::cluster::lease::LeaseSpec;
 use crate::cluster::rights::Right;
 use crate::cluster::{marker, mint, prove};
 use crate::schedule::{Plan, Target, WhenRemoved};
@@ -82,6 +83,8 @@ impl Needs {
     pub fn of(plan: &Plan, cluster: &str) -> Self {
         let mut needs = Self::default();
         // The daemon's account mints its own successor.
+        // Whoever is a member, of whichever targets.
+        needs.add_all(plan.fleet.iter().filter(|lease| lease.cluster == cluster).map(LeaseSpec::right).collect());
         let own = plan.clusters.get(cluster).and_then(|spec| spec.own.as_ref()?.ask());
         needs.add_all(own.iter().map(mint::right).collect());
         for target in &plan.targets {

@@ -63,7 +63,7 @@ impl Status {
             return line(&looked.status);
         }
         let note = looked.note.map(|note| format!("{note}\n")).unwrap_or_default();
-        Ok(framed(&format!("{note}{}", shown(&looked.status)), live))
+        Ok(framed(&format!("{note}{}", shown(&looked.status, self.fleet)), live))
     }
 
     fn trouble(&self, message: &str, live: bool) -> String {

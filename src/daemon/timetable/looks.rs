@@ -65,7 +65,7 @@ impl Timetable {
     }
 
     /// Whether a look fell into a rotation: what was seen while tokens changed says nothing.
-    fn is_stale(&self, name: &str) -> bool {
+    pub(super) fn is_stale(&self, name: &str) -> bool {
         let generation = self.state.target(name).map_or(0, |s| s.generation);
         self.courses.get(name).is_some_and(|course| course.rotating || course.seen_from != generation)
     }
@@ -87,6 +87,9 @@ impl Timetable {
         if stale {
             self.arm_next_proof(&name, moment);
             self.arm_look(&name, Depth::Files, SETTLED, moment);
+            return;
+        }
+        if self.waits_to_see(&name, finding.unseen && finding.adopted.is_none(), moment) {
             return;
         }
         if let Some(line) = finding.adopted {

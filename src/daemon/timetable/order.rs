@@ -55,6 +55,10 @@ pub enum Looking {
     Start,
     /// A reload brought or changed their targets.
     Reload,
+    /// They are ours from now on, and another member of the fleet served them before.
+    Takeover,
+    /// A token is about to be minted, for that reason; another member may have done so.
+    Mint(Reason),
     /// In between, that closely.
     Beat(Depth),
 }
@@ -62,7 +66,11 @@ pub enum Looking {
 impl Looking {
     /// How closely.
     pub fn depth(self) -> Depth {
-        if let Self::Beat(depth) = self { depth } else { Depth::Files }
+        match self {
+            Self::Beat(depth) => depth,
+            Self::Takeover | Self::Mint(_) => Depth::Everything,
+            Self::Start | Self::Reload => Depth::Files,
+        }
     }
 }
 

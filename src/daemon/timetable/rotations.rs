@@ -66,6 +66,7 @@ impl Timetable {
 
     /// A rotation ended before its turn came, for the daemon stops.
     pub fn gave_up(&mut self, name: &str) {
+        self.has_left(name);
         if let Some(course) = self.courses.get_mut(name) {
             course.rotating = false;
         }
@@ -78,8 +79,8 @@ impl Timetable {
         self.state.apply(&line);
         let now = moment.ms();
         let Some(course) = self.courses.get_mut(name) else {
-            // It went out of the schedule meanwhile.
-            if !self.part_now(name, moment) {
+            // It went out of the schedule meanwhile, or to another member.
+            if !self.has_left(name) && !self.part_now(name, moment) {
                 self.state.targets.remove(&**name);
             }
             return;

@@ -35,6 +35,7 @@ impl Wheel {
             }
         }
         self.tasks.abort_all();
+        self.leave_fleet().await;
         if self.options.once.is_none() {
             self.record(Line::new(Kind::Stopped, Timestamp::now())).await;
             self.tell_head(true);

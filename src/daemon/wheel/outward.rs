@@ -225,6 +225,7 @@ impl Wheel {
     pub(super) fn status(&self, meant: &dyn Fn(&Target) -> bool) -> Status {
         let mut status = self.view().status(meant);
         status.monitored = self.monitored(Timestamp::now());
+        self.show_fleet(&mut status);
         let unasked = &self.scene.plan.unasked;
         if let Some(daemon) = &mut status.daemon {
             daemon.alerts = unasked.alerts.iter().map(|alert| AlertStatus::new(alert, self.outward.alerts.tally(alert))).collect();

@@ -132,6 +132,7 @@ impl Wheel {
         let scene = Arc::new(Scene::new(Arc::clone(&plan), &self.options.records, Some(&self.scene)));
         let before = std::mem::replace(&mut self.scene, scene);
         self.event(|table, moment| table.swap(&plan, &change, moment)).await;
+        self.announce().await;
         self.start_ticker().await;
         self.watched = watched;
         self.turn_outward();

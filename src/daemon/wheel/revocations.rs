@@ -80,7 +80,7 @@ impl Wheel {
                     let purpose = Purpose {
                         namespace: &target.ask.namespace,
                         target: &target.name,
-                        owner: &scene.owner,
+                        owner: scene.owner_of(&target),
                         generation: strays.generation,
                     };
                     match cluster.strays(&purpose, &strays.known, strays.issued_at).await {

@@ -7,6 +7,7 @@ mod alerts;
 mod audiences;
 mod clusters;
 mod deliver;
+mod fleet;
 mod format;
 mod locate;
 mod logins;
@@ -110,6 +111,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     }
     let clusters = planner.clusters(&spot, file.clusters);
     let mut stores = planner.stores(&spot, file.stores);
+    let fleet = planner.fleet(&spot, file.fleet);
     let records = planner.records(&spot, file.records);
     let socket = file.control.socket.and_then(|path| planner.own_path(&spot, &["control".into(), "socket".into()], path));
     let metrics = planner.metrics(&spot, file.metrics.listen.as_deref());
@@ -134,6 +136,7 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
         socket,
         metrics,
         unasked,
+        fleet,
         reload_on_change: file.reload_on_change,
         warnings: planner.report.finish(),
     })
@@ -161,6 +164,8 @@ struct Planner<'a> {
     report: Report<'a>,
     clusters: BTreeMap<String, ClusterFacts>,
     stores: BTreeMap<String, StoreFacts>,
+    /// Whether it is the schedule of a fleet.
+    fleet: bool,
     /// Target names: file and line.
     names: HashMap<String, (usize, usize)>,
     /// Who writes to a place.
@@ -178,6 +183,7 @@ impl<'a> Planner<'a> {
             report: Report::new(files),
             clusters: BTreeMap::new(),
             stores: BTreeMap::new(),
+            fleet: false,
             names: HashMap::new(),
             places: HashMap::new(),
             crons: CronTexts::default(),

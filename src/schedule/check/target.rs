@@ -106,6 +106,7 @@ impl Planner<'_> {
         let compliance = self.compliance(&subject, compliance, &rotate, duration, sound);
         let (prove, prove_every) = self.prove(&subject, own.prove.or(shared.prove));
         let deliver = self.deliver(&subject, own.deliver.as_deref().or(shared.deliver.as_deref()), &audiences, cluster.as_deref());
+        self.hosts(&subject, own.hosts.as_deref().or(shared.hosts.as_deref()), &deliver);
         let hooks = own.after.as_deref().or(shared.after.as_deref()).unwrap_or_default();
         let after = self.after(&subject, hooks, cluster.as_deref(), &deliver, (duration, &rotate));
         if self.report.errors() > before {
@@ -127,6 +128,7 @@ impl Planner<'_> {
             when_removed: own.when_removed.or(shared.when_removed).unwrap_or_default(),
             deliver,
             after,
+            hosts: own.hosts.or_else(|| shared.hosts.clone()).unwrap_or_default(),
             first: false,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
         };

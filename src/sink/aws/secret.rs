@@ -99,6 +99,10 @@ async fn write_payload(
     if spec.key.is_none() && current.text.as_ref() == Some(&text) || field(&current, spec).as_deref().map(String::as_str) == Some(payload) {
         return Ok(Put::Unchanged);
     }
+    let held = if spec.key.is_some() { field(&current, spec) } else { current.text.clone() };
+    if let Some(why) = held.and_then(|held| context.superseded(&held)) {
+        return Err(Verdict::new(FailureKind::Superseded, why));
+    }
     if text.len() > LARGEST {
         return Err(larger(spec, text.len()));
     }

@@ -95,7 +95,7 @@ impl<'a> Tries<'a> {
             self.fallback = Some((index, failure));
             return Step::Fallback(index);
         }
-        let outcome = if failure.kind == FailureKind::TooLarge { Outcome::Failed } else { Outcome::Owed };
+        let outcome = if failure.kind.is_final() { Outcome::Failed } else { Outcome::Owed };
         self.over(outcome, Some(failure), None)
     }
 
@@ -147,6 +147,8 @@ mod tests {
             (FailureKind::Local, false),
             (FailureKind::Conflict, false),
             (FailureKind::TooLarge, false),
+            (FailureKind::Superseded, false),
+            (FailureKind::HandedOver, false),
         ] {
             assert_eq!(kind.allows_fallback(), allowed, "{kind:?}");
         }

@@ -42,6 +42,10 @@ impl Place<'_> {
             self.create(context).await?;
             return self.add(payload).await;
         };
+        let held = current.text.as_deref().and_then(|text| std::str::from_utf8(text).ok());
+        if let Some(why) = held.and_then(|held| context.superseded(held)) {
+            return Err(Verdict::new(FailureKind::Superseded, why));
+        }
         let marked = is_marked(&found);
         if !(marked || self.spec.adopt || is_free(&current, context.manners.ours)) {
             return Err(self.not_ours(context));

@@ -93,6 +93,9 @@ pub(super) async fn put(spec: &SecretSpec, payload: &Payload, context: Context<'
             if found.has(&shape, &marks) {
                 return Ok(Put::Unchanged);
             }
+            if let Some(why) = found.texts(spec).iter().find_map(|held| context.superseded(held)) {
+                return Err(spec.refuse(FailureKind::Superseded, why));
+            }
         }
         let version = found.as_ref().map_or(NEVER, Found::version);
         let body = secret::body(spec, &shape, &marks, version);

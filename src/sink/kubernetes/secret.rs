@@ -138,6 +138,13 @@ impl Found {
         self.data.keys().any(|key| !named.split(' ').any(|ours| ours == key))
     }
 
+    /// What our keys hold, as texts.
+    pub fn texts(&self, spec: &SecretSpec) -> Vec<Zeroizing<String>> {
+        let Ok(Some(payload)) = self.value(spec) else { return Vec::new() };
+        let texts = payload.parts().iter().filter_map(|part| std::str::from_utf8(part.expose()).ok());
+        texts.map(|text| Zeroizing::new(text.to_owned())).collect()
+    }
+
     fn decoded(&self, key: &str) -> Option<Zeroizing<Vec<u8>>> {
         STANDARD.decode(self.data.get(key)?.as_bytes()).ok().map(Zeroizing::new)
     }

@@ -80,6 +80,10 @@ pub(super) async fn engine_of(store: &VaultStore, spec: &VaultSpec) -> Result<En
 
 async fn set_in(engine: Engine, store: &VaultStore, spec: &VaultSpec, text: &str, context: &Context<'_>) -> Result<Put, Failure> {
     let mut secret = read(engine, store, spec).await?;
+    let held = secret.fields.get(&spec.key).and_then(Value::as_str);
+    if let Some(why) = held.and_then(|held| context.superseded(held)) {
+        return Err(store.failure(FailureKind::Superseded, why));
+    }
     if engine == Engine::One {
         return write(engine, store, spec, text, secret).await;
     }

@@ -51,7 +51,7 @@ impl Wheel {
     /// All that is amiss now.
     fn amiss(&mut self, plan: &Plan) -> Vec<Condition> {
         let (now, mut amiss) = (Timestamp::now(), Vec::new());
-        for target in &plan.targets {
+        for target in plan.targets.iter().filter(|target| !self.table.is_elsewhere(&target.name)) {
             conditions::of_target(target, &self.table.state, self.doing(target), plan, now, &mut amiss);
         }
         let health = self.writer.health();
@@ -73,7 +73,10 @@ impl Wheel {
     /// Whether something is left to live for: a switch that nobody hears from is what wakes people when all is lost.
     pub(super) fn is_well(&self, plan: &Plan) -> bool {
         let now = Timestamp::now();
-        let mut served = plan.targets.iter().filter(|target| !target.suspend && !self.table.state.is_withdrawn(&target.name)).peekable();
+        let ours = |target: &&Arc<Target>| {
+            !target.suspend && !self.table.state.is_withdrawn(&target.name) && !self.table.is_elsewhere(&target.name)
+        };
+        let mut served = plan.targets.iter().filter(ours).peekable();
         let lost = |target: &Arc<Target>| {
             let doing = self.doing(target);
             let danger = step::danger(target, self.table.state.target(&target.name), doing.rotating, doing.failures, now);

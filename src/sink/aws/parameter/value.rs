@@ -26,6 +26,9 @@ pub(super) async fn set(wire: &Wire, spec: &ParameterSpec, text: &str, key: Opti
         let version = write(wire, spec, text, key, Some(&marks)).await?;
         return confirm(wire, spec, text, version).await;
     };
+    if let Some(why) = context.superseded(&current.text) {
+        return Err(Verdict::new(FailureKind::Superseded, why));
+    }
     let found = said(wire, spec).await?;
     if !manners::marked(&found) {
         if !(spec.adopt || context.manners.ours.is(&current.text)) {
