@@ -104,7 +104,7 @@ fn get_opens_it_with_an_identity_and_everything_else_says_that_it_is_encrypted()
     // Armour or none, and beside files that are not encrypted.
     tool(
         Command::new("age")
-            .args(["-r", &tool(Command::new("age-keygen").arg("-y").arg(host.path("c.key"))).trim(), "-o"])
+            .args(["-r", tool(Command::new("age-keygen").arg("-y").arg(host.path("c.key"))).trim(), "-o"])
             .arg(host.path("bare"))
             .arg(host.write("plain", &token)),
     );

@@ -87,8 +87,8 @@ pub struct Cluster {
 }
 
 enum Issuer {
-    Api(client::ApiServer),
-    Embedded(embedded::Embedded),
+    Api(Box<client::ApiServer>),
+    Embedded(Box<embedded::Embedded>),
 }
 
 impl Cluster {
@@ -99,9 +99,9 @@ impl Cluster {
             Some(own) => {
                 let directory = own.directory.clone().unwrap_or_else(|| beside.join(name));
                 let issuer = own.issuer.clone().unwrap_or_else(|| format!("https://{name}.tokenferry.invalid"));
-                (Issuer::Embedded(embedded::Embedded::new(directory, issuer)), spec.limits)
+                (Issuer::Embedded(Box::new(embedded::Embedded::new(directory, issuer))), spec.limits)
             }
-            None => (Issuer::Api(client::ApiServer::new(spec)), spec.limits),
+            None => (Issuer::Api(Box::new(client::ApiServer::new(spec))), spec.limits),
         };
         let (keys, upstream) = (keys::ServedKeys::default(), Upstream::new(name, limits));
         Self { name: name.into(), spec: spec.clone(), issuer, spare: own::spare(spec), keys, upstream }

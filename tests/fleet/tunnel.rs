@@ -73,8 +73,7 @@ impl Drop for Tunnel {
 
 fn carry(state: &State, from: &mut TcpStream, to: &mut TcpStream) {
     let mut bytes = [0u8; 16_384];
-    loop {
-        let Ok(count) = from.read(&mut bytes) else { break };
+    while let Ok(count) = from.read(&mut bytes) {
         while state.cut.load(Ordering::Relaxed) && !state.over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
         }
