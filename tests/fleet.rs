@@ -3,6 +3,7 @@
 
 mod figures;
 mod tunnel;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -212,9 +212,11 @@ pub(super) fn issued_at(payload: &Payload, target: &Target) -> Option<i64> {
     readable(payload, target).and_then(|(_, claims)| claims.iat).or_else(|| sealed().map(|mark| mark.issued_at))
 }
 
-/// What a place holds. Where all of a member's targets are taken over at once, each waits for its turn at the store.
+/// What a place holds. Where all of a member's targets are taken over at once, each waits for its turn at the store; who
+/// looks at a Secret takes one by itself.
 async fn held(scene: &Scene, place: &Place, why: Looking) -> Result<Option<Payload>, Failure> {
-    let upstream = match place.sink.upstream(&scene.stores).filter(|_| why == Looking::Takeover) {
+    let crowded = why == Looking::Takeover && place.sink.store().is_some();
+    let upstream = match place.sink.upstream(&scene.stores).filter(|_| crowded) {
         Some(upstream) => upstream?,
         None => return sink::held(&place.sink, &scene.stores, LOOK).await,
     };

@@ -138,16 +138,18 @@ pub(super) async fn probe(spec: &SecretSpec, payload: &Payload, context: Context
     }
 }
 
-/// What our key holds now; `None` where there is no such Secret or key. It waits for its turn at the API server.
+/// What our key holds now; `None` where there is no such Secret or key. It waits for its turn at the API server, for as
+/// long as others are served there, and then so long for the answer.
 ///
 /// # Errors
 /// [`Failure`], as for a put; a Secret that is not ours is `Refused`.
 pub async fn held(spec: &SecretSpec, stores: &Stores, timeout: Duration) -> Result<Option<Payload>, Failure> {
     let cluster = of(spec, stores)?;
     let late = || spec.refuse(FailureKind::Unavailable, format!("no answer within {} s", timeout.as_secs_f32()));
+    let nobody = || spec.refuse(FailureKind::Unavailable, format!("its API server answered nobody within {} s", timeout.as_secs_f32()));
+    // Reading back can wait for what is more urgent.
+    let permit = cluster.upstream().turn(Urgency { deadline: i64::MAX, retry: false }, timeout).await.ok_or_else(nobody)?;
     let read = async {
-        // Reading back can wait for what is more urgent.
-        let permit = cluster.turn(Urgency { deadline: i64::MAX, retry: false }).await;
         let found = cluster.call(Call::get(&spec.path(), timeout)).await;
         permit.end(found.as_ref().map_or_else(|refusal| refusal.verdict(), |_| crate::cluster::Verdict::Healthy));
         understood(spec, found)
