@@ -2,6 +2,7 @@
 //! up at once, and while their Leases cannot be reached everybody goes on as before.
 
 mod figures;
+mod hosts;
 mod tunnel;
 mod turns;
 

@@ -32,6 +32,6 @@ pub(super) async fn examine(scene: &Scene) -> Vec<Finding> {
             same += 1;
         }
     }
-    found.good("leases", format!("{} members have a Lease, {same} of them this schedule and version", leases.len()));
+    found.good("leases", format!("members with a Lease: {}, with this schedule and version: {same}", leases.len()));
     found.list
 }
