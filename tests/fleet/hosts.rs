@@ -42,7 +42,7 @@ fn doctor_and_metrics_tell_of_a_member_with_another_schedule() {
     let (mut a, mut b) = (fleet.member_with("a", &schedule), fleet.member("b"));
     a.start();
     until("a is a member", 60, || a.is_joined());
-    let doctor = a.host.run(&["doctor"]);
+    let doctor = a.host.run(&["doctor", "-o", "json"]);
     assert!(doctor.stdout.contains("members with a Lease: 1, with this schedule and version: 1"), "{doctor:?}");
     b.start();
     until("a knows b", 60, || a.alive().len() == 2);
