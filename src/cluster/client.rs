@@ -5,8 +5,8 @@ mod certificate;
 mod words;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -47,6 +47,10 @@ pub struct ApiServer {
     /// The file with the credential that we keep fresh ourselves, where we do.
     own: Option<PathBuf>,
     built: Mutex<Option<Built>>,
+    /// When the making of clients began that is under way, or was last.
+    begun: std::sync::Mutex<Option<Instant>>,
+    /// When the last one failed, and why.
+    failed: std::sync::Mutex<Option<(Instant, NoClient)>>,
     stale: AtomicBool,
     favourite: Arc<AtomicUsize>,
 }
@@ -128,6 +132,8 @@ impl ApiServer {
             proxy: spec.proxy_url.clone(),
             own: spec.own.as_ref().and_then(|own| own.token_file.clone()),
             built: Mutex::new(None),
+            begun: std::sync::Mutex::default(),
+            failed: std::sync::Mutex::default(),
             stale: AtomicBool::new(false),
             favourite: Arc::new(AtomicUsize::new(0)),
         }
@@ -138,9 +144,10 @@ impl ApiServer {
         self.stale.store(true, Ordering::Relaxed);
     }
 
-    /// Whether clients are being made just now.
-    pub fn is_being_built(&self) -> bool {
-        self.built.try_lock().is_err()
+    /// Whether clients have been in the making for that long.
+    pub fn is_slow_to_build(&self, than: Duration) -> bool {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        self.built.try_lock().is_err() && begun.is_some_and(|begun| begun.elapsed() >= than)
     }
 
     /// Clients by the newest files.
@@ -148,7 +155,12 @@ impl ApiServer {
     /// # Errors
     /// [`NoClient`] where the kubeconfig cannot be read, names what is not there, or its plugin fails.
     pub async fn clients(&self) -> Result<Clients, NoClient> {
+        let asked = Instant::now();
         let mut built = self.built.lock().await;
+        // Whoever waited while others failed knows by that: each of many would fail in the same way, one after the other.
+        if let Some((_, why)) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|(ended, _)| *ended > asked) {
+            return Err(why.clone());
+        }
         if let Some(have) = built.as_mut()
             && !self.stale.load(Ordering::Relaxed)
             && have.until.is_none_or(|until| jiff::Timestamp::now().as_second() < until - 60)
@@ -163,6 +175,7 @@ impl ApiServer {
                 return Ok(have.clients.clone());
             }
         }
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let fresh = match tokio::time::timeout(BUILD_WITHIN, self.build()).await {
             Ok(fresh) => fresh,
             Err(_) => Err(NoClient(format!("{}: its credential plugin did not end within {} s", self.source(), BUILD_WITHIN.as_secs()))),
@@ -179,7 +192,10 @@ impl ApiServer {
                     have.looked = Instant::now();
                     Ok(have.clients.clone())
                 }
-                _ => Err(broken),
+                _ => {
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), broken.clone()));
+                    Err(broken)
+                }
             },
         }
     }

@@ -253,9 +253,9 @@ impl Cluster {
         }
     }
 
-    /// Whether somebody is logging in to it just now, so that one more would wait.
-    pub fn is_logging_in(&self) -> bool {
-        if let Issuer::Api(api) = &self.issuer { api.is_being_built() } else { false }
+    /// Whether somebody has been logging in to it for that long, so that one more would wait.
+    pub fn is_slow_to_log_in(&self, than: Duration) -> bool {
+        if let Issuer::Api(api) = &self.issuer { api.is_slow_to_build(than) } else { false }
     }
 
     /// Its API server's URL and CA, for formats that name them; neither for an embedded one.

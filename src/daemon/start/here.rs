@@ -64,7 +64,7 @@ pub(super) async fn notes(scene: &Scene, target: &Target, files: Files, patience
             notes.extend(file::directory::look(spec, LOOK).await);
         }
     }
-    if let Some(cluster) = scene.cluster(&target.cluster).filter(|cluster| !cluster.is_logging_in()) {
+    if let Some(cluster) = scene.cluster(&target.cluster).filter(|cluster| !cluster.is_slow_to_log_in(patience)) {
         // A credential plugin takes its time, and no other target's look waits for it. What was begun goes on for the mint.
         let asked = Arc::clone(cluster);
         let asked = tokio::spawn(async move { asked.address().await.map(|_| ()) });

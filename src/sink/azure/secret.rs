@@ -47,6 +47,9 @@ impl Place<'_> {
         if !self.is_free(&current, context.manners.ours) {
             return Err(self.not_ours(context));
         }
+        if let Some(why) = current.text.as_deref().and_then(|held| context.superseded(held)) {
+            return Err(Verdict::new(FailureKind::Superseded, why));
+        }
         if current.text.as_deref().is_some_and(|held| manners::is_newer(held, context)) {
             return Err(Verdict::new(FailureKind::Conflict, format!("`{}` {}", self.spec.name, manners::NEWER)));
         }

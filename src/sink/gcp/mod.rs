@@ -66,8 +66,8 @@ pub struct GcpStoreSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "WorkloadIdentity")]
 pub struct WorkloadIdentity {
-    /// The provider that trusts the cluster's issuer:
-    /// `//iam.googleapis.com/projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER`.
+    /// The provider that trusts the cluster's issuer: `//iam.googleapis.com/` and its resource name, which ends in
+    /// `/workloadIdentityPools/POOL/providers/PROVIDER`.
     pub audience: String,
     /// The service account that is acted as; the federated identity itself when absent.
     pub service_account: Option<String>,
