@@ -1,7 +1,11 @@
 //! File places of many targets, looked at together.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use crate::daemon::scene::Scene;
 use crate::schedule::Target;
@@ -67,8 +71,13 @@ pub(super) async fn notes(scene: &Scene, target: &Target, files: Files, patience
     if let Some(cluster) = scene.cluster(&target.cluster).filter(|cluster| !cluster.is_slow_to_log_in(patience)) {
         // A credential plugin takes its time, and no other target's look waits for it. What was begun goes on for the mint.
         let asked = Arc::clone(cluster);
-        let asked = tokio::spawn(async move { asked.address().await.map(|_| ()) });
-        if let Ok(Ok(Err(error))) = tokio::time::timeout(patience, asked).await {
+        let mut asked: BoxFuture<'static, _> = Box::pin(async move { asked.address().await.map(|_| ()) });
+        // Most know at once, and a hundred thousand looks that wait for one another would all stand in memory.
+        let known = match poll_fn(|context| Poll::Ready(asked.as_mut().poll(context))).await {
+            Poll::Ready(known) => Some(known),
+            Poll::Pending => tokio::time::timeout(patience, tokio::spawn(asked)).await.ok().and_then(Result::ok),
+        };
+        if let Some(Err(error)) = known {
             notes.push(format!("cluster {}: {error}", target.cluster));
         }
     }
