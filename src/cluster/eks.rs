@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::awaited::Patience;
 use super::aws::{AssumeRole, Login, WebIdentity, host};
 use super::{MintFailure, MintFailureKind};
 use crate::token::Token;
@@ -23,9 +24,6 @@ const CLUSTER: &str = "x-k8s-aws-id";
 const EXPIRES: Duration = Duration::from_secs(60);
 /// For how long EKS takes it, counted from its date.
 const GOOD_FOR: i64 = 15 * 60;
-/// A token of our own that is not there yet is looked for that often.
-const LOOKS: u32 = 80;
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Finding credentials may take as long; building a client may take 30 s.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -66,15 +64,9 @@ impl EksSpec {
 
     async fn credentials(&self) -> Result<Credentials, String> {
         if let Some(web) = self.web_identity.as_ref().filter(|web| web.target.is_some()) {
-            // One that we keep fresh ourselves may be on its way at a start.
-            let mut looks = 0;
-            while !tokio::fs::try_exists(&web.token_file).await.unwrap_or(false) {
-                looks += 1;
-                if looks > LOOKS {
-                    let why = format!("the token that it logs in with is not in {} yet", web.token_file.display());
-                    return Err(self.failure(&format!("{why}: its target has to be rotated first")));
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
+            let mut patience = Patience::new(&web.token_file);
+            if !patience.until_there().await {
+                return Err(self.failure(&patience.missing()));
             }
         }
         let role = self.role_arn.as_ref().map(|arn| AssumeRole { role_arn: arn.clone(), external_id: self.external_id.clone() });

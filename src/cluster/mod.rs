@@ -1,6 +1,7 @@
 //! Who issues it? One API server (or the embedded signer) each: clients, minting, proof, load limits.
 
 pub mod access;
+pub mod awaited;
 pub mod aws;
 pub mod call;
 pub mod client;

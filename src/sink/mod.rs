@@ -15,7 +15,6 @@ pub mod kinds;
 pub mod kubernetes;
 pub mod leftover;
 pub mod manners;
-mod patience;
 pub mod store;
 pub mod vault;
 mod wire;

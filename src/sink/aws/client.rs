@@ -5,9 +5,9 @@ use std::sync::Arc;
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::config::{ProvideCredentials, SharedCredentialsProvider};
 
+use crate::cluster::awaited::Patience;
 use crate::cluster::aws::Login;
 use crate::sink::aws::{AwsStore, AwsStoreSpec, refusal};
-use crate::sink::patience::Patience;
 use crate::sink::{Failure, FailureKind};
 
 pub(super) use aws_sdk_secretsmanager::Client;

@@ -16,7 +16,7 @@ use azure_identity::{
 
 use super::refusal::{self, Verdict};
 use super::{AzureAuth, AzureStoreSpec};
-use crate::sink::patience::Patience;
+use crate::cluster::awaited::Patience;
 use crate::sink::vault::own;
 use crate::sink::{Failure, FailureKind};
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::way::Way;
 use super::{GcpStore, WorkloadIdentity};
-use crate::sink::patience::Patience;
+use crate::cluster::awaited::Patience;
 use crate::sink::vault::own::{self, Stamp};
 use crate::sink::{Failure, FailureKind};
 

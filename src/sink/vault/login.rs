@@ -11,7 +11,7 @@ use vaultrs::api::AuthInfo;
 use vaultrs::error::ClientError;
 use zeroize::Zeroizing;
 
-use crate::sink::patience::Patience;
+use crate::cluster::awaited::Patience;
 use crate::sink::vault::client::{Answer, Request, Wire};
 use crate::sink::vault::own::{self, Stamp};
 use crate::sink::vault::{AppRoleAuth, JwtAuth, VaultAuth, VaultStore, refusal};

@@ -6,30 +6,11 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+pub(in crate::sink) use crate::cluster::awaited::{Stamp, stamp};
 use crate::sink::{Failure, FailureKind};
 
 /// More than any token, secret id or CA bundle has.
 const LARGEST: u64 = 4 << 20;
-
-/// Tells one content of a file from the next without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::sink) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(found: &std::fs::Metadata) -> Self {
-        Self { device: found.dev(), inode: found.ino(), size: found.size(), modified: (found.mtime(), found.mtime_nsec()) }
-    }
-}
-
-/// The stamp of the file as it stands now, `None` where it cannot be looked at.
-pub(in crate::sink) async fn stamp(path: &Path) -> Option<Stamp> {
-    tokio::fs::metadata(path).await.ok().as_ref().map(Stamp::of)
-}
 
 /// The file's bytes.
 ///

@@ -1,20 +1,40 @@
 //! A login token that we keep fresh ourselves: at the start, and after it has ended, it may be on its way to its file
 //! while a place is written already that needs the login.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::sink::vault::own::{Stamp, stamp};
 
 /// How long a login waits for its token: less than an attempt at a place may take. What waits holds no turn but one
 /// of its own store, and the token comes to its file without any store, so nothing waits in a circle.
 const LONGEST: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Tells one content of a file from the next without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// That of a file which was looked at.
+    pub fn of(found: &std::fs::Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino(), size: found.size(), modified: (found.mtime(), found.mtime_nsec()) }
+    }
+}
+
+/// The stamp of the file as it stands now, `None` where it cannot be looked at.
+pub async fn stamp(path: &Path) -> Option<Stamp> {
+    tokio::fs::metadata(path).await.ok().as_ref().map(Stamp::of)
+}
+
 /// What is left of one login's patience.
-pub(super) struct Patience {
+pub struct Patience {
     file: PathBuf,
     until: Instant,
     /// The file's content as it was when it was last found there.
