@@ -2,11 +2,12 @@
 //! kubeconfig or a file that it names changes.
 
 mod certificate;
+mod tries;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -20,6 +21,7 @@ use super::credential::{self, Stamp, adopt_files, alive, stamps};
 use super::eks::EksSpec;
 use super::job::{JobLogin, Shown};
 use crate::token::Claims;
+use tries::Tries;
 use words::{explain, pem, reading, spared};
 
 /// Changed files are noticed at most this much later.
@@ -47,10 +49,7 @@ pub struct ApiServer {
     /// The file with the credential that we keep fresh ourselves, where we do.
     own: Option<PathBuf>,
     built: Mutex<Option<Built>>,
-    /// When the making of clients began that is under way, or was last.
-    begun: std::sync::Mutex<Option<Instant>>,
-    /// When the last one failed, and why.
-    failed: std::sync::Mutex<Option<(Instant, NoClient)>>,
+    tries: Tries,
     stale: AtomicBool,
     favourite: Arc<AtomicUsize>,
 }
@@ -132,8 +131,7 @@ impl ApiServer {
             proxy: spec.proxy_url.clone(),
             own: spec.own.as_ref().and_then(|own| own.token_file.clone()),
             built: Mutex::new(None),
-            begun: std::sync::Mutex::default(),
-            failed: std::sync::Mutex::default(),
+            tries: Tries::default(),
             stale: AtomicBool::new(false),
             favourite: Arc::new(AtomicUsize::new(0)),
         }
@@ -146,8 +144,7 @@ impl ApiServer {
 
     /// Whether clients have been in the making for that long.
     pub fn is_slow_to_build(&self, than: Duration) -> bool {
-        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        self.built.try_lock().is_err() && begun.is_some_and(|begun| begun.elapsed() >= than)
+        self.built.try_lock().is_err() && self.tries.began_before(than)
     }
 
     /// Clients by the newest files.
@@ -157,9 +154,8 @@ impl ApiServer {
     pub async fn clients(&self) -> Result<Clients, NoClient> {
         let asked = Instant::now();
         let mut built = self.built.lock().await;
-        // Whoever waited while others failed knows by that: each of many would fail in the same way, one after the other.
-        if let Some((_, why)) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|(ended, _)| *ended > asked) {
-            return Err(why.clone());
+        if let Some(why) = self.tries.failed_after(asked) {
+            return Err(why);
         }
         if let Some(have) = built.as_mut()
             && !self.stale.load(Ordering::Relaxed)
@@ -175,7 +171,7 @@ impl ApiServer {
                 return Ok(have.clients.clone());
             }
         }
-        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.tries.begin();
         let fresh = match tokio::time::timeout(BUILD_WITHIN, self.build()).await {
             Ok(fresh) => fresh,
             Err(_) => Err(NoClient(format!("{}: its credential plugin did not end within {} s", self.source(), BUILD_WITHIN.as_secs()))),
@@ -193,7 +189,7 @@ impl ApiServer {
                     Ok(have.clients.clone())
                 }
                 _ => {
-                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), broken.clone()));
+                    self.tries.fail(&broken);
                     Err(broken)
                 }
             },

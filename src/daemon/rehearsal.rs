@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::ask::Selector;
 use super::places::Places;
-use super::rotation::{Held, identify, load, payload, tell};
+use super::rotation::{Held, ask_hash, identify, load, payload, tell};
 use super::scene::Scene;
 use super::start::is_ours;
 use super::{RunError, binding, proof, read};
@@ -84,8 +84,9 @@ pub async fn places(target: &Target, scene: &Scene, held: &Held) -> Vec<SinkLine
     let surroundings = scene.surroundings(target).await;
     let issue = held.issue();
     let render = |format: &Format| payload(held, format, &surroundings);
+    let ask = || ask_hash(target);
     let ours = |found: &Payload| is_ours(found, target);
-    let load = load(target, held, &issue, &render, LATER, Ours(&ours));
+    let load = load(target, held, &issue, &render, &ask, LATER, Ours(&ours));
     let mut all: Vec<BoxFuture<'_, SinkLine>> = Vec::new();
     for place in target.places() {
         all.push(Box::pin(try_out(place, &load, scene)));

@@ -1,5 +1,7 @@
 //! The story of one rotation: mint, prove, render, deliver, record. It ends with one terminal record.
 
+mod line;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +17,13 @@ use super::start::{is_ours, issued_at};
 use super::timetable::Turn;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
-use crate::record::{Kind, Line, Outcome, Proof, SinkLine, Through, word};
+use crate::record::{Line, Proof, Through};
 use crate::schedule::{Target, own};
 use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{Failure, FailureKind, Manners, Ours, Place};
-use crate::token::render::{hex, render};
+use crate::token::render::render;
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
+pub use line::{ask_hash, conclude, conclude_without, fault_of, identify, issue, sink_line, tell};
 
 /// A token that is kept while a place is owed it, and wiped with the last of them.
 pub struct Held {
@@ -109,29 +112,15 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     })
 }
 
-/// The record of a rotation whose token was minted, and why it failed where it did. Pure.
-pub fn conclude(turn: &Turn, held: &Held, proof: Proof, delivered: &[Delivered], now: Timestamp) -> (Line, Option<Fault>) {
-    let places = || turn.target.deliver.iter().zip(delivered);
-    let fault = places().find(|(place, d)| place.required && !d.outcome.is_served()).map(|(_, d)| fault_of(d));
-    let mut line = Line::new(if fault.is_some() { Kind::Failed } else { Kind::Rotated }, now);
-    about(&mut line, turn);
-    line.granted = held.claims.lifetime().and_then(|s| u64::try_from(s).ok());
-    line.issued_at = held.claims.iat.and_then(|s| Timestamp::from_second(s).ok());
-    line.expires_at = held.claims.exp.and_then(|s| Timestamp::from_second(s).ok());
-    line.jti = Some(held.issue());
-    line.proof = Some(proof);
-    line.sinks = places().map(|(place, d)| sink_line(place, d)).collect();
-    (line, fault)
-}
-
 /// Delivers a held token to all places of its target.
 pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency, seat: Option<&Seat>) -> Vec<Delivered> {
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
+    let ask = || ask_hash(target);
     let ours = |found: &Payload| is_ours(found, target);
     let newer = |found: &Payload| scene.is_shared(target) && is_newer(found, target, held);
-    let load = fenced(load(target, held, &issue, &render, urgency, Ours(&ours)), Ours(&newer), seat);
+    let load = fenced(load(target, held, &issue, &render, &ask, urgency, Ours(&ours)), Ours(&newer), seat);
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
 
@@ -140,11 +129,12 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     let issue = held.issue();
     let surroundings = scene.surroundings(target).await;
     let render = |format: &Format| payload(held, format, &surroundings);
+    let ask = || ask_hash(target);
     let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
     let ours = |found: &Payload| is_ours(found, target);
     let seat = scene.seat(target);
     let newer = |found: &Payload| scene.is_shared(target) && is_newer(found, target, held);
-    let load = fenced(load(target, held, &issue, &render, urgency, Ours(&ours)), Ours(&newer), seat.as_ref());
+    let load = fenced(load(target, held, &issue, &render, &ask, urgency, Ours(&ours)), Ours(&newer), seat.as_ref());
     delivery::pay(place, &load, &scene.stores, served).await
 }
 
@@ -154,13 +144,13 @@ pub(super) fn load<'a>(
     held: &Held,
     issue: &'a str,
     render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
+    ask: &'a (dyn Fn() -> String + Sync),
     urgency: Urgency,
     ours: Ours<'a>,
 ) -> Load<'a> {
     let (issued_at, expires_at) = (held.claims.iat.unwrap_or(0), held.claims.exp.unwrap_or(0));
     let owner = target.labels.get("owner").map(String::as_str);
     let manners = Manners { owner, overlap: Duration::from_secs(target.overlap), ours, ..Manners::default() };
-    let ask = ask_hash(target);
     Load { render, target: &target.name, ask, issue, issued_at, expires_at, generation: held.generation, urgency, manners, leave: None }
 }
 
@@ -225,99 +215,11 @@ async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finis
     Finished { line, held: None, fault: Some(fault), unauthorized, durable, mint_took: None, places_took: Vec::new() }
 }
 
-/// The record of a rotation that gave no token to publish; `jti` is that of one which failed its proof. Pure.
-pub fn conclude_without(turn: &Turn, failure: &MintFailure, jti: Option<String>, now: Timestamp) -> (Line, Fault) {
-    let mut line = Line::new(Kind::Failed, now);
-    about(&mut line, turn);
-    line.error = Some(failure.message.clone());
-    line.audit_id.clone_from(&failure.audit_id);
-    line.jti = jti;
-    let passing = matches!(failure.kind, MintFailureKind::Unavailable | MintFailureKind::Throttled);
-    (line, Fault { passing, retry_after: failure.retry_after })
-}
-
 async fn record(writer: &Writer, line: &Line) -> bool {
     tell(line);
     writer.append(vec![line.clone()]).await == crate::record::append::Appended::Durable
 }
 
-/// The event in the log, with the fields that journald makes searchable.
-pub fn tell(line: &Line) {
-    let target = line.target.as_deref().unwrap_or_default();
-    let jti = line.jti.as_deref().unwrap_or_default();
-    let places = line.sinks.iter().map(|s| format!("{}={:?}", s.place, s.outcome).to_lowercase());
-    let left = line.leaves.iter().map(|l| format!("{}={:?}", l.place, l.outcome).to_lowercase());
-    let places = places.chain(left).collect::<Vec<_>>().join(" ");
-    match line.kind {
-        Kind::Failed => {
-            let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|s| s.error.clone())).unwrap_or_default();
-            tracing::error!(target_name = target, jti, places, "rotation failed: {error}");
-        }
-        kind => {
-            let kind = word(kind);
-            let until = line.expires_at.map(|t| t.to_string()).unwrap_or_default();
-            match &line.error {
-                Some(error) => tracing::warn!(target_name = target, jti, places, until, "{kind}: {error}"),
-                None => tracing::info!(target_name = target, jti, places, until, "{kind}"),
-            }
-        }
-    }
-}
-
-fn about(line: &mut Line, turn: &Turn) {
-    identify(line, &turn.target);
-    line.generation = Some(turn.generation);
-    line.reason = Some(turn.reason);
-    line.actor.clone_from(&turn.actor);
-    line.requested = Some(turn.target.ask.duration);
-    line.attempts = Some(turn.failures + 1);
-    line.markers = turn.marker.iter().map(|marker| binding::line(&turn.target, marker)).collect();
-}
-
-/// What every record of a target says of it.
-pub fn identify(line: &mut Line, target: &Target) {
-    line.target = Some(target.name.clone());
-    line.cluster = Some(target.cluster.clone());
-    line.service_account = Some(format!("{}/{}", target.ask.namespace, target.ask.service_account));
-    line.labels.clone_from(&target.labels);
-    line.ask = Some(ask_hash(target));
-}
-
-/// Names what a target asks for, its duration apart: a token minted for another ask is no token of this one.
-pub fn ask_hash(target: &Target) -> String {
-    let ask = &target.ask;
-    let revocable = if target.revocable { "\nrevocable" } else { "" };
-    let text =
-        format!("{}\n{}\n{}\n{:?}\n{:?}{revocable}", target.cluster, ask.namespace, ask.service_account, ask.audiences, ask.bound_to);
-    hex(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..8])
-}
-
-/// The entry of one place.
-pub fn sink_line(place: &Place, delivered: &Delivered) -> SinkLine {
-    SinkLine {
-        sha256: matches!(delivered.outcome, Outcome::Written | Outcome::Unchanged | Outcome::FellBack).then(|| delivered.sha256.clone()),
-        attempts: delivered.attempts,
-        kind: delivered.failure.as_ref().map(|f| word(f.kind)),
-        error: delivered.failure.as_ref().map(|f| f.message.clone()),
-        fallback: delivered.fallback.as_ref().map(|(_, place)| place.clone()),
-        ..SinkLine::new(place.sink.kind(), place.sink.place(), delivered.outcome)
-    }
-}
-
-/// Whether a failed place mends itself.
-pub fn fault_of(delivered: &Delivered) -> Fault {
-    let failure = delivered.failure.as_ref();
-    Fault { passing: failure.is_none_or(|f| f.kind.retry_soon()), retry_after: failure.and_then(|f| f.retry_after) }
-}
-
 fn refused(message: String) -> MintFailure {
     MintFailure { kind: MintFailureKind::Refused, message, retry_after: None, audit_id: None }
-}
-
-/// A token's name: its `jti`, or a hash of it where the cluster is too old to give one.
-pub fn issue(claims: &Claims, token: &Token) -> String {
-    claims.jti.clone().unwrap_or_else(|| {
-        let digest = ring::digest::digest(&ring::digest::SHA256, token.expose().as_bytes());
-        format!("sha256:{}", &hex(digest.as_ref())[..32])
-    })
 }

@@ -34,18 +34,17 @@ impl Scene {
     pub fn new(plan: Arc<Plan>, records: &Path, before: Option<&Scene>) -> Self {
         let clusters = Clusters::new(&plan.clusters, &embedded_beside(records), before.map(|b| &b.clusters));
         let stores = Stores::new(&plan.stores, before.map(|b| &b.stores)).with_clusters(&clusters);
-        let this_host = host();
+        if let Some(before) = before {
+            // Who we are is read at the start alone.
+            let (host, owner, fleet) = (before.host.clone(), before.owner.clone(), before.fleet.clone());
+            return Self { plan, clusters, stores, host, owner, fleet };
+        }
+        let host = host();
+        let owner = owner(&host, records);
+        let lease = plan.fleet.as_ref();
+        let fleet = lease.and_then(|lease| Some(Fleet::new(lease.clone(), &plan, Arc::clone(clusters.get(&lease.cluster)?), &owner)));
         // Whoever takes a target over has to find it due when its owner would have.
-        let meeting = plan.fleet.as_ref().map(|lease| format!("fleet/{}", lease.shown()));
-        let host = before.map_or_else(|| meeting.unwrap_or_else(|| this_host.clone()), |b| b.host.clone());
-        let owner = owner(&this_host, records);
-        let fleet = match before {
-            Some(before) => before.fleet.clone(),
-            None => plan
-                .fleet
-                .as_ref()
-                .and_then(|lease| Some(Fleet::new(lease.clone(), &plan, Arc::clone(clusters.get(&lease.cluster)?), &owner))),
-        };
+        let host = lease.map_or(host, |lease| format!("fleet/{}", lease.shown()));
         Self { plan, clusters, stores, host, owner, fleet }
     }
 

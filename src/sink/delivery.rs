@@ -72,8 +72,8 @@ pub struct Load<'a> {
     pub render: &'a (dyn Fn(&Format) -> Result<Payload, Failure> + Sync),
     /// Name of the target.
     pub target: &'a str,
-    /// What the target asks for, as the records name it: sealed payloads are known by it.
-    pub ask: String,
+    /// What the target asks for, as the records name it: sealed payloads are known by it. Asked for these alone.
+    pub ask: &'a (dyn Fn() -> String + Sync),
     /// The token's `jti`.
     pub issue: &'a str,
     /// The token's `iat`, unix seconds.
@@ -130,7 +130,7 @@ pub fn made(place: &Place, load: &Load<'_>) -> Result<Payload, Failure> {
     if place.encrypt_to.is_empty() {
         return Ok(payload);
     }
-    let mark = Mark { ask: load.ask.clone(), issued_at: load.issued_at, expires_at: load.expires_at };
+    let mark = Mark { ask: (load.ask)(), issued_at: load.issued_at, expires_at: load.expires_at };
     let sealed = sealed::seal(&payload, &place.format, &place.encrypt_to, &mark);
     sealed.map_err(|error| Failure::new(FailureKind::Local, error.to_string()))
 }

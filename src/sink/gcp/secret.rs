@@ -50,7 +50,6 @@ impl Place<'_> {
         if !(marked || self.spec.adopt || is_free(&current, context.manners.ours)) {
             return Err(self.not_ours(context));
         }
-        let held = current.text.as_deref().and_then(|text| std::str::from_utf8(text).ok());
         if held.is_some_and(|held| manners::is_newer(held, context)) {
             return Err(Verdict::new(FailureKind::Conflict, format!("`{}` {}", self.spec.secret_id, manners::NEWER)));
         }
