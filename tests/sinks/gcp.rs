@@ -12,7 +12,7 @@ use tokenferry::sink::gcp::{GcpSpec, GcpStoreSpec};
 use tokenferry::sink::{Context, FailureKind, Manners, Ours, Put, SinkSpec, StoreSpec, held, put};
 use tokenferry::token::Payload;
 
-use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores, unsigned};
+use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, put_issued, stores, unsigned};
 use super::wire;
 use crate::support::daemon::{Host, tool};
 use crate::support::servers::python;
@@ -205,13 +205,7 @@ async fn a_secret_is_made_where_the_store_says() {
 async fn an_older_token_never_goes_over_a_newer_one() {
     within(async {
         let place = place().await;
-        let at = async |issued_at: i64| {
-            let ours = |found: &Payload| found.expose().starts_with(b"ey");
-            let manners = Manners { ours: Ours(&ours), ..Manners::default() };
-            let timeout = Duration::from_secs(20);
-            let context = Context { target: "ci", issue: "1", issued_at, expires_at: issued_at + 60, generation: 1, timeout, manners };
-            put(&place.spec, &Payload::new(unsigned(issued_at).into_bytes()), context, &place.stores).await
-        };
+        let at = async |issued_at: i64| put_issued(&place.spec, &place.stores, issued_at).await;
         assert_eq!(at(2_000).await, Ok(Put::Written));
         let failure = at(1_000).await.unwrap_err();
         assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");

@@ -10,7 +10,7 @@ use tokenferry::sink::http::{Body, HttpSpec, ReadBack, Verb};
 use tokenferry::sink::{self, FailureKind, Manners, Ours, Put, SinkSpec, Stores};
 use tokenferry::token::Payload;
 
-use super::conformance::{Elsewhere, Outside, Place, attempt, attempt_as, fresh, unsigned};
+use super::conformance::{Elsewhere, Outside, Place, attempt, attempt_as, fresh, put_issued, unsigned};
 use super::wire;
 use crate::support::within;
 
@@ -115,16 +115,9 @@ async fn what_is_no_token_of_the_target_stays_until_the_schedule_says_adopt() {
 #[tokio::test]
 async fn an_older_token_never_goes_over_a_newer_one_that_can_be_read_back() {
     within(async {
-        let ours = |found: &Payload| found.expose().starts_with(b"ey");
-        let manners = Manners { ours: Ours(&ours), ..Manners::default() };
         let place = place().await;
         place.spoil(&unsigned(2_000)).await;
-        let at = async |issued_at: i64| {
-            let timeout = Duration::from_secs(20);
-            let context =
-                sink::Context { target: "ci", issue: "1", issued_at, expires_at: issued_at + 60, generation: 1, timeout, manners };
-            sink::put(&place.spec, &Payload::new(unsigned(issued_at).into_bytes()), context, &place.stores).await
-        };
+        let at = async |issued_at: i64| put_issued(&place.spec, &place.stores, issued_at).await;
         let failure = at(1_000).await.unwrap_err();
         assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");
         assert_eq!(place.look().await, Some(unsigned(2_000)));

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokenferry::sink::aws::parameter::{ParameterSpec, ParameterStoreSpec, Tier, held};
 use tokenferry::sink::{self, FailureKind, Put, SinkSpec, StoreSpec};
 
-use super::conformance::unsigned;
 use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores};
+use super::conformance::{put_issued, unsigned};
 use super::{aws, wire};
 use crate::support::servers::servers;
 use crate::support::within;
@@ -237,24 +237,15 @@ async fn what_was_acknowledged_and_is_not_read_back_was_not_written() {
     .await;
 }
 
-/// A put of a token that was issued then.
-async fn put_at(spec: &SinkSpec, stores: &sink::Stores, issued_at: i64) -> Result<Put, sink::Failure> {
-    let ours = |found: &tokenferry::token::Payload| found.expose().starts_with(b"ey");
-    let manners = sink::Manners { ours: sink::Ours(&ours), ..sink::Manners::default() };
-    let timeout = Duration::from_secs(20);
-    let context = sink::Context { target: "ci", issue: "1", issued_at, expires_at: issued_at + 60, generation: 1, timeout, manners };
-    sink::put(spec, &tokenferry::token::Payload::new(unsigned(issued_at).into_bytes()), context, stores).await
-}
-
 #[tokio::test]
 async fn an_older_token_never_goes_over_a_newer_one() {
     within(async {
         let place = place().await;
-        assert_eq!(put_at(&place.spec, &place.stores, 2_000).await, Ok(Put::Written));
-        let failure = put_at(&place.spec, &place.stores, 1_000).await.unwrap_err();
+        assert_eq!(put_issued(&place.spec, &place.stores, 2_000).await, Ok(Put::Written));
+        let failure = put_issued(&place.spec, &place.stores, 1_000).await.unwrap_err();
         assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");
         assert_eq!(place.look().await, Some(unsigned(2_000)));
-        assert_eq!(put_at(&place.spec, &place.stores, 3_000).await, Ok(Put::Written));
+        assert_eq!(put_issued(&place.spec, &place.stores, 3_000).await, Ok(Put::Written));
         assert_eq!(place.look().await, Some(unsigned(3_000)));
     })
     .await;
@@ -265,7 +256,7 @@ async fn a_newer_token_that_came_between_the_look_and_the_write_is_put_back() {
     within(async {
         let place = place().await;
         let (moto, spec) = parts(&place);
-        assert_eq!(put_at(&place.spec, &place.stores, 1_000).await, Ok(Put::Written));
+        assert_eq!(put_issued(&place.spec, &place.stores, 1_000).await, Ok(Put::Written));
         // A way to moto on which somebody else's newer token always comes just before our write.
         let (other, name) = (moto.endpoint.clone(), spec.name.clone());
         let address = wire::relaying(moto.endpoint.clone(), move |request| {
@@ -279,7 +270,7 @@ async fn a_newer_token_that_came_between_the_look_and_the_write_is_put_back() {
             })
         })
         .await;
-        let failure = put_at(&place.spec, &stores("aws", store(&address)), 1_500).await.unwrap_err();
+        let failure = put_issued(&place.spec, &stores("aws", store(&address)), 1_500).await.unwrap_err();
         assert!(failure.kind == FailureKind::Conflict && failure.message.contains("put back"), "{failure}");
         assert_eq!(place.look().await, Some(unsigned(2_000)));
     })
