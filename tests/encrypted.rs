@@ -64,11 +64,12 @@ fn those_to_whom_it_is_encrypted_open_it_and_nobody_else_learns_anything() {
     assert_eq!(seen["subject"], "system:serviceaccount:payments:deployer", "{seen}");
     // The format is written first, and then encrypted.
     assert_eq!(opened(&host, &host.read("out/env"), "a.key"), format!("KUBE_TOKEN={token}\n"));
-    // Of a directory the files with a token are encrypted.
-    assert_eq!(host.read("out/mounted/namespace"), "payments");
+    // Of a directory each file is encrypted: the namespace tells whose it is.
+    assert_eq!(opened(&host, &host.read("out/mounted/namespace"), "b.key"), "payments");
     assert_eq!(opened(&host, &host.read("out/mounted/token"), "b.key"), token);
     assert!(opened(&host, &host.read("out/mounted/token.json"), "b.key").contains(&token));
-    for file in ["out/one", "out/env", "out/mounted/token", "out/mounted/token.json"] {
+    let line = host.records_of("rotated", "one").pop().unwrap();
+    for file in ["out/one", "out/env", "out/mounted/token", "out/mounted/token.json", "out/mounted/namespace"] {
         let text = host.read(file);
         assert!(text.starts_with(BEGIN), "{file}");
         let bare: String = text.lines().filter(|line| !line.starts_with('-')).collect();
@@ -83,12 +84,12 @@ fn those_to_whom_it_is_encrypted_open_it_and_nobody_else_learns_anything() {
             "KUBE_TOKEN",
             "one",
             seen["jti"].as_str().unwrap(),
+            line["ask"].as_str().unwrap(),
         ] {
             assert!(!shown.contains(secret), "{file} shows {secret}");
         }
     }
     // What is recorded is the hash of what stands there.
-    let line = host.records_of("rotated", "one").pop().unwrap();
     let hash = tool(Command::new("sha256sum").arg(host.path("out/one")));
     assert_eq!(line["sinks"][0]["sha256"].as_str(), hash.split(' ').next());
 }
@@ -154,6 +155,34 @@ fn g5_a_restart_finds_encrypted_places_fresh_and_one_that_was_changed_is_put_rig
     }
 }
 
+/// A write whose record was lost: what stands there is this target's, and the records do not know it.
+#[test]
+fn a_target_that_goes_takes_back_what_is_encrypted_and_its_own_and_leaves_what_is_another_ones() {
+    let host = host(
+        "
+clusters: {trial: {embedded: {}}}
+defaults: {cluster: trial, duration: 1h}
+targets:
+  - {name: one, serviceAccount: payments/deployer, deliver: [{file: {path: HERE/out/one, encryptTo: [KEY_A, KEY_B]}}]}
+  - {name: two, serviceAccount: payments/other, deliver: [{file: {path: HERE/out/two, encryptTo: [KEY_A, KEY_B]}}]}
+  - {name: three, serviceAccount: payments/third, deliver: [{file: {path: HERE/out/three, encryptTo: [KEY_A]}}]}
+",
+    );
+    assert_eq!(host.run(&["once"]).code, Some(0));
+    let before = ["one", "two"].map(|name| host.read(&format!("out/{name}")));
+    assert_eq!(host.run(&["once", "--force"]).code, Some(0));
+    assert_ne!(host.read("out/one"), before[0]);
+    host.write("out/one", &before[0]);
+    host.write("out/three", &before[1]);
+    host.run(&["withdraw", "one"]);
+    host.run(&["withdraw", "three"]);
+    let outcome = |name: &str| host.records_of("retired", name).pop().unwrap()["leaves"][0].clone();
+    assert_eq!(outcome("one")["outcome"], "gone", "{}", outcome("one"));
+    assert_eq!(outcome("three")["outcome"], "left", "{}", outcome("three"));
+    assert!(!host.path("out/one").exists() && host.read("out/three") == before[1]);
+    assert!(outcome("one").get("seals").is_none(), "what is not owed any more needs no knowing: {}", outcome("one"));
+}
+
 #[test]
 fn stores_hold_it_as_text_and_the_next_rotation_knows_it_for_ours() {
     let (bao, moto) = (servers().bao(), servers().moto());
@@ -168,6 +197,7 @@ stores:
 defaults: {{cluster: trial, duration: 1h, whenRemoved: delete}}
 targets:
   - name: all
+    labels: {{owner: team}}
     serviceAccount: payments/deployer
     deliver:
       - vault: {{store: vault, mount: kv1, path: sealed-{run}, encryptTo: [KEY_A]}}
@@ -185,11 +215,15 @@ targets:
     ));
     host.start_with(&[("AWS_ACCESS_KEY_ID", "AKIATEST"), ("AWS_SECRET_ACCESS_KEY", "test")]);
     until("it is delivered", 90, || host.records_of("rotated", "all").len() == 1);
-    let read = |mount: &str| {
+    let asked = |path: &str| -> Value {
         let mut curl = Command::new("curl");
         curl.args(["-sf", "--cacert"]).arg(&bao.ca).arg("-H");
         curl.arg(format!("X-Vault-Token: {}", std::fs::read_to_string(&bao.root_token_file).unwrap().trim()));
-        let answer: Value = serde_json::from_str(&tool(curl.arg(format!("{}/v1/{mount}", bao.address)))).unwrap();
+        serde_json::from_str(&tool(curl.arg(format!("{}/v1/{path}", bao.address)))).unwrap()
+    };
+    let read_metadata = || asked(&format!("secret/metadata/sealed-{run}"))["data"]["custom_metadata"].clone();
+    let read = |mount: &str| {
+        let answer = asked(mount);
         let data = if mount.starts_with("kv1") { &answer["data"] } else { &answer["data"]["data"] };
         data["token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
     };
@@ -201,6 +235,10 @@ targets:
     for sink in host.records_of("rotated", "all").pop().unwrap()["sinks"].as_array().unwrap() {
         assert_eq!(sink["outcome"], "written", "{sink}");
     }
+    // What a store keeps beside it says until when, and not whose it is.
+    let said = read_metadata();
+    assert!(said["tokenferry/expires-at"].is_string() && said["managed-by"] == "tokenferry", "{said}");
+    assert!(!said.to_string().contains("all") && !said.to_string().contains("team"), "{said}");
     assert_eq!(host.run(&["rotate", "all", "--rehearse", "--timeout", "60s"]).code, Some(0));
     let done = host.run(&["rotate", "all", "--timeout", "60s"]);
     assert_eq!(done.code, Some(0), "{done:?}");

@@ -23,7 +23,7 @@ use crate::sink::delivery::{self, Delivered, Load};
 use crate::sink::{Failure, FailureKind, Manners, Ours, Place};
 use crate::token::render::render;
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
-pub use line::{ask_hash, conclude, conclude_without, fault_of, identify, issue, sink_line, tell};
+pub use line::{ask_hash, conclude, conclude_without, fault_of, identify, issue, sealed_at, sink_line, tell};
 
 /// A token that is kept while a place is owed it, and wiped with the last of them.
 pub struct Held {

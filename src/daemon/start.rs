@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::proof;
-use super::rotation::{Held, ask_hash, issue};
+use super::rotation::{Held, ask_hash, issue, sealed_at};
 use super::scene::Scene;
 use super::timetable::{Looking, Wanted};
 use crate::cluster::mint::check;
@@ -22,8 +22,6 @@ use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
 use crate::sink::delivery::tries::verdict;
 use crate::sink::{self, Failure, FailureKind, Place, SinkSpec, file};
-use crate::token::payload::Part;
-use crate::token::sealed::Mark;
 use crate::token::{Claims, Payload, Token, candidates};
 pub use here::host_notes;
 
@@ -202,14 +200,13 @@ async fn see(scene: &Scene, place: &Place, target: &Target, file: Option<here::F
 
 /// Whether what a place holds is this target's: a token of its, or something sealed that says so of itself.
 pub(super) fn is_ours(payload: &Payload, target: &Target) -> bool {
-    let marked = |part: &Part| Mark::of(part.expose()).is_some_and(|mark| mark.ask == ask_hash(target));
-    readable(payload, target).is_some() || payload.parts().iter().any(marked)
+    readable(payload, target).is_some() || payload.parts().iter().any(|part| sealed_at(part.expose(), target).is_some())
 }
 
 /// When what a place holds of this target's was issued, unix seconds: its newest token, or what something sealed says.
 pub(super) fn issued_at(payload: &Payload, target: &Target) -> Option<i64> {
-    let sealed = || payload.parts().iter().find_map(|part| Mark::of(part.expose()).filter(|mark| mark.ask == ask_hash(target)));
-    readable(payload, target).and_then(|(_, claims)| claims.iat).or_else(|| sealed().map(|mark| mark.issued_at))
+    let sealed = || payload.parts().iter().find_map(|part| sealed_at(part.expose(), target));
+    readable(payload, target).and_then(|(_, claims)| claims.iat).or_else(sealed)
 }
 
 /// What a place holds. Where all of a member's targets are taken over at once, each waits for its turn at the store; who

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::line::{Kind, Line, Reason};
 use crate::sink::Leftover;
+use crate::token::sealed::Seals;
 
 /// One place of a target that goes (`retired`): what became of what stood there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct LeaveLine {
     /// What it takes to find it again, while it is owed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leftover: Option<Leftover>,
+    /// What it takes to know it again where it is encrypted, while it is owed.
+    #[serde(default, skip_serializing_if = "Seals::is_empty")]
+    pub seals: Seals,
 }
 
 /// What became of what stood at a place that a target leaves.

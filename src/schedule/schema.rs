@@ -83,7 +83,8 @@ impl<T: JsonSchema> JsonSchema for WithFormat<T> {
                 "format".into(),
                 json!({"description": "How the token is written; the token alone when absent.", "allOf": [format]}),
             );
-            let says = "To whom it is encrypted (age): public keys, age1…, each of whose secret halves opens it.";
+            let says = "To whom it is encrypted (age): public keys, age1…, each of whose secret halves opens it. Others who read the place \
+                        learn its size and its times, and not whose token it is.";
             properties.insert("encryptTo".into(), json!({"description": says, "allOf": [recipients]}));
         }
         schema

@@ -10,9 +10,9 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Context, Failure, FailureKind, Manners, Place, Put, SinkSpec, Stores, put};
+use super::{Context, Failure, FailureKind, Manners, Place, Put, Stores, put};
 use crate::cluster::Urgency;
-use crate::token::sealed::{self, Mark};
+use crate::token::sealed::{self, Seals};
 use crate::token::{Format, Payload};
 use tries::{Step, Tries, WITHIN, verdict};
 
@@ -130,9 +130,16 @@ pub fn made(place: &Place, load: &Load<'_>) -> Result<Payload, Failure> {
     if place.encrypt_to.is_empty() {
         return Ok(payload);
     }
-    let mark = Mark { ask: (load.ask)(), issued_at: load.issued_at, expires_at: load.expires_at };
-    let sealed = sealed::seal(&payload, &place.format, &place.encrypt_to, &mark);
+    let mark = Seals::new(&place.encrypt_to, &(load.ask)()).mark(load.issued_at, load.expires_at);
+    let sealed = sealed::seal(&payload, &place.encrypt_to, &mark);
     sealed.map_err(|error| Failure::new(FailureKind::Local, error.to_string()))
+}
+
+/// What the sink of a place is told beside its payload.
+fn context<'a>(place: &Place, load: &Load<'a>) -> Context<'a> {
+    let Load { target, issue, issued_at, expires_at, generation, .. } = *load;
+    let manners = Manners { sealed: !place.encrypt_to.is_empty(), ..load.manners };
+    Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners }
 }
 
 /// One more attempt at a place that is owed. `served` is the fallback that holds the token already.
@@ -155,17 +162,17 @@ fn unrendered(failure: Failure) -> Delivered {
 async fn carry(mut tries: Tries<'_>, payload: Payload, gate: Gate, load: &Load<'_>, stores: &Stores) -> Delivered {
     let begun = Instant::now();
     let place = tries.place();
-    let (mut sink, mut payload, mut gate) = (&place.sink, Ok::<_, Failure>(payload), gate);
+    let (mut at, mut payload, mut gate) = (place, Ok::<_, Failure>(payload), gate);
     loop {
         let result = match &payload {
-            Ok(payload) => attempt(sink, payload, load, stores, gate).await,
+            Ok(payload) => attempt(at, payload, load, stores, gate).await,
             Err(failure) => Err(failure.clone()),
         };
         match tries.after(result, begun.elapsed(), fraction()) {
             Step::Again(pause) => tokio::time::sleep(pause).await,
             Step::Fallback(index) => {
                 let fallback = &place.fallback[index];
-                (sink, payload, gate) = (&fallback.sink, made(fallback, load), Gate::FailFast);
+                (at, payload, gate) = (fallback, made(fallback, load), Gate::FailFast);
             }
             Step::Over(delivered) => return delivered,
         }
@@ -181,9 +188,8 @@ enum Gate {
     Wait,
 }
 
-async fn attempt(sink: &SinkSpec, payload: &Payload, load: &Load<'_>, stores: &Stores, gate: Gate) -> Result<Put, Failure> {
-    let Load { target, issue, issued_at, expires_at, generation, manners, .. } = *load;
-    let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners };
+async fn attempt(place: &Place, payload: &Payload, load: &Load<'_>, stores: &Stores, gate: Gate) -> Result<Put, Failure> {
+    let (sink, context) = (&place.sink, context(place, load));
     let allowed = || async {
         match load.leave {
             Some(leave) => leave.ask().await,

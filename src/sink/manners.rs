@@ -23,6 +23,8 @@ pub struct Manners<'a> {
     pub owner: Option<&'a str>,
     /// How long the generation before stays good.
     pub overlap: Duration,
+    /// Whether whose token it is may be said beside it to nobody: what stands there is encrypted.
+    pub sealed: bool,
     /// Whether something that stands at a place is a token of this target.
     pub ours: Ours<'a>,
     /// Whether it is one that was issued later: in a fleet nobody replaces it with an older one.
@@ -31,7 +33,7 @@ pub struct Manners<'a> {
 
 impl Default for Manners<'_> {
     fn default() -> Self {
-        Self { owner: None, overlap: Duration::from_secs(OVERLAP), ours: Ours(&|_| false), newer: Ours(&|_| false) }
+        Self { owner: None, overlap: Duration::from_secs(OVERLAP), sealed: false, ours: Ours(&|_| false), newer: Ours(&|_| false) }
     }
 }
 
@@ -52,11 +54,20 @@ impl fmt::Debug for Ours<'_> {
     }
 }
 
-/// What a store is told beside the payload: that it is ours, whose token it is, until when; never a token.
+/// What stands in a mark where what it would say is nobody's business: it goes over what an earlier put said there.
+const HIDDEN: &str = "encrypted";
+
+/// What a store is told beside the payload: that it is ours, whose token it is, until when; never a token. Beside an
+/// encrypted one that it is ours and until when: our own has to be known by something, and the end stands in the payload
+/// too, for everybody to read.
 /// `clean` makes a value what that store takes, `None` where nothing is left of it.
 pub fn marks(context: &Context<'_>, clean: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
     let until = jiff::Timestamp::from_second(context.expires_at).map(|t| t.to_string()).unwrap_or_default();
-    let said = [("expires-at", Some(&*until)), ("owner", context.manners.owner), ("target", Some(context.target))];
+    let whose = match context.manners.sealed {
+        true => [Some(HIDDEN); 2],
+        false => [context.manners.owner, Some(context.target)],
+    };
+    let said = [("expires-at", Some(&*until)), ("owner", whose[0]), ("target", whose[1])];
     let said = said.into_iter().filter_map(|(key, value)| Some((format!("{OURS}{key}"), clean(value?)?)));
     said.chain([(MARK.0.to_owned(), MARK.1.to_owned())]).collect()
 }
@@ -133,6 +144,26 @@ mod tests {
                 "tokenferry/target=ci"
             ]
         );
+    }
+
+    #[test]
+    fn marks_beside_something_encrypted_say_until_when_and_not_whose_it_is_over_what_was_said_before() {
+        let manners = Manners { owner: Some("team a"), sealed: true, ..Manners::default() };
+        let context =
+            Context { target: "ci", issue: "j", issued_at: 0, expires_at: 2_000_000_000, generation: 1, timeout: Duration::ZERO, manners };
+        let plain = Context { manners: Manners { sealed: false, ..manners }, ..context };
+        let said = |context: &Context<'_>| marks(context, |text| Some(text.to_owned()));
+        let ours = said(&context);
+        let all: Vec<String> = ours.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let expected = [
+            "managed-by=tokenferry",
+            "tokenferry/expires-at=2033-05-18T03:33:20Z",
+            "tokenferry/owner=encrypted",
+            "tokenferry/target=encrypted",
+        ];
+        assert_eq!(all, expected);
+        // A store that adds what it is told to what stands there forgets the names nevertheless.
+        assert!(said(&plain).keys().all(|key| ours.contains_key(key)));
     }
 
     proptest! {

@@ -53,6 +53,13 @@ pub enum NotOpened {
     Damaged(&'static str),
 }
 
+impl Recipient {
+    /// Its bytes. They are no secret, and stand in nothing that is sealed to it.
+    pub fn public(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl std::str::FromStr for Recipient {
     type Err = NotAKey;
 

@@ -120,6 +120,38 @@ async fn a_secret_is_made_with_our_mark_and_says_whose_token_it_holds_and_until_
 }
 
 #[tokio::test]
+async fn beside_something_encrypted_a_secret_says_its_times_and_not_whose_it_is() {
+    within(async {
+        let here = Here::new("sealed").await;
+        let put = async |sealed: bool, text: &str| {
+            let manners = tokenferry::sink::Manners { owner: Some("team"), sealed, ..tokenferry::sink::Manners::default() };
+            let context = tokenferry::sink::Context {
+                target: "ci",
+                issue: text,
+                issued_at: 0,
+                generation: 7,
+                expires_at: 2_000_000_000,
+                timeout: Duration::from_secs(20),
+                manners,
+            };
+            let payload = tokenferry::token::Payload::new(text.as_bytes().to_vec());
+            tokenferry::sink::put(&SinkSpec::KubernetesSecret(spec(&here.name)), &payload, context, &here.stores).await
+        };
+        let said = || {
+            let annotations = look(&here.name)["metadata"]["annotations"].clone();
+            annotations.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(put(false, "ey.plain").await, Ok(Put::Written));
+        assert!(said().contains(&"tokenferry/target".to_owned()) && said().contains(&"tokenferry/owner".to_owned()), "{:?}", said());
+        // What was said before it was encrypted is not said any more.
+        assert_eq!(put(true, "sealed").await, Ok(Put::Written));
+        assert_eq!(said(), ["tokenferry/expires-at", "tokenferry/issued-at"]);
+        assert_eq!(put(true, "sealed").await, Ok(Put::Unchanged));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_secret_that_is_not_ours_is_left_as_it_is_until_it_is_handed_over() {
     within(async {
         let here = Here::new("foreign").await;

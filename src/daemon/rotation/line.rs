@@ -11,6 +11,7 @@ use crate::schedule::Target;
 use crate::sink::Place;
 use crate::sink::delivery::Delivered;
 use crate::token::render::hex;
+use crate::token::sealed::{Mark, Seals};
 use crate::token::{Claims, Token};
 
 /// The record of a rotation whose token was minted, and why it failed where it did. Pure.
@@ -88,6 +89,14 @@ pub fn ask_hash(target: &Target) -> String {
     let text =
         format!("{}\n{}\n{}\n{:?}\n{:?}{revocable}", target.cluster, ask.namespace, ask.service_account, ask.audiences, ask.bound_to);
     hex(&ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref()[..8])
+}
+
+/// When something sealed was issued, unix seconds, where it says of itself that it is this target's. The hashes are made
+/// for what is sealed alone.
+pub fn sealed_at(bytes: &[u8], target: &Target) -> Option<i64> {
+    let mark = Mark::of(bytes)?;
+    let seals = Seals::new(target.places().flat_map(|place| &place.encrypt_to), &ask_hash(target));
+    seals.know(&mark).then_some(mark.issued_at)
 }
 
 /// The entry of one place.

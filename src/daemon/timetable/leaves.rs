@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::{Moment, Order, Timetable};
 use crate::daemon::course::{Course, Told, Waiter};
-use crate::daemon::rotation::{Fault, identify};
+use crate::daemon::rotation::{Fault, ask_hash, identify};
 use crate::daemon::step;
 use crate::record::{Actor, Kind, LeaveLine, Line, MarkerState, Parting, Reason};
 use crate::schedule::Target;
 use crate::sink::Leftover;
+use crate::token::sealed::Seals;
 
 #[cfg(doc)]
 use crate::record::Leaver;
@@ -153,6 +154,7 @@ impl Timetable {
             }
             let recorded = state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at));
             let leftover = Leftover::of(place);
+            let sealed = leftover.is_some() && !place.encrypt_to.is_empty();
             leaves.push(LeaveLine {
                 sink: sink.to_owned(),
                 outcome: if leftover.is_some() { Parting::Owed } else { Parting::Beyond },
@@ -160,6 +162,7 @@ impl Timetable {
                 place: at,
                 error: None,
                 leftover,
+                seals: if sealed { Seals::new(&place.encrypt_to, &ask_hash(target)) } else { Seals::default() },
             });
         }
         // Last: a token is taken back before it dies.
@@ -262,5 +265,6 @@ fn marker(marker: &MarkerState) -> LeaveLine {
         sha256: None,
         error: None,
         leftover: Some(Leftover::Marker { cluster, namespace, name, uid }),
+        seals: Seals::default(),
     }
 }

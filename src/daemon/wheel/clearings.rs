@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Done, Wheel};
-use crate::daemon::rotation::{ask_hash, identify, tell};
+use crate::daemon::rotation::{identify, sealed_at, tell};
 use crate::daemon::scene::Scene;
 use crate::daemon::start::readable;
 use crate::daemon::timetable::Clearing;
@@ -15,7 +15,6 @@ use crate::record::{Kind, Line, Outcome, SinkLine};
 use crate::schedule::Target;
 use crate::sink::{self, Leftover, Ours, Removal};
 use crate::token::Payload;
-use crate::token::sealed::Mark;
 
 /// A place that does not answer within that is left for the next time.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -64,8 +63,8 @@ async fn remove(scene: &Scene, target: &Target, state: &TargetState, index: usiz
     let stands = place.fallback.iter().find(|f| f.sink.place() == copy).and_then(Leftover::of);
     let Some(stands) = stands else { return Err("it cannot be taken back".into()) };
     let issued = state.issued_at.map(Timestamp::as_second);
-    let sealed = |held: &Payload| Mark::of(held.expose()).filter(|mark| mark.ask == ask_hash(target)).map(|mark| mark.issued_at);
-    let since = |held: &Payload| readable(held, target).map(|(_, claims)| claims.iat).or_else(|| sealed(held).map(Some));
+    let sealed = |held: &Payload| sealed_at(held.expose(), target).map(Some);
+    let since = |held: &Payload| readable(held, target).map(|(_, claims)| claims.iat).or_else(|| sealed(held));
     let older = |held: &Payload| since(held).is_some_and(|since| since <= issued);
     match stands.remove(Ours(&older), &scene.stores, WITHIN).await.map_err(|failure| failure.message)? {
         Removal::Gone | Removal::Nothing => {}

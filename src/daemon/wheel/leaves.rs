@@ -15,7 +15,7 @@ use crate::daemon::timetable::{Removals, Removed};
 use crate::record::{Actor, LeaveLine, Line, Parting};
 use crate::schedule::Target;
 use crate::sink::{Failure, Ours, Removal};
-use crate::token::sealed::Mark;
+use crate::token::sealed::{Mark, Seals};
 use crate::token::{Payload, candidates};
 
 /// A place that does not answer within that is tried again later.
@@ -39,7 +39,7 @@ impl Wheel {
             let subject = line.service_account.as_ref().map(|account| format!("system:serviceaccount:{}", account.replace('/', ":")));
             let mut tries: Vec<BoxFuture<'_, (LeaveLine, Option<Failure>)>> = Vec::with_capacity(before.len());
             for place in before.iter().cloned() {
-                tries.push(Box::pin(clear(&scene, place, subject.as_deref(), line.ask.as_deref())));
+                tries.push(Box::pin(clear(&scene, place, subject.as_deref())));
             }
             let results = futures_util::future::join_all(tries).await;
             let failed: Vec<&Failure> = results.iter().filter_map(|(_, failure)| failure.as_ref()).collect();
@@ -58,12 +58,12 @@ impl Wheel {
 }
 
 /// Makes one attempt at one place.
-async fn clear(scene: &Scene, place: LeaveLine, subject: Option<&str>, ask: Option<&str>) -> (LeaveLine, Option<Failure>) {
+async fn clear(scene: &Scene, place: LeaveLine, subject: Option<&str>) -> (LeaveLine, Option<Failure>) {
     let Some(leftover) = place.leftover.as_ref().filter(|_| place.is_owed()) else {
-        return (LeaveLine { leftover: None, ..place }, None);
+        return (LeaveLine { leftover: None, seals: Seals::default(), ..place }, None);
     };
-    let sha256 = place.sha256.clone();
-    let marked = |held: &Payload| ask.is_some() && Mark::of(held.expose()).as_ref().map(|mark| mark.ask.as_str()) == ask;
+    let (sha256, seals) = (place.sha256.clone(), place.seals.clone());
+    let marked = |held: &Payload| held.parts().iter().any(|part| Mark::of(part.expose()).is_some_and(|mark| seals.know(&mark)));
     let ours =
         |held: &Payload| sha256.as_ref() == Some(&held.sha256()) || subject.is_some_and(|subject| is_of(held, subject)) || marked(held);
     let (outcome, failure) = match leftover.remove(Ours(&ours), &scene.stores, WITHIN).await {
@@ -73,8 +73,9 @@ async fn clear(scene: &Scene, place: LeaveLine, subject: Option<&str>, ask: Opti
         Err(failure) => (Parting::Owed, Some(failure)),
     };
     let error = failure.as_ref().map(|failure| failure.message.clone());
-    let leftover = place.leftover.filter(|_| outcome == Parting::Owed);
-    (LeaveLine { outcome, error, leftover, ..place }, failure)
+    let owed = outcome == Parting::Owed;
+    let (leftover, seals) = (place.leftover.filter(|_| owed), if owed { place.seals } else { Seals::default() });
+    (LeaveLine { outcome, error, leftover, seals, ..place }, failure)
 }
 
 /// Whether all that stands there is tokens of that account.

@@ -167,7 +167,8 @@ fn any_sink() -> impl Strategy<Value = SinkLine> {
 
 fn leave(sink: &SinkLine) -> LeaveLine {
     let outcome = if sink.outcome == Outcome::Written { Parting::Gone } else { Parting::Owed };
-    LeaveLine { sink: sink.sink.clone(), place: sink.place.clone(), outcome, sha256: None, error: sink.error.clone(), leftover: None }
+    let (sink, place, error) = (sink.sink.clone(), sink.place.clone(), sink.error.clone());
+    LeaveLine { sink, place, outcome, sha256: None, error, leftover: None, seals: Default::default() }
 }
 
 fn any_line() -> impl Strategy<Value = Line> {

@@ -1,8 +1,8 @@
 //! One place is tried without publishing anything: in its turn at the store, and once.
 
 use super::tries::{WITHIN, verdict};
-use super::{ATTEMPT, Load, made};
-use crate::sink::{self, Context, Failure, FailureKind, Place, Stores};
+use super::{Load, context, made};
+use crate::sink::{self, Failure, FailureKind, Place, Stores};
 
 /// What was tried at the place, in words.
 ///
@@ -10,8 +10,7 @@ use crate::sink::{self, Context, Failure, FailureKind, Place, Stores};
 /// [`Failure`], as an attempt to deliver would give it.
 pub async fn probe(place: &Place, load: &Load<'_>, stores: &Stores) -> Result<String, Failure> {
     let payload = made(place, load)?;
-    let Load { target, issue, issued_at, expires_at, generation, manners, .. } = *load;
-    let context = Context { target, issue, issued_at, expires_at, generation, timeout: ATTEMPT, manners };
+    let context = context(place, load);
     let Some(upstream) = place.sink.upstream(stores) else {
         return sink::probe(&place.sink, &payload, context, stores).await;
     };

@@ -166,18 +166,16 @@ fn annotation(name: &str) -> String {
     format!("{OURS}/{name}")
 }
 
-/// What we write beside the token, for whoever looks at the Secret.
+/// What we write beside the token, for whoever looks at the Secret: beside an encrypted one its times alone. What was
+/// applied before and is not any more the API server takes away.
 pub(super) fn marks(context: &Context<'_>, shape: &Shape<'_>) -> BTreeMap<&'static str, String> {
     let time = |seconds: i64| jiff::Timestamp::from_second(seconds).map(|t| t.to_string()).unwrap_or_default();
-    let mut marks = BTreeMap::from([
-        ("expires-at", time(context.expires_at)),
-        ("generation", context.generation.to_string()),
-        ("issue", context.issue.to_owned()),
-        ("issued-at", time(context.issued_at)),
-        ("target", context.target.to_owned()),
-    ]);
-    if let Some(owner) = context.manners.owner {
-        marks.insert("owner", owner.to_owned());
+    let mut marks = BTreeMap::from([("expires-at", time(context.expires_at)), ("issued-at", time(context.issued_at))]);
+    if !context.manners.sealed {
+        marks.insert("generation", context.generation.to_string());
+        marks.insert("issue", context.issue.to_owned());
+        marks.insert("target", context.target.to_owned());
+        marks.extend(context.manners.owner.map(|owner| ("owner", owner.to_owned())));
     }
     if !shape.named.is_empty() {
         marks.insert(PARTS, shape.named.join(" "));
