@@ -146,7 +146,7 @@ fn a_schedule_with_every_key_means_what_it_says() {
     assert_eq!((plan.records.keep, plan.records.max_size, plan.reload_on_change), (400 * 86_400, 64 << 20, true));
     let unasked = &plan.unasked;
     let keys: Vec<(&str, usize, u64)> = unasked.alerts.iter().map(|a| (a.to.kind(), a.on.len(), a.repeat.as_secs())).collect();
-    assert_eq!(keys, [("exec", 9, 1800), ("http", 9, 3600)]);
+    assert_eq!(keys, [("exec", 10, 1800), ("http", 10, 3600)]);
     assert_eq!(unasked.alerts[1].to.to(), "PUT https://hooks.example.com", "of an address the server alone is shown");
     let heartbeat = unasked.heartbeat.as_ref().unwrap();
     assert_eq!((heartbeat.every.as_secs(), heartbeat.http.timeout.as_secs(), &*heartbeat.http.method), (60, 10, "GET"));

@@ -114,20 +114,21 @@ fn the_dashboard_is_what_grafana_takes_and_a_wrong_one_is_refused() {
     }
 }
 
-/// A daemon that has every series: own credential, failures, limits, alerts, heartbeat, monitored files.
+/// A daemon that has every series: own credential, failures, limits, alerts, heartbeat, monitored files, a fleet.
 fn busy(port: u16) -> Host {
     let mut host = Host::new(&format!(
         "
 metrics: {{listen: '127.0.0.1:{port}', textfile: HERE/node/tokenferry.prom}}
 alerts: [{{exec: {{command: ['false']}}, repeat: 10s}}]
 heartbeat: {{http: {{url: 'http://127.0.0.1:1/'}}, every: 10s}}
+fleet: {{lease: {{cluster: prod, namespace: default, name: series}}}}
 monitor: [{{path: HERE/none/token, maxAge: 1h}}, {{path: HERE/other, maxAge: 1h}}]
 clusters:
   prod: {{kubeconfig: HERE/prod.kubeconfig, own: {{serviceAccount: ferry-series/ferry, duration: 10m}}}}
   trial: {{embedded: {{}}}}
 targets:
-  - {{name: one, cluster: trial, serviceAccount: ci/one, duration: 10s, rotate: {{at: 30%, splay: 0s}}, compliance: {{maxAge: 9s}}, deliver: [{{file: {{path: HERE/out/one}}}}]}}
-  - {{name: broken, cluster: trial, serviceAccount: ci/broken, duration: 1h, deliver: [{{file: {{path: HERE/blocked/token}}}}]}}
+  - {{name: one, cluster: trial, serviceAccount: ci/one, duration: 10s, rotate: {{at: 30%, splay: 0s}}, compliance: {{maxAge: 9s}}, hosts: ['*'], deliver: [{{file: {{path: HERE/out/one}}}}]}}
+  - {{name: broken, cluster: trial, serviceAccount: ci/broken, duration: 1h, hosts: ['*'], deliver: [{{file: {{path: HERE/blocked/token}}}}]}}
 "
     ));
     host.write("blocked", "");

@@ -524,7 +524,8 @@ fn every_state_and_alert_is_explained_by_the_operations_page() {
     let on = schema.to_string();
     let rules = std::fs::read_to_string(root().join("examples/monitoring/tokenferry.rules.yaml")).unwrap();
     let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ").map(str::to_owned));
-    let words = ["failed", "atRisk", "expired", "rejected", "recovered", "owed", "recordsLost", "scheduleRefused", "ownCredential"];
+    let words =
+        ["failed", "atRisk", "expired", "rejected", "recovered", "owed", "recordsLost", "scheduleRefused", "ownCredential", "fleetTrouble"];
     for word in words {
         assert!(on.contains(&format!("\"{word}\"")), "{word} is no word of `alerts` any more");
     }

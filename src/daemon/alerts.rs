@@ -6,6 +6,7 @@
 //! never more than the schedule has alerts, and one that hangs holds up no other.
 
 pub mod conditions;
+pub mod fleet;
 pub mod message;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,6 +36,8 @@ pub enum Subject {
     Cluster(String),
     /// A monitored file.
     File(PathBuf),
+    /// Another member of the fleet.
+    Member(String),
 }
 
 /// A word about a subject.

@@ -34,11 +34,14 @@ pub enum On {
     ScheduleRefused,
     /// A credential of the daemon's own was not renewed in time, or is refused.
     OwnCredential,
+    /// This member of a fleet cannot reach its Lease, or may not; or another one has another schedule, another version or
+    /// a clock that is wrong. Told once it has lasted for 15 s.
+    FleetTrouble,
 }
 
 impl On {
     /// Every one.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Failed,
         Self::AtRisk,
         Self::Expired,
@@ -48,6 +51,7 @@ impl On {
         Self::RecordsLost,
         Self::ScheduleRefused,
         Self::OwnCredential,
+        Self::FleetTrouble,
     ];
 }
 

@@ -121,7 +121,7 @@ pub fn of_schedule(refused: &crate::daemon::status::Refused) -> Condition {
     Condition { error, ..of_daemon(On::ScheduleRefused, "scheduleRefused", refused.since) }
 }
 
-fn of_daemon(on: On, state: &str, since: Timestamp) -> Condition {
+pub(super) fn of_daemon(on: On, state: &str, since: Timestamp) -> Condition {
     let matter = Matter { on, subject: Subject::Daemon };
     Condition { matter, state: state.into(), since, expires_at: None, error: None, error_kind: None }
 }
@@ -145,7 +145,7 @@ pub fn of_monitored(file: &Monitored) -> Option<Condition> {
 }
 
 /// A failure, fit to be told to anybody.
-fn told(error: &str) -> String {
+pub(super) fn told(error: &str) -> String {
     mask(error).chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect()
 }
 

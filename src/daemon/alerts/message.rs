@@ -36,6 +36,8 @@ pub fn message(run: &Run, host: &str, now: Timestamp) -> Message {
             Subject::Target(name) => variables.push(("TOKENFERRY_TARGET", name.clone())),
             Subject::Cluster(name) => variables.push(("TOKENFERRY_CLUSTER", name.clone())),
             Subject::File(path) => variables.push(("TOKENFERRY_PATH", path.display().to_string())),
+            // TOKENFERRY_MEMBER names this daemon.
+            Subject::Member(name) => variables.push(("TOKENFERRY_FLEET_MEMBER", name.clone())),
         }
     }
     Message { variables, body }
@@ -48,6 +50,7 @@ fn about(condition: &Condition) -> Value {
         Subject::Target(name) => about["target"] = name.as_str().into(),
         Subject::Cluster(name) => about["cluster"] = name.as_str().into(),
         Subject::File(path) => about["file"] = path.display().to_string().into(),
+        Subject::Member(name) => about["member"] = name.as_str().into(),
     }
     let more = [
         ("expiresAt", condition.expires_at.map(|at| at.to_string())),

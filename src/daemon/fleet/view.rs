@@ -31,9 +31,9 @@ pub struct View {
     /// Every member that is known, ourselves first.
     pub members: Vec<Seen>,
     /// Those among whom targets are shared out.
-    pub(super) names: Vec<String>,
+    pub(in crate::daemon) names: Vec<String>,
     /// The hashes of their names.
-    pub(super) hashes: Vec<u64>,
+    pub(in crate::daemon) hashes: Vec<u64>,
 }
 
 impl View {

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use super::{Done, Wheel};
 use crate::after::message::{Message, Recipient, hand};
+use crate::daemon::alerts::fleet::Troubles;
 use crate::daemon::alerts::{Alerts, Kept, Run};
 use crate::daemon::clock::now_ms;
 use crate::daemon::monitor::{self, Held};
@@ -47,6 +48,8 @@ pub(super) struct Outward {
     alerts: Alerts,
     /// Lost lines that were seen, and when there were more of them last, unix ms.
     lost: (u64, i64),
+    /// What is amiss with the fleet.
+    troubles: Troubles,
     looks: Looks,
     texts: Looks,
     heartbeat: Pace,

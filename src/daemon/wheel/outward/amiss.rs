@@ -8,7 +8,7 @@ use super::{LOOK_EVERY, News, host, put};
 use crate::after::message::hand;
 use crate::daemon::alerts::conditions::{self, Doing};
 use crate::daemon::alerts::message::message;
-use crate::daemon::alerts::{Condition, Run};
+use crate::daemon::alerts::{Condition, Matter, Run};
 use crate::daemon::step::{self, Standing};
 use crate::daemon::wheel::Wheel;
 use crate::schedule::alerts::AlertSpec;
@@ -29,7 +29,9 @@ impl Wheel {
         if self.outward.looks.next(seq, LOOK_EVERY, now) <= now {
             let amiss = self.amiss(plan);
             let rotating = |name: &str| self.table.courses.get(name).is_some_and(|course| course.rotating);
-            self.outward.alerts.look(amiss, |matter| conditions::is_open(matter, rotating), now);
+            let troubles = &self.outward.troubles;
+            let is_open = |matter: &Matter| conditions::is_open(matter, rotating) || troubles.is_open(matter);
+            self.outward.alerts.look(amiss, is_open, now);
             self.outward.looks.took(seq, now);
         }
         let (runs, next) = self.outward.alerts.begin(alerts, now);
@@ -62,6 +64,8 @@ impl Wheel {
         amiss.extend(conditions::of_records(&health, lately, now));
         amiss.extend(self.refused.as_ref().map(conditions::of_schedule));
         amiss.extend(self.monitored(now).iter().filter_map(conditions::of_monitored));
+        let fleet = self.scene.fleet.as_ref().filter(|fleet| fleet.is_kept()).map(|fleet| fleet.view());
+        amiss.extend(self.outward.troubles.amiss(fleet.as_ref(), now));
         amiss
     }
 
