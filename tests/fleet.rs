@@ -1,6 +1,7 @@
 //! A fleet of real daemons on a real API server: they share their targets, one that dies is replaced, one that stops gives
 //! up at once, and while their Leases cannot be reached everybody goes on as before.
 
+mod days;
 mod figures;
 mod hosts;
 mod tunnel;

@@ -1,9 +1,12 @@
 //! Choosing targets: names, globs, labels.
 
 use clap::Args;
+use serde_json::Value;
 
-use super::{Exit, completions};
-use crate::daemon::control::Choice;
+use super::{Context, Exit, completions, print};
+use crate::daemon::ask::Elsewhere;
+use crate::daemon::control::{self, CallError, Choice};
+use crate::daemon::read;
 
 /// Arguments of commands that work on targets.
 #[derive(Debug, Clone, Args)]
@@ -47,6 +50,36 @@ impl Meant {
 /// Names and labels that fit no target of the schedule.
 pub fn nobody() -> Exit {
     Exit::usage("no target of the schedule is meant by that")
+}
+
+/// Why the daemon took an order for none of its targets: in a fleet, one may be of other hosts.
+pub fn refused(error: CallError, choice: &Choice, context: &Context) -> Exit {
+    if !matches!(error, CallError::Refused(404, _)) {
+        return error.into();
+    }
+    // What is of other hosts alone the daemon has left out of its plan.
+    let Ok(accepted) = read::read(&context.schedule(None)) else { return error.into() };
+    let away = accepted.plan.targets.iter().filter(|target| !target.hosts.is_empty() && choice.takes(target));
+    let said: Vec<String> =
+        away.map(|target| format!("{} is served by hosts that match {}: ask there", target.name, target.hosts.join(", "))).collect();
+    if said.is_empty() { error.into() } else { Exit::elsewhere(said.join("; ")) }
+}
+
+/// Says what of an order other members of the fleet serve.
+///
+/// # Errors
+/// Where one of them was named: of what was chosen by a glob or a label, each member does its own.
+pub fn astray(answer: &Value, choice: &Choice) -> Result<(), Exit> {
+    let found: Vec<Elsewhere> = serde_json::from_value(answer["elsewhere"].clone()).unwrap_or_default();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let said = control::said(&found);
+    if found.iter().any(|one| choice.targets.contains(&one.target)) {
+        return Err(Exit::elsewhere(said));
+    }
+    print::talk(&said);
+    Ok(())
 }
 
 /// What was typed, for the records: no argument of ours ever holds a secret.

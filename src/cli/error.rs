@@ -11,7 +11,7 @@ use crate::schedule::Problem;
 /// A failed command: its exit code and, unless everything was said already, what to print.
 #[derive(Debug)]
 pub struct Exit {
-    /// 1 failed, 2 refused, 3 no daemon, 4 not allowed; `exec` has more.
+    /// 1 failed, 2 refused, 3 no daemon, 4 not allowed, 5 to be asked elsewhere; `exec` has more.
     pub code: u8,
     /// What to say on stderr; nothing where the output said it.
     pub message: Option<String>,
@@ -31,6 +31,11 @@ impl Exit {
     /// Bad usage, or a refused schedule.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: Some(message.into()) }
+    }
+
+    /// Another member of the fleet has to be asked.
+    pub fn elsewhere(message: impl Into<String>) -> Self {
+        Self { code: 5, message: Some(message.into()) }
     }
 
     /// A schedule with these problems.
@@ -73,6 +78,7 @@ impl From<CallError> for Exit {
             CallError::NotAllowed(_) => 4,
             CallError::Late(_) | CallError::Broken(..) => 1,
             CallError::Refused(400 | 404, _) => 2,
+            CallError::Refused(421, _) => 5,
             CallError::Refused(..) => 1,
         };
         Self { code, message: Some(error.to_string()) }

@@ -71,7 +71,7 @@ use crate::record::fold::State;
   tokenferry get ci-deployer              the newest valid token on this host
 
 Exit codes: 0 done; 1 ran, but something failed or is owed; 2 bad usage or a refused schedule;
-3 no daemon to ask; 4 not allowed to.")]
+3 no daemon to ask; 4 not allowed to; 5 another member of the fleet serves it: ask there.")]
 pub struct Cli {
     /// The schedule file [default: /etc/tokenferry/schedule.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "TOKENFERRY_SCHEDULE")]

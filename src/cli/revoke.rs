@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit, choose};
-use crate::daemon::control::{self, Revocation};
+use crate::daemon::control::{self, Choice, Revocation};
 
 /// Make delivered tokens of a target useless
 ///
@@ -53,7 +53,7 @@ impl Revoke {
     ///
     /// # Errors
     /// Exit code 1 where something is owed, or could not be revoked at all; 2 where there is no such target; 3 where no
-    /// daemon runs.
+    /// daemon runs; 5 where another member of the fleet serves it.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let wanted = Revocation {
             target: self.target.clone(),
@@ -63,7 +63,9 @@ impl Revoke {
             command: choose::typed(),
         };
         let shown = context.progress("waiting until the token is refused");
-        let answer = control::call(&context.socket(), Method::POST, "/revoke", &wanted, self.timeout).await?;
+        let answer = control::call(&context.socket(), Method::POST, "/revoke", &wanted, self.timeout).await;
+        let meant = Choice { targets: vec![self.target.clone()], ..Choice::default() };
+        let answer = answer.map_err(|error| choose::refused(error, &meant, context))?;
         drop(shown);
         let records = answer["records"].as_array().cloned().unwrap_or_default();
         match self.output {

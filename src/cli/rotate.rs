@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 
-use super::choose::{Meant, nobody};
+use super::choose::{Meant, astray, nobody, refused};
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit};
@@ -41,7 +41,8 @@ impl Rotate {
     /// Does it.
     ///
     /// # Errors
-    /// Exit code 1 where a target was not rotated, 2 where none is meant, 3 where no daemon runs.
+    /// Exit code 1 where a target was not rotated, 2 where none is meant, 3 where no daemon runs, 5 where another member of
+    /// the fleet serves what was named.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let choice = self.meant.choice()?;
         let socket = context.socket();
@@ -60,7 +61,8 @@ impl Rotate {
             return self.rehearsed(&choice, context).await;
         }
         let shown = context.progress("waiting for the daemon to rotate them");
-        let answer = control::call(&socket, Method::POST, "/rotate", &choice, self.timeout).await?;
+        let answer = control::call(&socket, Method::POST, "/rotate", &choice, self.timeout).await;
+        let answer = answer.map_err(|error| refused(error, &choice, context))?;
         drop(shown);
         let outcomes = answer["outcomes"].as_array().cloned().unwrap_or_default();
         let asked = answer["asked"].as_array().map_or(0, Vec::len);
@@ -72,7 +74,7 @@ impl Rotate {
             ))?,
         }
         let done = outcomes.iter().filter(|o| o["record"]["kind"] == "rotated").count();
-        if done == asked { Ok(()) } else { Err(Exit::failed()) }
+        if done == asked { astray(&answer, &choice) } else { Err(Exit::failed()) }
     }
 }
 

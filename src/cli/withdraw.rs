@@ -7,7 +7,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::choose::{Meant, nobody};
+use super::choose::{Meant, astray, nobody, refused};
 use super::print::{self, Cell, Colour, Output};
 use super::reload::duration;
 use super::{Context, Exit, choose, status};
@@ -48,20 +48,26 @@ impl Withdraw {
     ///
     /// # Errors
     /// Exit code 1 where something is owed or beyond reach, 2 where no target is meant or another process holds the
-    /// records.
+    /// records, 5 where another member of the fleet serves what was named.
     pub async fn run(self, context: &Context) -> Result<(), Exit> {
         let choice = self.meant.choice()?;
         if self.dry_run {
             return self.show(context, &choice).await;
         }
         let shown = context.progress("taking back what was published");
-        let records: Vec<Value> = match control::call(&context.socket(), Method::POST, "/withdraw", &choice, self.timeout).await {
-            Ok(answer) => answer["outcomes"].as_array().into_iter().flatten().map(|outcome| outcome["record"].clone()).collect(),
-            Err(CallError::Nobody(_)) => alone(context, choice).await?,
-            Err(error) => return Err(error.into()),
+        let answer = match control::call(&context.socket(), Method::POST, "/withdraw", &choice, self.timeout).await {
+            Ok(answer) => answer,
+            Err(CallError::Nobody(_)) => {
+                let records = alone(context, choice).await?;
+                drop(shown);
+                return self.told(&records);
+            }
+            Err(error) => return Err(refused(error, &choice, context)),
         };
         drop(shown);
-        self.told(&records)
+        let records: Vec<Value> = answer["outcomes"].as_array().into_iter().flatten().map(|outcome| outcome["record"].clone()).collect();
+        self.told(&records)?;
+        astray(&answer, &choice)
     }
 
     fn told(&self, records: &[Value]) -> Result<(), Exit> {

@@ -22,6 +22,8 @@ pub enum Ask {
     Revoke(Demand, Actor, oneshot::Sender<Option<Revoked>>),
     /// Take back what stands at every place; the answer names what was taken on, the channel tells each outcome.
     Withdraw(Selector, Actor, mpsc::UnboundedSender<Told>, oneshot::Sender<Vec<String>>),
+    /// Which of the targets that it selects another member of the fleet serves, or nobody yet.
+    Elsewhere(Selector, oneshot::Sender<Vec<Elsewhere>>),
     /// Take the schedule again, asked for by a person where it says so.
     Reload(Option<Explicit>, oneshot::Sender<Verdict>),
     /// Which files the target of that name writes; nothing where there is no such target.
@@ -34,6 +36,16 @@ pub enum Ask {
     Turn(oneshot::Sender<()>),
     /// End in good order.
     Stop,
+}
+
+/// A target that another member of the fleet serves.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Elsewhere {
+    /// Its name.
+    pub target: String,
+    /// Who serves it; nothing where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
 }
 
 /// A person asks for a reload: only then is anything deleted.

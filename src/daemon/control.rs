@@ -1,6 +1,7 @@
 //! The control socket: HTTP/1.1 with JSON over a Unix socket. Access is by its mode and group; who asked is
 //! recorded from the peer's credentials. A caller that goes away cancels nothing.
 
+mod astray;
 mod call;
 mod doctor;
 mod orders;
@@ -29,6 +30,7 @@ use crate::record::Actor;
 use crate::schedule::{Target, pattern};
 use crate::sink::file::system_group;
 
+pub use astray::said;
 pub use call::{CallError, call};
 pub use doctor::Examine;
 use doctor::Examiner;

@@ -26,6 +26,8 @@ fn a_target_with_files_is_served_on_each_host_that_it_names_and_on_no_other() {
         rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert!(names(first).contains(&"files".to_owned()) && !names(web).contains(&"files".to_owned()));
+    let order = web.host.run(&["rotate", "files"]);
+    assert!(order.code == Some(5) && order.stderr.contains("files is served by hosts that match runner-*: ask there"), "{order:?}");
     // One who goes takes nobody's files along.
     members[0].host.kill();
     until("the others serve what is shared", 60, || {

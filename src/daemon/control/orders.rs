@@ -4,8 +4,8 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Choice, going, json, problem};
-use crate::daemon::ask::Ask;
+use super::{Answer, Choice, astray, going, json, problem};
+use crate::daemon::ask::{Ask, Elsewhere};
 use crate::daemon::course::Told;
 use crate::daemon::step::Standing;
 use crate::record::{Actor, Line};
@@ -25,19 +25,29 @@ pub(super) async fn take(path: &str, choice: Choice, asks: &mpsc::Sender<Ask>, a
     }
     let (reply, taken) = oneshot::channel();
     let (waiter, told) = mpsc::unbounded_channel();
-    let ask = match path {
-        "/rotate" => Ask::Rotate(choice.rotatable(), actor, waiter, reply),
-        "/rehearse" => Ask::Rehearse(choice.selector(), actor, waiter, reply),
-        _ => Ask::Withdraw(choice.selector(), actor, waiter, reply),
+    let meant = choice.clone();
+    // A rehearsal publishes nothing, so any member may do it.
+    let (ask, meant) = match path {
+        "/rotate" => (Ask::Rotate(choice.rotatable(), actor, waiter, reply), Some(meant.rotatable())),
+        "/rehearse" => (Ask::Rehearse(choice.selector(), actor, waiter, reply), None),
+        _ => (Ask::Withdraw(choice.selector(), actor, waiter, reply), Some(meant.selector())),
     };
     if asks.send(ask).await.is_err() {
         return going();
     }
-    outcomes(taken, told).await
+    let away = match meant {
+        Some(meant) => astray::of(meant, asks).await,
+        None => Some(Vec::new()),
+    };
+    let Some(away) = away else { return going() };
+    outcomes(taken, told, &away).await
 }
 
-async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::UnboundedReceiver<Told>) -> Answer {
+async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::UnboundedReceiver<Told>, away: &[Elsewhere]) -> Answer {
     let Ok(taken) = taken.await else { return going() };
+    if taken.is_empty() && !away.is_empty() {
+        return astray::refusal(away);
+    }
     if taken.is_empty() {
         return problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that");
     }
@@ -49,5 +59,9 @@ async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::Unbound
         }
     }
     outcomes.sort_by(|a, b| a.record.target.cmp(&b.record.target));
-    json(&serde_json::json!({ "asked": taken, "outcomes": outcomes }))
+    let mut answer = serde_json::json!({ "asked": taken, "outcomes": outcomes });
+    if !away.is_empty() {
+        answer["elsewhere"] = serde_json::json!(away);
+    }
+    json(&answer)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answer, Ask, going, json, problem};
+use super::{Answer, Ask, astray, going, json, problem};
 use crate::daemon::ask::{Demand, Which, Word};
 use crate::record::Actor;
 
@@ -59,7 +59,14 @@ pub(super) async fn take(body: &[u8], asks: &mpsc::Sender<Ask>, actor: Actor) ->
     }
     let answer = match answer.await {
         Ok(Some(answer)) => answer,
-        Ok(None) => return problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that"),
+        Ok(None) => {
+            let name = wanted.target.clone();
+            return match astray::of(Box::new(move |target| target.name == name), asks).await {
+                Some(away) if !away.is_empty() => astray::refusal(&away),
+                Some(_) => problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that"),
+                None => going(),
+            };
+        }
         Err(_) => return going(),
     };
     if answer.outcome != Word::NoMarker {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::Wheel;
+use crate::daemon::ask::{Elsewhere, Selector};
 use crate::daemon::fleet::Fleet;
 use crate::daemon::fleet::view::View;
 use crate::daemon::rotation::identify;
@@ -146,6 +147,14 @@ impl Wheel {
         if let Some(daemon) = &mut status.daemon {
             daemon.fleet = Some(self.fleet_status(fleet, &view));
         }
+    }
+
+    /// Which of these another member serves, or nobody yet.
+    pub(super) fn elsewhere(&self, meant: &Selector) -> Vec<Elsewhere> {
+        let view = self.scene.fleet.as_ref().filter(|fleet| fleet.is_kept()).map(|fleet| fleet.view());
+        let away = self.scene.plan.targets.iter().filter(|target| self.table.is_elsewhere(&target.name) && meant(target));
+        let owner = |name: &str| view.as_ref().and_then(|view| view.owner(name).filter(|owner| *owner != view.me)).map(str::to_owned);
+        away.map(|target| Elsewhere { target: target.name.clone(), member: owner(&target.name) }).collect()
     }
 
     fn fleet_status(&self, fleet: &Fleet, view: &View) -> FleetStatus {

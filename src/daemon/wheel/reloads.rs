@@ -34,6 +34,7 @@ impl Wheel {
             }
             // A caller that went away cancels nothing.
             Ask::Rehearse(selector, actor, waiter, reply) => drop(reply.send(self.rehearse(&selector, &actor, &waiter))),
+            Ask::Elsewhere(selector, reply) => drop(reply.send(self.elsewhere(&selector))),
             Ask::Revoke(demand, actor, reply) => self.revoke_asked(demand, actor, reply),
             Ask::Reload(actor, reply) => self.reload(actor, Some(reply)),
             Ask::Places(name, reply) => drop(reply.send(self.scene.plan.target(&name).map(|target| files::of(target)))),
