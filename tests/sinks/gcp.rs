@@ -1,6 +1,7 @@
 //! `gcpSecretManager` against a server of ours on Google's own messages (`tests/servers/gcp.py`).
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use tokenferry::sink::gcp::{GcpSpec, GcpStoreSpec};
+use tokenferry::sink::gcp::{GcpSpec, GcpStoreSpec, WorkloadIdentity};
 use tokenferry::sink::{Context, FailureKind, Manners, Ours, Put, SinkSpec, StoreSpec, held, put};
 use tokenferry::token::Payload;
 
@@ -47,15 +48,18 @@ pub async fn place() -> Place {
     Place { spec: SinkSpec::GcpSecretManager(spec), stores: stores("gcp", store(&google.address)), limit: Some(65_536), outside }
 }
 
-fn store(endpoint: &str) -> StoreSpec {
-    let gcp = GcpStoreSpec {
+fn project(endpoint: &str) -> GcpStoreSpec {
+    GcpStoreSpec {
         project: "tokens-1".into(),
         locations: Vec::new(),
         credentials_file: Some(google().credentials.clone()),
         workload_identity: None,
         endpoint: Some(endpoint.into()),
-    };
-    StoreSpec { gcp_secret_manager: Some(gcp), ..StoreSpec::default() }
+    }
+}
+
+fn store(endpoint: &str) -> StoreSpec {
+    StoreSpec { gcp_secret_manager: Some(project(endpoint)), ..StoreSpec::default() }
 }
 
 struct Secret {
@@ -279,6 +283,66 @@ async fn a_federation_that_is_revoked_is_refused_and_one_that_cannot_answer_is_w
             let failure = attempt(&spec, &stores("gcp", store), "ey.one", "1").await.unwrap_err();
             assert_eq!(failure.kind, kind, "{failure}");
             assert!(failure.message.contains(words) && !failure.message.contains("canary"), "{failure}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_exchange_that_redirects_gets_no_token_and_neither_does_where_it_leads() {
+    within(async {
+        tokio::task::spawn_blocking(google).await.unwrap();
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let noted = seen.clone();
+        let other = wire::answering(move |request| {
+            noted.lock().unwrap().push(request.to_owned());
+            wire::http("200 OK", "content-type: application/json\r\n", "{}")
+        })
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let (token, file) = (folder.path().join("token"), folder.path().join("federation.json"));
+        std::fs::write(&token, "ey.canary").unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q";
+        let led = |status: &str| wire::http(status, &format!("location: {other}/canary\r\n"), "");
+        // Where it is exchanged, and where the login acts as somebody: either may lead elsewhere.
+        for acting in [false, true] {
+            for status in ["307 Temporary Redirect", "308 Permanent Redirect"] {
+                let login = r#"{"access_token":"canary","issued_token_type":"t","token_type":"Bearer","expires_in":3600}"#;
+                let token_url = match acting {
+                    true => wire::canned(wire::http("200 OK", "content-type: application/json\r\n", login)).await,
+                    false => wire::canned(led(status)).await,
+                };
+                let mut federation = json!({
+                    "type": "external_account",
+                    "audience": audience,
+                    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+                    "token_url": token_url,
+                    "credential_source": {"file": token},
+                });
+                if acting {
+                    federation["service_account_impersonation_url"] = wire::canned(led(status)).await.into();
+                }
+                std::fs::write(&file, federation.to_string()).unwrap();
+                std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+                let by_file = GcpStoreSpec { credentials_file: Some(file.clone()), ..project(&google().address) };
+                let identity = WorkloadIdentity {
+                    audience: audience.into(),
+                    token_file: token.clone(),
+                    token_url: Some(token_url),
+                    ..WorkloadIdentity::default()
+                };
+                let by_schedule = GcpStoreSpec { workload_identity: Some(identity), credentials_file: None, ..project(&google().address) };
+                let ways = if acting { vec![by_file] } else { vec![by_file, by_schedule] };
+                for way in ways {
+                    let store = StoreSpec { gcp_secret_manager: Some(way), ..StoreSpec::default() };
+                    let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+                    let failure = attempt(&spec, &stores("gcp", store), "ey.one", "1").await.unwrap_err();
+                    assert_eq!(*seen.lock().unwrap(), [""; 0], "the redirect was followed");
+                    assert!(failure.kind == FailureKind::BadAnswer && failure.message.contains("redirects us"), "{failure}");
+                    assert!(!failure.message.contains("canary"), "{failure}");
+                }
+            }
         }
     })
     .await;

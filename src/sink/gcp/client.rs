@@ -2,8 +2,9 @@
 
 use google_cloud_auth::credentials::{self, Credentials, external_account, impersonated, service_account, user_account};
 use google_cloud_secretmanager_v1::client::SecretManagerService;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::federation::{Exchange, Federated};
 use super::way::Way;
 use super::{GcpStore, WorkloadIdentity};
 use crate::cluster::awaited::Patience;
@@ -11,7 +12,7 @@ use crate::sink::vault::own::{self, Stamp};
 use crate::sink::{Failure, FailureKind};
 
 /// What Secret Manager asks of a credential.
-const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+pub(super) const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 /// A client, and the file that its credentials came from.
 pub(super) struct Kept {
@@ -53,6 +54,7 @@ impl GcpStore {
         let kind = found["type"].as_str().unwrap_or_default().to_owned();
         let built = match kind.as_str() {
             "service_account" => service_account::Builder::new(found).build(),
+            "external_account" if let Some(exchange) = Exchange::of(&found) => return self.exchanging(exchange),
             "external_account" => external_account::Builder::new(found).with_scopes([SCOPE]).build(),
             "impersonated_service_account" => impersonated::Builder::new(found).build(),
             "authorized_user" => user_account::Builder::new(found).build(),
@@ -73,47 +75,10 @@ impl GcpStore {
                 return Err(self.failure(FailureKind::Unavailable, patience.missing()));
             }
         }
-        let built = external_account::Builder::new(told(identity)).with_scopes([SCOPE]).build();
-        built.map_err(|_| self.failure(FailureKind::Local, "`workloadIdentity` is no whole set of settings: check `audience`"))
+        self.exchanging(Exchange::by(identity))
     }
-}
 
-/// What Google's own file of federated credentials would say.
-fn told(identity: &WorkloadIdentity) -> Value {
-    let mut told = json!({
-        "type": "external_account",
-        "audience": identity.audience,
-        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "token_url": identity.token_url.as_deref().unwrap_or("https://sts.googleapis.com/v1/token"),
-        "credential_source": {"file": identity.token_file},
-    });
-    if let Some(account) = &identity.service_account {
-        let acted = format!("https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
-        told["service_account_impersonation_url"] = acted.into();
-    }
-    told
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_settings_say_what_googles_own_file_would() {
-        let identity = WorkloadIdentity {
-            audience: "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k".into(),
-            service_account: Some("ci@tokens-1.iam.gserviceaccount.com".into()),
-            token_file: "/run/t".into(),
-            ..WorkloadIdentity::default()
-        };
-        let found = told(&identity);
-        assert_eq!(
-            (&found["token_url"], &found["credential_source"]),
-            (&json!("https://sts.googleapis.com/v1/token"), &json!({"file": "/run/t"}))
-        );
-        let acted = found["service_account_impersonation_url"].as_str().unwrap();
-        assert!(acted.ends_with("/serviceAccounts/ci@tokens-1.iam.gserviceaccount.com:generateAccessToken"), "{acted}");
-        let itself = WorkloadIdentity { service_account: None, ..identity };
-        assert!(told(&itself)["service_account_impersonation_url"].is_null());
+    fn exchanging(&self, exchange: Exchange) -> Result<Credentials, Failure> {
+        Federated::new(exchange).map(Credentials::from).map_err(|why| self.failure(FailureKind::Local, why))
     }
 }

@@ -5,6 +5,7 @@
 //! secret was ours stay. `keepVersions` says how many are kept from this.
 
 mod client;
+mod federation;
 mod kind;
 mod refusal;
 mod secret;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use google_cloud_gax::error::rpc::{Code, Status, StatusDetails};
 use google_cloud_gax::error::{CredentialsError, Error};
 
+use super::federation::Redirected;
 use crate::cluster::patience;
 use crate::sink::FailureKind;
 use crate::sink::store::causes;
@@ -108,6 +109,10 @@ fn of_status(status: u16) -> Verdict {
 /// No answer, or one that cannot be read.
 fn of_way(error: &Error) -> Verdict {
     if error.is_authentication() {
+        if causes(error).any(|cause| cause.is::<Redirected>()) {
+            let why = "the token exchange redirects us, and a token is not carried on: check `tokenUrl`";
+            return Verdict::new(FailureKind::BadAnswer, why);
+        }
         let passing = causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()).is_some_and(CredentialsError::is_transient);
         if passing {
             return Verdict::new(FailureKind::Unavailable, "no Google credentials now: their source cannot answer");
