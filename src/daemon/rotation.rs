@@ -25,6 +25,9 @@ use crate::token::render::render;
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
 pub use line::{ask_hash, conclude, conclude_without, fault_of, identify, issue, sealed_at, sink_line, tell};
 
+/// A token that was issued so many seconds from now was issued by a clock that was wrong.
+const AHEAD: i64 = 30;
+
 /// A token that is kept while a place is owed it, and wiped with the last of them.
 pub struct Held {
     /// The token.
@@ -119,7 +122,7 @@ pub async fn carry(target: &Target, scene: &Scene, held: &Held, urgency: Urgency
     let render = |format: &Format| payload(held, format, &surroundings);
     let ask = || ask_hash(target);
     let ours = |found: &Payload| is_ours(found, target);
-    let newer = |found: &Payload| scene.is_shared(target) && is_newer(found, target, held);
+    let newer = |found: &Payload| is_newer(found, target, scene, held);
     let load = fenced(load(target, held, &issue, &render, &ask, urgency, Ours(&ours)), Ours(&newer), seat);
     delivery::deliver(&target.deliver, &load, &scene.stores).await
 }
@@ -133,7 +136,7 @@ pub async fn pay(target: &Target, scene: &Scene, held: &Held, place: &Place, ser
     let urgency = Urgency { deadline: held.claims.exp.unwrap_or(0), retry: true };
     let ours = |found: &Payload| is_ours(found, target);
     let seat = scene.seat(target);
-    let newer = |found: &Payload| scene.is_shared(target) && is_newer(found, target, held);
+    let newer = |found: &Payload| is_newer(found, target, scene, held);
     let load = fenced(load(target, held, &issue, &render, &ask, urgency, Ours(&ours)), Ours(&newer), seat.as_ref());
     delivery::pay(place, &load, &scene.stores, served).await
 }
@@ -154,13 +157,17 @@ pub(super) fn load<'a>(
     Load { render, target: &target.name, ask, issue, issued_at, expires_at, generation: held.generation, urgency, manners, leave: None }
 }
 
-/// In a fleet: never over a newer token, and only while the target is ours.
+/// Never over a newer token; in a fleet, only while the target is ours.
 fn fenced<'a>(load: Load<'a>, newer: Ours<'a>, seat: Option<&'a Seat>) -> Load<'a> {
     Load { manners: Manners { newer, ..load.manners }, leave: seat.map(|seat| seat as &dyn delivery::Leave), ..load }
 }
 
-fn is_newer(found: &Payload, target: &Target, held: &Held) -> bool {
-    issued_at(found, target).is_some_and(|issued| Some(issued) > held.claims.iat)
+fn is_newer(found: &Payload, target: &Target, scene: &Scene, held: &Held) -> bool {
+    // The clock of an embedded cluster is this host's own: what it issued before it was put back is of no use yet, and
+    // would stand in the way. In a fleet another member's clock may be the right one.
+    let own_clock = || !scene.is_shared(target) && scene.cluster(&target.cluster).is_some_and(|cluster| cluster.is_embedded());
+    let ahead = |issued: i64| issued > Timestamp::now().as_second() + AHEAD && own_clock();
+    issued_at(found, target).is_some_and(|issued| Some(issued) > held.claims.iat && !ahead(issued))
 }
 
 /// The bytes of a format.

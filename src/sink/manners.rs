@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Context;
-use crate::token::{Payload, extract};
+use crate::token::Payload;
 
 /// The key under which a store is told that a secret is ours, and our name there.
 pub const MARK: (&str, &str) = ("managed-by", "tokenferry");
@@ -27,7 +27,7 @@ pub struct Manners<'a> {
     pub sealed: bool,
     /// Whether something that stands at a place is a token of this target.
     pub ours: Ours<'a>,
-    /// Whether it is one that was issued later: in a fleet nobody replaces it with an older one.
+    /// Whether it is one that was issued later: nobody replaces it with an older one.
     pub newer: Ours<'a>,
 }
 
@@ -80,15 +80,6 @@ pub fn marked(found: &BTreeMap<String, String>) -> bool {
 /// Whether a key is one of ours.
 pub fn is_mark(key: &str) -> bool {
     key == MARK.0 || key.starts_with(OURS)
-}
-
-/// What to say where a newer token of the target stands: it stays.
-pub const NEWER: &str = "holds a token of this target that was issued after this one, and an older one never goes over it";
-
-/// Whether this text holds a token of the target that was issued after the one to be written.
-pub fn is_newer(held: &str, context: &Context<'_>) -> bool {
-    let issued = || extract(held.as_bytes())?.claims().ok()?.iat;
-    context.manners.ours.is(held) && issued().is_some_and(|issued| issued > context.issued_at)
 }
 
 /// What stood there with our marks set anew: other people's stay.

@@ -3,6 +3,7 @@
 //!
 //! A sink makes one attempt and classifies its own failure. It knows neither targets nor the time of day.
 
+mod anew;
 pub mod aws;
 pub mod azure;
 pub mod command;
@@ -145,9 +146,7 @@ impl Context<'_> {
     /// Why this token must not replace what stands there, as text, where it must not: that is newer.
     pub fn superseded(&self, text: &str) -> Option<String> {
         let newer = self.manners.newer.is(text);
-        newer.then(|| {
-            format!("a newer token of target {} stands there, which another member of the fleet has brought: it stays", self.target)
-        })
+        newer.then(|| format!("a token of target {} that was issued after this one stands there, and stays", self.target))
     }
 }
 

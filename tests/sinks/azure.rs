@@ -13,7 +13,7 @@ use tokenferry::sink::azure::{AzureAuth, AzureSpec, AzureStoreSpec, ClientSecret
 use tokenferry::sink::{Context, Failure, FailureKind, Leftover, Manners, Ours, Put, Removal, SinkSpec, StoreSpec, held, put};
 use tokenferry::token::Payload;
 
-use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, stores, unsigned};
+use super::conformance::{Elsewhere, Marks, Outside, Place, attempt, fresh, newer_than, stores, unsigned};
 use super::wire;
 use crate::support::servers::python;
 use crate::support::{until, within};
@@ -184,8 +184,9 @@ fn now() -> i64 {
 
 /// A put of a token that was issued so many seconds from now.
 async fn put_at(place: &Place, spec: &SinkSpec, text: &str, later: i64, overlap: u64) -> Result<Put, Failure> {
-    let manners = Manners { overlap: Duration::from_secs(overlap), ours: Ours(&ours), ..Manners::default() };
     let (issued_at, timeout) = (now() + later, Duration::from_secs(20));
+    let newer = newer_than(issued_at);
+    let manners = Manners { overlap: Duration::from_secs(overlap), ours: Ours(&ours), newer: Ours(&newer), ..Manners::default() };
     let context = Context { target: "ci", issue: text, issued_at, expires_at: 2_000_000_000, generation: 1, timeout, manners };
     put(spec, &Payload::new(text.into()), context, &place.stores).await
 }
@@ -292,7 +293,7 @@ async fn an_older_token_never_goes_over_a_newer_one() {
         let at = async |later: i64| put_at(&place, &place.spec, &unsigned(now() + later), later, 600).await;
         assert_eq!(at(100).await, Ok(Put::Written));
         let failure = at(50).await.unwrap_err();
-        assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");
+        assert!(failure.kind == FailureKind::Superseded && failure.message.contains("issued after this one"), "{failure}");
         assert_eq!(at(150).await, Ok(Put::Written));
     })
     .await;

@@ -160,10 +160,19 @@ pub fn unsigned(issued_at: i64) -> String {
     format!("{}.{}.{}", part(r#"{"alg":"RS256"}"#.into()), part(claims), part("signature".into()))
 }
 
+/// Tells tokens that were issued after that.
+pub fn newer_than(issued_at: i64) -> impl Fn(&Payload) -> bool + Sync {
+    move |found| {
+        let claims = std::str::from_utf8(found.expose()).ok().and_then(|text| tokenferry::token::Claims::of(text).ok());
+        claims.and_then(|claims| claims.iat).is_some_and(|issued| issued > issued_at)
+    }
+}
+
 /// A put of [`unsigned`] at such a time, by who takes every token that stands there for the target's own.
 pub async fn put_issued(spec: &SinkSpec, stores: &Stores, issued_at: i64) -> Result<Put, Failure> {
     let ours = |found: &Payload| found.expose().starts_with(b"ey");
-    let manners = Manners { ours: tokenferry::sink::Ours(&ours), ..Manners::default() };
+    let newer = newer_than(issued_at);
+    let manners = Manners { ours: tokenferry::sink::Ours(&ours), newer: tokenferry::sink::Ours(&newer), ..Manners::default() };
     let timeout = Duration::from_secs(20);
     let context = Context { target: "ci", issue: "1", issued_at, expires_at: issued_at + 60, generation: 1, timeout, manners };
     put(spec, &Payload::new(unsigned(issued_at).into_bytes()), context, stores).await
@@ -256,7 +265,7 @@ async fn what_somebody_else_wrote_is_written_over_with_the_very_token_that_stood
 }
 
 #[tokio::test]
-async fn in_a_fleet_a_newer_token_that_stands_at_a_store_is_not_replaced_by_an_older_one() {
+async fn a_newer_token_that_stands_at_a_store_is_not_replaced_by_an_older_one() {
     within(async {
         for (sink, place) in places().await {
             if !place.spec.is_readable() || matches!(place.spec, SinkSpec::File(_) | SinkSpec::Directory(_)) {

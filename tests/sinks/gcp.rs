@@ -212,7 +212,7 @@ async fn an_older_token_never_goes_over_a_newer_one() {
         let at = async |issued_at: i64| put_issued(&place.spec, &place.stores, issued_at).await;
         assert_eq!(at(2_000).await, Ok(Put::Written));
         let failure = at(1_000).await.unwrap_err();
-        assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");
+        assert!(failure.kind == FailureKind::Superseded && failure.message.contains("issued after this one"), "{failure}");
         assert_eq!(place.look().await, Some(unsigned(2_000)));
         assert_eq!(at(3_000).await, Ok(Put::Written));
     })

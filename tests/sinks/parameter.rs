@@ -243,7 +243,7 @@ async fn an_older_token_never_goes_over_a_newer_one() {
         let place = place().await;
         assert_eq!(put_issued(&place.spec, &place.stores, 2_000).await, Ok(Put::Written));
         let failure = put_issued(&place.spec, &place.stores, 1_000).await.unwrap_err();
-        assert!(failure.kind == FailureKind::Conflict && failure.message.contains("issued after this one"), "{failure}");
+        assert!(failure.kind == FailureKind::Superseded && failure.message.contains("issued after this one"), "{failure}");
         assert_eq!(place.look().await, Some(unsigned(2_000)));
         assert_eq!(put_issued(&place.spec, &place.stores, 3_000).await, Ok(Put::Written));
         assert_eq!(place.look().await, Some(unsigned(3_000)));
@@ -271,7 +271,7 @@ async fn a_newer_token_that_came_between_the_look_and_the_write_is_put_back() {
         })
         .await;
         let failure = put_issued(&place.spec, &stores("aws", store(&address)), 1_500).await.unwrap_err();
-        assert!(failure.kind == FailureKind::Conflict && failure.message.contains("put back"), "{failure}");
+        assert!(failure.kind == FailureKind::Superseded && failure.message.contains("put back"), "{failure}");
         assert_eq!(place.look().await, Some(unsigned(2_000)));
     })
     .await;

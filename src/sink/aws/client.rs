@@ -25,14 +25,6 @@ impl AwsStore {
         Ok(kept.insert(Arc::new(self.new_client().await?)).clone())
     }
 
-    /// Forgets a client whose credentials were refused: the next one reads them anew.
-    pub(super) async fn forget(&self, refused: &Arc<Client>) {
-        let mut kept = self.client.lock().await;
-        if kept.as_ref().is_some_and(|client| Arc::ptr_eq(client, refused)) {
-            *kept = None;
-        }
-    }
-
     async fn new_client(&self) -> Result<Client, Failure> {
         let (config, source) = login(&self.name, &self.spec).await?;
         let mut settings = aws_sdk_secretsmanager::config::Builder::from(&config).credentials_provider(source);

@@ -15,12 +15,10 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use crate::cluster::Upstream;
 pub use crate::cluster::aws::{AssumeRole, WebIdentity};
-use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores, anew};
 use crate::token::Payload;
 
 /// `awsSecretsManager: {store, secretId, key, keepVersions, adopt}`.
@@ -134,10 +132,6 @@ fn of<'a>(spec: &AwsSpec, stores: &'a Stores) -> Result<&'a AwsStore, Failure> {
     stores.live(&spec.store).ok_or_else(unknown)
 }
 
-/// The SDK logs answers at its finer levels; here nobody listens.
 async fn in_time<T>(store: &AwsStore, limit: Duration, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(limit, attempt).with_subscriber(NoSubscriber::default()).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(store.failure(FailureKind::Unavailable, format_args!("no answer within {} s", limit.as_secs_f32()))),
-    }
+    anew::quietly(limit, attempt, |kind, why| store.failure(kind, why)).await
 }

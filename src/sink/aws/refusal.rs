@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 
-use crate::cluster::patience;
+use crate::cluster::{Upstream, patience};
 use crate::sink::store::causes;
 use crate::sink::{Failure, FailureKind};
 
@@ -32,6 +32,14 @@ pub(super) struct Verdict {
 impl Verdict {
     pub fn new(kind: FailureKind, why: impl Into<String>) -> Self {
         Self { kind, why: why.into(), retry_after: None, credentials: false, garbled: false }
+    }
+
+    /// The same, and its upstream learns what makes no sense.
+    pub fn told(self, store: &str, upstream: &Upstream) -> Failure {
+        if self.garbled {
+            upstream.note_garbled();
+        }
+        self.into_failure(store)
     }
 
     /// With the store's name in front.

@@ -12,7 +12,7 @@ use crate::sink::aws::client::Client;
 use crate::sink::aws::refusal::{self, Verdict};
 use crate::sink::aws::tags::{self, Described};
 use crate::sink::aws::{AwsSpec, AwsStore, LARGEST};
-use crate::sink::{Context, Failure, FailureKind, Put, manners};
+use crate::sink::{Context, Failure, FailureKind, Put, anew, manners};
 use crate::token::{Payload, render};
 
 /// The staging label of the version in use.
@@ -140,20 +140,8 @@ pub(super) async fn with_client<T, F>(store: &AwsStore, attempt: impl Fn(Arc<Cli
 where
     F: Future<Output = Result<T, Verdict>>,
 {
-    let client: Arc<Client> = store.client().await?;
-    let verdict = match attempt(Arc::clone(&client)).await {
-        Err(verdict) if verdict.credentials => {
-            store.forget(&client).await;
-            attempt(store.client().await?).await
-        }
-        outcome => outcome,
-    };
-    verdict.map_err(|verdict| {
-        if verdict.garbled {
-            store.upstream.note_garbled();
-        }
-        verdict.into_failure(&store.name)
-    })
+    let outcome = anew::attempt(&store.client, || store.client(), attempt, |verdict: &Verdict| verdict.credentials).await?;
+    outcome.map_err(|verdict| verdict.told(&store.name, &store.upstream))
 }
 
 pub(super) async fn read(client: &Client, spec: &AwsSpec) -> Result<Current, Verdict> {

@@ -19,11 +19,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use crate::cluster::Upstream;
-use crate::sink::{Failure, FailureKind, Stores};
+use crate::sink::{Failure, FailureKind, Stores, anew};
 use client::Wire;
 
 /// `azureKeyVault: {store, name, keepVersions, adopt}`.
@@ -157,28 +155,10 @@ impl AzureStore {
         F: Future<Output = Result<T, refusal::Verdict>>,
     {
         let whole = async {
-            let wire = self.wire().await?;
-            let outcome = match attempt(Arc::clone(&wire)).await {
-                Err(verdict) if verdict.login => {
-                    self.forget(&wire).await;
-                    attempt(self.wire().await?).await
-                }
-                outcome => outcome,
-            };
+            let outcome = anew::attempt(&self.wire, || self.wire(), attempt, |verdict: &refusal::Verdict| verdict.login).await?;
             outcome.map_err(|verdict| self.told(verdict))
         };
-        // The client logs addresses and answers; here nobody listens.
-        match tokio::time::timeout(limit, whole).with_subscriber(NoSubscriber::default()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.failure(FailureKind::Unavailable, format_args!("no answer within {} s", limit.as_secs_f32()))),
-        }
-    }
-
-    async fn forget(&self, refused: &Arc<Wire>) {
-        let mut kept = self.wire.lock().await;
-        if kept.as_ref().is_some_and(|wire| Arc::ptr_eq(wire, refused)) {
-            *kept = None;
-        }
+        anew::quietly(limit, whole, |kind, why| self.failure(kind, why)).await
     }
 
     fn told(&self, verdict: refusal::Verdict) -> Failure {

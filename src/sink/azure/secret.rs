@@ -50,9 +50,6 @@ impl Place<'_> {
         if let Some(why) = current.text.as_deref().and_then(|held| context.superseded(held)) {
             return Err(Verdict::new(FailureKind::Superseded, why));
         }
-        if current.text.as_deref().is_some_and(|held| manners::is_newer(held, context)) {
-            return Err(Verdict::new(FailureKind::Conflict, format!("`{}` {}", self.spec.name, manners::NEWER)));
-        }
         let mut tags = manners::with_marks(&current.tags, &marks);
         if current.text.as_deref().is_some_and(|held| held == text) {
             // Whose the earlier ones are stays said.

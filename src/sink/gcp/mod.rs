@@ -20,11 +20,9 @@ use google_cloud_secretmanager_v1::client::SecretManagerService;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use crate::cluster::Upstream;
-use crate::sink::{Failure, FailureKind, Stores};
+use crate::sink::{Failure, FailureKind, Stores, anew};
 
 /// `gcpSecretManager: {store, secretId, keepVersions, adopt}`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -121,11 +119,7 @@ impl GcpStore {
                 Failure { retry_after: verdict.retry_after, ..self.failure(verdict.kind, verdict.why) }
             })
         };
-        // The client logs answers at its finer levels; here nobody listens.
-        match tokio::time::timeout(limit, whole).with_subscriber(NoSubscriber::default()).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.failure(FailureKind::Unavailable, format_args!("no answer within {} s", limit.as_secs_f32()))),
-        }
+        anew::quietly(limit, whole, |kind, why| self.failure(kind, why)).await
     }
 }
 

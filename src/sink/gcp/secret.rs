@@ -50,9 +50,6 @@ impl Place<'_> {
         if !(marked || self.spec.adopt || is_free(&current, context.manners.ours)) {
             return Err(self.not_ours(context));
         }
-        if held.is_some_and(|held| manners::is_newer(held, context)) {
-            return Err(Verdict::new(FailureKind::Conflict, format!("`{}` {}", self.spec.secret_id, manners::NEWER)));
-        }
         let first = found.annotations.get(FIRST).and_then(|text| text.parse().ok()).unwrap_or(current.number + 1);
         let wish = annotations(context, first);
         let said = marked && wish.iter().all(|(key, value)| found.annotations.get(key) == Some(value));

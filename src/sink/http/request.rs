@@ -8,7 +8,6 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{HttpSpec, Verb};
-use crate::sink::manners;
 use crate::sink::vault::own;
 use crate::sink::wire::{self, Answer};
 use crate::sink::{Context, Failure, FailureKind, Put};
@@ -111,9 +110,6 @@ impl HttpSpec {
             let text = std::str::from_utf8(&held).ok();
             if !self.adopt && !text.is_some_and(|text| context.manners.ours.is(text)) {
                 return Err(self.not_ours(context));
-            }
-            if text.is_some_and(|text| manners::is_newer(text, context)) {
-                return Err(self.failure(FailureKind::Conflict, format_args!("it {}", manners::NEWER)));
             }
         }
         let verb = match self.method {

@@ -19,14 +19,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tracing::instrument::WithSubscriber;
-use tracing::subscriber::NoSubscriber;
 
 use super::refusal::Verdict;
 use super::{AwsStoreSpec, client};
 use crate::cluster::Upstream;
-use crate::sink::manners;
-use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};
+use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores, anew, manners};
 use crate::token::Payload;
 pub use kind::ParameterStoreSpec;
 use signed::Wire;
@@ -110,36 +107,10 @@ impl ParameterStore {
         F: Future<Output = Result<T, Verdict>>,
     {
         let whole = async {
-            let wire = self.wire().await?;
-            let verdict = match attempt(Arc::clone(&wire)).await {
-                Err(verdict) if verdict.credentials => {
-                    self.forget(&wire).await;
-                    attempt(self.wire().await?).await
-                }
-                outcome => outcome,
-            };
-            verdict.map_err(|verdict| {
-                if verdict.garbled {
-                    self.upstream.note_garbled();
-                }
-                verdict.into_failure(&self.name)
-            })
+            let outcome = anew::attempt(&self.wire, || self.wire(), attempt, |verdict: &Verdict| verdict.credentials).await?;
+            outcome.map_err(|verdict| verdict.told(&self.name, &self.upstream))
         };
-        // The SDK's chain of credentials logs answers at its finer levels; here nobody listens.
-        match tokio::time::timeout(limit, whole).with_subscriber(NoSubscriber::default()).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let why = format!("AWS store `{}`: no answer within {} s", self.name, limit.as_secs_f32());
-                Err(Failure::new(FailureKind::Unavailable, why))
-            }
-        }
-    }
-
-    async fn forget(&self, refused: &Arc<Wire>) {
-        let mut kept = self.wire.lock().await;
-        if kept.as_ref().is_some_and(|wire| Arc::ptr_eq(wire, refused)) {
-            *kept = None;
-        }
+        anew::quietly(limit, whole, |kind, why| Failure::new(kind, format!("AWS store `{}`: {why}", self.name))).await
     }
 }
 

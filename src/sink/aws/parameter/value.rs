@@ -36,9 +36,6 @@ pub(super) async fn set(wire: &Wire, spec: &ParameterSpec, text: &str, key: Opti
         }
         say(wire, spec, &marks).await?;
     }
-    if manners::is_newer(&current.text, context) {
-        return Err(Verdict::new(FailureKind::Conflict, format!("`{}` {}", spec.name, manners::NEWER)));
-    }
     let put = if *current.text == text {
         Put::Unchanged
     } else {
@@ -58,9 +55,9 @@ pub(super) async fn set(wire: &Wire, spec: &ParameterSpec, text: &str, key: Opti
 /// a newer token of the target, it is written again.
 async fn give_back(wire: &Wire, spec: &ParameterSpec, version: u64, key: Option<&str>, context: &Context<'_>) -> Result<(), Verdict> {
     let between = read_at(wire, spec, &format!("{}:{version}", spec.name)).await?;
-    let Some(newer) = between.filter(|between| manners::is_newer(&between.text, context)) else { return Ok(()) };
+    let Some((newer, why)) = between.and_then(|between| context.superseded(&between.text).map(|why| (between, why))) else { return Ok(()) };
     write(wire, spec, &newer.text, key, None).await?;
-    Err(Verdict::new(FailureKind::Conflict, format!("version {version} of `{}` {}: it was put back", spec.name, manners::NEWER)))
+    Err(Verdict::new(FailureKind::Superseded, format!("{why}: version {version} of `{}` was put back", spec.name)))
 }
 
 /// What stands there; `None` where there is no such parameter.
