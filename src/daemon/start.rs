@@ -143,7 +143,8 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
         return finding;
     }
     let recorded = state.and_then(|s| s.issued_at).map(Timestamp::as_second);
-    let unrecorded = best.as_ref().is_some_and(|(_, claims)| claims.iat > recorded);
+    let unrecorded =
+        best.as_ref().is_some_and(|(token, claims)| claims.iat > recorded || claims.iat == recorded && is_twin(token, claims, state, seen));
     let wrong = wrong_places(&target, state, seen, best.as_ref(), unrecorded);
     let Some((token, claims)) = best else {
         if state.is_some() && !wrong.is_empty() {
@@ -164,6 +165,18 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
         finding.copy = Some((Arc::new(held), wrong));
     }
     finding
+}
+
+/// Whether this is another token than the recorded one, which stands nowhere any more: in a fleet two members may have
+/// minted in the same second, and what stands is the one in use.
+fn is_twin(token: &Token, claims: &Claims, state: Option<&TargetState>, seen: &[Look]) -> bool {
+    let Some(recorded) = state.and_then(|s| s.jti.as_deref()) else { return false };
+    let gone = |look: &Look| match look {
+        Look::Seen(seen) => seen.issue.as_deref() != Some(recorded),
+        Look::Nothing => true,
+        Look::Unknown => false,
+    };
+    issue(claims, token) != recorded && seen.iter().all(gone)
 }
 
 /// Looks at a place as closely as is asked for.
@@ -303,3 +316,6 @@ fn wrong_places(
 fn holds(seen: &Seen, current: Option<&str>) -> bool {
     current.is_some() && seen.issue.as_deref() == current
 }
+
+#[cfg(test)]
+mod tests;
