@@ -2,6 +2,7 @@
 //! up at once, and while their Leases cannot be reached everybody goes on as before.
 
 mod days;
+mod fence;
 mod figures;
 mod hosts;
 mod tunnel;

@@ -248,6 +248,29 @@ async fn a_redirect_carries_neither_the_token_nor_our_login_anywhere() {
     .await;
 }
 
+#[tokio::test]
+async fn what_was_damaged_on_its_way_is_no_answer() {
+    within(async {
+        tokio::task::spawn_blocking(google).await.unwrap();
+        // `ey.one`, with its CRC32C and with another.
+        for (sum, is_good) in [("1", false), ("1885782809", true)] {
+            let payload = format!(r#"{{"data":"ZXkub25l","dataCrc32c":"{sum}"}}"#);
+            let body = format!(r#"{{"name":"projects/1/secrets/ci/versions/1","payload":{payload}}}"#);
+            let address = wire::canned(wire::http("200 OK", "content-type: application/json\r\n", &body)).await;
+            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+            let read = held(&spec, &stores("gcp", store(&address)), Duration::from_secs(20)).await;
+            match read {
+                Ok(found) => assert!(is_good && found.unwrap().expose() == b"ey.one", "{sum} was taken"),
+                Err(failure) => {
+                    let told = failure.kind == FailureKind::BadAnswer && failure.message.contains("checksum");
+                    assert!(!is_good && told, "{failure}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
 /// What Google says of a rate.
 const RATE: &str = r#"{"error":{"code":429,"message":"canary","status":"RESOURCE_EXHAUSTED","details":[
     {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"RATE_LIMIT_EXCEEDED","domain":"googleapis.com","metadata":{}}]}}"#;
