@@ -1,6 +1,9 @@
-//! What keeps an older token from going over a newer one where an owner goes on without its Lease: the look at what stands
-//! there. A member's places are behind a way of their own here, which can be cut while it mints.
+//! What keeps an older token from going over a newer one, each alone: the look at what stands there, and the leave that an
+//! owner asks before its write. A member's places are behind a way of their own here, which can be cut while it mints.
 
+use std::time::Duration;
+
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::tunnel::Tunnel;
@@ -66,4 +69,29 @@ fn an_owner_that_goes_on_without_its_lease_leaves_the_newer_token_of_who_took_ov
     until("a has tried it", 120, || refused() || fleet.tokens()[&target] != newer[&target]);
     assert_eq!(fleet.tokens()[&target], newer[&target], "an older token stands where a newer one stood: {}", a.host.log());
     assert!(refused(), "{}", a.host.log());
+}
+
+#[test]
+fn an_owner_that_was_stopped_with_a_token_in_its_hand_asks_before_it_writes() {
+    let fleet = Fleet::new("fleet-leave", 4);
+    let (a, store, b, _way, target) = two(&fleet);
+    let before = fleet.tokens();
+    store.cut(true);
+    a.rotate(&target);
+    until("the token is owed", 60, || outcomes(&a, &target).last().is_some_and(|(outcome, _)| outcome == "owed"));
+    a.host.signal(Signal::STOP);
+    until("b serves all", 60, || b.serves().len() == 4);
+    // Awake again, it could write at once, and learns only a while later that its Lease ran out. A call to the Leases has
+    // 5 s, a new connection among them: where it could not be made, an owner goes on.
+    store.cut(false);
+    a.tunnel.slow(Duration::from_millis(800));
+    a.host.signal(Signal::CONT);
+    std::thread::sleep(Duration::from_secs(4));
+    a.tunnel.slow(Duration::ZERO);
+    until("a knows that it was away", 60, || !a.records("left").is_empty());
+    until("a has its share again", 60, || a.serves().contains(&target));
+    let learned = |line: &Value| line["target"] == *target && line["jti"] == before[&target].0.as_str();
+    let looked = || a.records("adopted").iter().chain(&a.records("paid")).any(learned);
+    until("it has looked at the place", 60, || looked() || fleet.tokens() != before);
+    assert_eq!(fleet.tokens(), before, "nobody minted anew, and what it had in its hand was not written");
 }

@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A listener on this host, and what it leads to.
 pub struct Tunnel {
@@ -17,6 +18,8 @@ struct State {
     cut: AtomicBool,
     over: AtomicBool,
     connections: AtomicU64,
+    /// How long each piece is under way, ms; those behind it do not wait for it.
+    under_way: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -54,6 +57,11 @@ impl Tunnel {
         format!("https://127.0.0.1:{}", self.port)
     }
 
+    /// From now on each piece is under way for that long.
+    pub fn slow(&self, pause: Duration) {
+        self.state.under_way.store(u64::try_from(pause.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+
     /// Nothing goes through any more, and no connection is told so; or it does again, on new connections.
     pub fn cut(&self, cut: bool) {
         self.state.cut.store(cut, Ordering::Relaxed);
@@ -71,15 +79,27 @@ impl Drop for Tunnel {
     }
 }
 
-fn carry(state: &State, from: &mut TcpStream, to: &mut TcpStream) {
+fn carry(state: &Arc<State>, from: &mut TcpStream, to: &mut TcpStream) {
+    let (on_its_way, pieces) = channel::<(Instant, Vec<u8>)>();
+    let (mut to, state) = (to.try_clone().unwrap(), Arc::clone(state));
+    let arrives = Arc::clone(&state);
+    std::thread::spawn(move || {
+        for (due, bytes) in pieces {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            while arrives.cut.load(Ordering::Relaxed) && !arrives.over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    });
     let mut bytes = [0u8; 16_384];
     while let Ok(count) = from.read(&mut bytes) {
-        while state.cut.load(Ordering::Relaxed) && !state.over.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        if count == 0 || to.write_all(&bytes[..count]).is_err() {
+        let due = Instant::now() + Duration::from_millis(state.under_way.load(Ordering::Relaxed));
+        if count == 0 || on_its_way.send((due, bytes[..count].to_vec())).is_err() {
             break;
         }
     }
-    let _ = to.shutdown(Shutdown::Write);
 }
