@@ -31,6 +31,7 @@ pub const GENESIS: &str = "00000000000000000000000000000000000000000000000000000
 const KEY: &[u8] = br#","hash":""#;
 const CLOSE: &[u8] = br#""}"#;
 const HEX: usize = 64;
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Gives a line its place in the chain and writes it, newline included, to the end of `out`.
 pub(super) fn seal(line: &mut Line, seq: u64, previous: &str, out: &mut Vec<u8>) {
@@ -49,14 +50,17 @@ pub(super) fn seal(line: &mut Line, seq: u64, previous: &str, out: &mut Vec<u8>)
 
 /// The hash of a line of which `body` is all before `,"hash":`.
 fn hash_of(body: &[u8]) -> String {
+    String::from_utf8(hex_of(body).to_vec()).expect("hex digits are ASCII")
+}
+
+fn hex_of(body: &[u8]) -> [u8; HEX] {
     let mut context = Context::new(&SHA256);
     context.update(body);
     context.update(b"}");
-    let mut hex = String::with_capacity(HEX);
-    for byte in context.finish().as_ref() {
-        for nibble in [byte >> 4, byte & 15] {
-            hex.push(char::from_digit(u32::from(nibble), 16).expect("a nibble is a hex digit"));
-        }
+    let mut hex = [0; HEX];
+    for (pair, byte) in hex.chunks_exact_mut(2).zip(context.finish().as_ref()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
     hex
 }
@@ -79,7 +83,7 @@ pub(super) fn seal_of(text: &[u8]) -> Seal<'_> {
     let stated = rest.strip_prefix(KEY).and_then(|rest| rest.strip_suffix(CLOSE)).and_then(|hex| std::str::from_utf8(hex).ok());
     match stated {
         None => Seal::Missing,
-        Some(stated) if stated == hash_of(body) => Seal::Fits(stated),
+        Some(stated) if stated.as_bytes() == hex_of(body) => Seal::Fits(stated),
         Some(_) => Seal::Wrong,
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::chain;
 
 /// Longest line that is read, in bytes: a `reloaded` line with 100,000 names is a tenth of it.
-const LONGEST: u64 = 32 << 20;
+pub(super) const LONGEST: u64 = 32 << 20;
 
 /// One file of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,11 @@ pub(super) fn begin(path: &Path) -> Option<Timestamp> {
     (raw == Raw::Line).then(|| chain::link(&text))?.map(|link| link.time)
 }
 
+/// Opens a file for reading, never through a symbolic link.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    Ok(File::from(rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?))
+}
+
 /// What stands at the reader's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Raw {
@@ -77,8 +82,7 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens a file, never through a symbolic link.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { input: BufReader::with_capacity(64 << 10, File::from(file)), number: 0, end: 0 })
+        Ok(Self { input: BufReader::with_capacity(64 << 10, open(path)?), number: 0, end: 0 })
     }
 
     /// Puts the next line into `line`. After `Torn` or `End` the same place is read again, so that what is

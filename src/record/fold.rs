@@ -1,5 +1,6 @@
 //! The fold of the records: what they amount to, per target and place. Pure, except [`read`].
 
+mod blocks;
 mod checkpoint;
 mod file;
 mod hooks;
@@ -7,7 +8,7 @@ mod leaver;
 mod markers;
 mod target;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub struct State {
     /// Every target that was recorded and not retired, by name.
     /// Shared until it changes: whoever writes the records and whoever serves the targets know the same at first, and of most
     /// targets for long.
-    pub targets: BTreeMap<Arc<str>, Arc<TargetState>>,
+    pub targets: HashMap<Arc<str>, Arc<TargetState>>,
     /// Those that are gone and not forgotten.
     pub leavers: BTreeMap<String, Leaver>,
     /// Those targets with a hook that has still to be told.
@@ -48,7 +49,7 @@ pub struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
-            targets: BTreeMap::new(),
+            targets: HashMap::new(),
             leavers: BTreeMap::new(),
             untold: BTreeSet::new(),
             schedule: None,

@@ -18,7 +18,9 @@ impl State {
         end.count = Some((self.targets.len() + self.leavers.len()) as u64);
         end.schedule.clone_from(&self.schedule);
         let leavers = self.leavers.iter().map(move |(name, leaver)| leaver.to_checkpoint(name, now));
-        self.targets.iter().map(move |(name, target)| target.to_checkpoint(name, now)).chain(leavers).chain(std::iter::once(end))
+        let mut targets: Vec<_> = self.targets.iter().collect();
+        targets.sort_unstable_by(|a, b| a.0.cmp(b.0));
+        targets.into_iter().map(move |(name, target)| target.to_checkpoint(name, now)).chain(leavers).chain(std::iter::once(end))
     }
 }
 

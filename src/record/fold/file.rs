@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
+use super::blocks::{self, Parsed};
 use super::{ReadError, State};
-use crate::record::chain::{self, Seal};
-use crate::record::files::{Raw, Reader};
-use crate::record::line::{Kind, Line, VERSION};
+use crate::record::line::Kind;
 
 /// What a file amounts to.
 #[derive(Debug, Default)]
@@ -20,12 +19,63 @@ pub(in crate::record) struct Folded {
     pub damaged: Option<u64>,
     /// Whether something that is no sound line stands after the last sound one.
     pub torn: bool,
+    /// Lines read.
+    number: u64,
+    /// Where the last line read ends.
+    end: u64,
+    /// The first line that does not fit the chain.
+    unsound: Option<u64>,
+    /// Whether the last line is no line of the records.
+    tail: bool,
 }
 
 impl Folded {
     /// Whether its checkpoint is whole, which makes it fit to start from.
     pub fn complete(&self) -> bool {
         self.checkpoint.is_some()
+    }
+
+    /// Takes the next line; whether to go on, or the version of a newer program that wrote it.
+    fn take(&mut self, parsed: &Parsed, bytes: u64) -> Result<bool, u32> {
+        self.number += 1;
+        self.end += bytes;
+        let (seq, previous, fits) = match parsed {
+            Parsed::Newer(version) => return Err(*version),
+            Parsed::Torn => {
+                self.torn = true;
+                return Ok(false);
+            }
+            Parsed::TooLong => {
+                self.damaged = self.damaged.or(Some(self.number));
+                return Ok(false);
+            }
+            Parsed::Unsound => {
+                self.unsound = self.unsound.or(Some(self.number));
+                self.tail = true;
+                return Ok(true);
+            }
+            Parsed::Line(line, fits) => (line.seq, &line.previous, *fits),
+            Parsed::Link(link, fits) => (link.seq, &link.previous, *fits),
+        };
+        let follows = self.number == 1 || (seq == self.state.seq + 1 && *previous == self.state.head);
+        if !follows || !fits {
+            self.unsound = self.unsound.or(Some(self.number));
+        }
+        // This line can be read: an unsound one at or before it is no torn tail.
+        self.damaged = self.damaged.or(self.unsound);
+        self.sound_end = self.end;
+        self.tail = false;
+        match parsed {
+            Parsed::Line(line, _) => {
+                self.state.apply(line);
+                if line.kind == Kind::CheckpointEnd && self.checkpoint.is_none() {
+                    self.checkpoint = Some(self.end);
+                }
+            }
+            Parsed::Link(link, _) => self.state.advance(link.seq, &link.hash, link.time),
+            _ => {}
+        }
+        Ok(true)
     }
 }
 
@@ -34,53 +84,17 @@ impl Folded {
 /// # Errors
 /// [`ReadError`] where it cannot be read or was written by a newer program; damage is no error.
 pub(in crate::record) fn fold_file(path: &Path) -> Result<Folded, ReadError> {
-    let unreadable = |source| ReadError::Unreadable { path: path.to_owned(), source };
-    let mut reader = Reader::open(path).map_err(unreadable)?;
-    let mut folded = Folded::default();
-    let mut text = Vec::with_capacity(1024);
-    let mut unsound = None;
-    let mut tail = false;
-    loop {
-        match reader.next(&mut text).map_err(unreadable)? {
-            Raw::End => break,
-            Raw::Torn => {
-                folded.torn = true;
-                break;
-            }
-            Raw::TooLong => {
-                folded.damaged = folded.damaged.or(Some(reader.number + 1));
-                break;
-            }
-            Raw::Line => {}
-        }
-        // The links are read first: a kind that only a newer program knows still has its place in the chain.
-        let link = chain::link(&text);
-        let version = link.as_ref().map_or_else(|| chain::version(&text), |link| Some(link.version));
-        if let Some(version) = version.filter(|version| *version > VERSION) {
-            return Err(ReadError::Newer { path: path.to_owned(), line: reader.number, version });
-        }
-        let Some(link) = link else {
-            unsound = unsound.or(Some(reader.number));
-            tail = true;
-            continue;
-        };
-        let follows = reader.number == 1 || (link.seq == folded.state.seq + 1 && link.previous == folded.state.head);
-        if !follows || !matches!(chain::seal_of(&text), Seal::Fits(_)) {
-            unsound = unsound.or(Some(reader.number));
-        }
-        // This line can be read: an unsound one at or before it is no torn tail.
-        folded.damaged = folded.damaged.or(unsound);
-        folded.sound_end = reader.end;
-        tail = false;
-        let Ok(line) = serde_json::from_slice::<Line>(&text) else {
-            folded.state.advance(link.seq, &link.hash, link.time);
-            continue;
-        };
-        folded.state.apply(&line);
-        if line.kind == Kind::CheckpointEnd && folded.checkpoint.is_none() {
-            folded.checkpoint = Some(reader.end);
-        }
+    let (mut folded, mut newer) = (Folded::default(), None);
+    let read = blocks::read(path, |parsed, bytes| {
+        folded.take(parsed, bytes).unwrap_or_else(|version| {
+            newer = Some(version);
+            false
+        })
+    });
+    read.map_err(|source| ReadError::Unreadable { path: path.to_owned(), source })?;
+    if let Some(version) = newer {
+        return Err(ReadError::Newer { path: path.to_owned(), line: folded.number, version });
     }
-    folded.torn |= tail;
+    folded.torn |= folded.tail;
     Ok(folded)
 }

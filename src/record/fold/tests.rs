@@ -217,7 +217,9 @@ proptest! {
         let mut checkpoint = state.checkpoint(at(20_000));
         let end = checkpoint.pop().unwrap();
         prop_assert_eq!((end.kind, end.count), (Kind::CheckpointEnd, Some((state.targets.len() + state.leavers.len()) as u64)));
-        let names = state.targets.keys().map(|name| &**name).chain(state.leavers.keys().map(String::as_str));
+        let mut names: Vec<&str> = state.targets.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        let names = names.into_iter().chain(state.leavers.keys().map(String::as_str));
         prop_assert!(checkpoint.iter().map(|line| line.target.as_deref().unwrap()).eq(names));
     }
 }
