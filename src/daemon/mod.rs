@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod course;
 pub mod cron;
+pub mod crowd;
 pub mod errands;
 pub mod failback;
 pub mod files;

@@ -9,12 +9,14 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::binding;
+use super::crowd::Pass;
 use super::errands::announce;
 use super::fleet::Seat;
 use super::proof;
 use super::scene::Scene;
 use super::start::{is_ours, issued_at};
 use super::timetable::Turn;
+use crate::cluster::upstream::Permit;
 use crate::cluster::{Cluster, MintFailure, MintFailureKind, Minted, Urgency};
 use crate::record::append::Writer;
 use crate::record::{Line, Proof, Through};
@@ -48,7 +50,7 @@ impl Held {
 /// One rotation to be done.
 pub struct Job {
     /// Whose, and why.
-    pub turn: Turn,
+    pub turn: Box<Turn>,
     /// The plan that it begins with, and ends with.
     pub scene: Arc<Scene>,
     /// Where its record goes.
@@ -87,9 +89,57 @@ pub struct Fault {
 /// Mints, proves, delivers and records one token. `None` where the daemon stopped before its turn came.
 pub async fn rotate(mut job: Job) -> Option<Finished> {
     let seat = job.scene.seat(&job.turn.target);
-    let (minted, proof, mint_took) = match fresh(&mut job).await? {
+    match queue(&mut job).await? {
+        // Thousands wait for their turn at once, and only the few whose turn it is are as large as all that follows.
+        Ok(turn) => Some(Box::pin(served(job, seat, turn)).await),
+        Err(failure) => Some(Box::pin(fail(&job, &failure, None)).await),
+    }
+}
+
+/// The right to mint now, and to go on from there.
+struct Served {
+    cluster: Arc<Cluster>,
+    permit: Permit,
+    pass: Option<Pass>,
+}
+
+/// Waits for the turn of a mint at the target's cluster.
+async fn queue(job: &mut Job) -> Option<Result<Served, MintFailure>> {
+    let Some(cluster) = job.scene.cluster(&job.turn.target.cluster).cloned() else {
+        return Some(Err(refused(format!("the schedule has no cluster `{}`", job.turn.target.cluster))));
+    };
+    if job.turn.target.revocable
+        && let Err(failure) = Box::pin(binding::bind(job, &cluster)).await?
+    {
+        return Some(Err(failure));
+    }
+    let Job { turn: order, scene, stop, .. } = job;
+    let crowd = (!order.target.first).then(|| scene.crowds.of(&order.target));
+    let turn = async {
+        // By urgency first: only whose turn it is stands in line for a pass.
+        let permit = cluster.turn(order.urgency(Timestamp::now())).await;
+        let Some(crowd) = crowd else { return (permit, None) };
+        match crowd.try_enter() {
+            Some(pass) => (permit, Some(pass)),
+            None => {
+                drop(permit);
+                let pass = crowd.enter().await;
+                (cluster.turn(order.urgency(Timestamp::now())).await, Some(pass))
+            }
+        }
+    };
+    let (permit, pass) = tokio::select! {
+        turn = turn => turn,
+        _ = stop.wait_for(|stop| *stop) => return None,
+    };
+    Some(Ok(Served { cluster, permit, pass }))
+}
+
+async fn served(job: Job, seat: Option<Seat>, turn: Served) -> Finished {
+    let Served { cluster, permit, pass: _pass } = turn;
+    let (minted, proof, mint_took) = match fresh(&job, &cluster, permit).await {
         Ok(fresh) => fresh,
-        Err((failure, minted)) => return Some(fail(&job, &failure, minted).await),
+        Err((failure, minted)) => return fail(&job, &failure, minted).await,
     };
     let turn = &job.turn;
     for warning in &minted.warnings {
@@ -104,15 +154,7 @@ pub async fn rotate(mut job: Job) -> Option<Finished> {
     let places_took = turn.target.deliver.iter().zip(&delivered).map(|(place, d)| (place.sink.kind(), d.took)).collect();
     let owed = delivered.iter().any(|d| d.outcome.is_owed());
     let durable = record(&job.writer, &line).await;
-    Some(Finished {
-        line,
-        held: owed.then(|| Arc::new(held)),
-        fault,
-        unauthorized: false,
-        durable,
-        mint_took: Some(mint_took),
-        places_took,
-    })
+    Finished { line, held: owed.then(|| Arc::new(held)), fault, unauthorized: false, durable, mint_took: Some(mint_took), places_took }
 }
 
 /// Delivers a held token to all places of its target.
@@ -178,35 +220,22 @@ pub(super) fn payload(held: &Held, format: &Format, surroundings: &Surroundings)
 type Fresh = Result<(Minted, Proof, Duration), (MintFailure, Option<Minted>)>;
 
 /// A token that is fit to replace a working one, with how it was proven.
-async fn fresh(job: &mut Job) -> Option<Fresh> {
-    let Some(cluster) = job.scene.cluster(&job.turn.target.cluster).cloned() else {
-        return Some(Err((refused(format!("the schedule has no cluster `{}`", job.turn.target.cluster)), None)));
-    };
-    if let Err(failure) = binding::bind(job, &cluster).await? {
-        return Some(Err((failure, None)));
-    }
+async fn fresh(job: &Job, cluster: &Cluster, permit: Permit) -> Fresh {
     let ask = binding::ask(&job.turn.target, job.turn.marker.as_ref());
-    let turn = tokio::select! {
-        turn = cluster.turn(job.turn.urgency(Timestamp::now())) => turn,
-        _ = job.stop.wait_for(|stop| *stop) => return None,
-    };
     let begun = tokio::time::Instant::now();
     let minted = match own::cluster_of(&job.turn.target.name) {
-        Some(_) => cluster.renew(&ask, turn).await,
-        None => cluster.mint(&ask, turn).await,
+        Some(_) => cluster.renew(&ask, permit).await,
+        None => cluster.mint(&ask, permit).await,
     };
-    let minted = match minted {
-        Ok(minted) => minted,
-        Err(failure) => return Some(Err((failure, None))),
-    };
+    let minted = minted.map_err(|failure| (failure, None))?;
     let took = begun.elapsed();
-    if let Some(seconds) = clock_ahead(&cluster, &minted.claims) {
+    if let Some(seconds) = clock_ahead(cluster, &minted.claims) {
         tracing::warn!(target_name = job.turn.target.name, seconds, "this host's clock and the API server's differ");
     }
-    Some(match proof::of_fresh(job, &cluster, &minted).await {
+    match proof::of_fresh(job, cluster, &minted).await {
         Ok(proof) => Ok((minted, proof, took)),
         Err(failure) => Err((failure, Some(minted))),
-    })
+    }
 }
 
 /// Seconds between the token's `iat` and this host's clock, where they are too many to be a slow answer.

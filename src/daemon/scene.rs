@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::clock;
+use super::crowd::Crowds;
 use super::fleet::{Fleet, Seat};
 use super::timetable::World;
 use crate::cluster::{Cluster, Clusters};
@@ -27,6 +28,8 @@ pub struct Scene {
     pub owner: String,
     /// Our seat in the fleet, where the schedule is one's.
     pub fleet: Option<Arc<Fleet>>,
+    /// How many rotations stand in memory.
+    pub crowds: Arc<Crowds>,
 }
 
 impl Scene {
@@ -37,7 +40,7 @@ impl Scene {
         if let Some(before) = before {
             // Who we are is read at the start alone.
             let (host, owner, fleet) = (before.host.clone(), before.owner.clone(), before.fleet.clone());
-            return Self { plan, clusters, stores, host, owner, fleet };
+            return Self { plan, clusters, stores, host, owner, fleet, crowds: Arc::clone(&before.crowds) };
         }
         let host = host();
         let owner = owner(&host, records);
@@ -45,7 +48,7 @@ impl Scene {
         let fleet = lease.and_then(|lease| Some(Fleet::new(lease.clone(), &plan, Arc::clone(clusters.get(&lease.cluster)?), &owner)));
         // Whoever takes a target over has to find it due when its owner would have.
         let host = lease.map_or(host, |lease| format!("fleet/{}", lease.shown()));
-        Self { plan, clusters, stores, host, owner, fleet }
+        Self { plan, clusters, stores, host, owner, fleet, crowds: Arc::default() }
     }
 
     /// Whether other members of a fleet may serve the target as well as we.

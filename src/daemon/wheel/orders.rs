@@ -32,7 +32,7 @@ impl Wheel {
                     rotation::tell(&line);
                     self.writer.append(vec![*line]).await;
                 }
-                Order::Rotate(turn) => self.rotate(*turn),
+                Order::Rotate(turn) => self.rotate(turn),
                 Order::Pay(payment) => self.pay(payment),
                 Order::StopPaying(name) => {
                     if let Some(paying) = self.paying.remove(&name) {
@@ -67,7 +67,7 @@ impl Wheel {
         self.outcomes.push(told);
     }
 
-    fn rotate(&mut self, turn: Turn) {
+    fn rotate(&mut self, turn: Box<Turn>) {
         let name = Arc::clone(&turn.name);
         let job = Job { turn, scene: Arc::clone(&self.scene), writer: self.writer.clone(), stop: self.stop.subscribe() };
         self.tasks.spawn(async move { Done::Rotated(name, rotation::rotate(job).await.map(Box::new)) });
