@@ -1,7 +1,8 @@
 //! Which targets stand on the same file systems and stores: they are looked at together, and what hangs there holds up
 //! no others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +17,19 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// look at its own part alone.
 pub fn parts(targets: Vec<Arc<Target>>) -> Vec<Vec<Arc<Target>>> {
     let mut parts: BTreeMap<BTreeSet<String>, Vec<Arc<Target>>> = BTreeMap::new();
+    let mut known: HashMap<PathBuf, String> = HashMap::new();
+    // A file that is a mount by itself can never be replaced, so that all others of a folder stand where it does.
+    let mut file_system = |path: &Path| {
+        let Some(folder) = path.parent() else { return file::file_system(path) };
+        if !known.contains_key(folder) {
+            known.insert(folder.to_owned(), file::file_system(path));
+        }
+        known[folder].clone()
+    };
     for target in targets {
         let places = target.places();
         let on = places.map(|place| match (&place.sink, place.sink.store()) {
-            (SinkSpec::File(spec), _) => file::file_system(&spec.path),
+            (SinkSpec::File(spec), _) => file_system(&spec.path),
             (SinkSpec::Directory(spec), _) => file::file_system(&spec.files_as.path),
             (sink, store) => format!("{} {}", sink.kind(), store.unwrap_or_default()),
         });

@@ -20,6 +20,7 @@ use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
+use crate::schedule::plan::is_of_a_host;
 use crate::sink::delivery::tries::verdict;
 use crate::sink::{self, Failure, FailureKind, Place, SinkSpec, file};
 use crate::token::{Claims, Payload, Token, candidates};
@@ -35,7 +36,7 @@ pub struct Finding {
     /// Whose.
     pub target: Arc<Target>,
     /// A token that was found and not recorded.
-    pub adopted: Option<Line>,
+    pub adopted: Option<Box<Line>>,
     /// A token to bring to the places of these indices.
     pub copy: Option<(Arc<Held>, Vec<usize>)>,
     /// Why it has to be minted, where nothing at hand will do.
@@ -108,15 +109,23 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
     let state = state.as_deref();
     let mut finding = Finding::new(Arc::clone(&target));
     let now = Timestamp::now();
-    let mut seen: Vec<Look> = Vec::with_capacity(target.deliver.len());
-    for (place, file) in target.deliver.iter().zip(here::delivered(&target, &mut files)) {
-        seen.push(see(scene, place, &target, file, why, &mut finding.notes).await);
+    let as_recorded = why.depth() == Depth::Files && state.is_some_and(|state| here::is_as_recorded(&target, state, &files));
+    let mut seen: Vec<Look> = Vec::new();
+    if !as_recorded {
+        seen.reserve_exact(target.deliver.len());
+        for (place, file) in target.deliver.iter().zip(here::delivered(&target, &mut files)) {
+            seen.push(see(scene, place, &target, file, why, &mut finding.notes).await);
+        }
     }
     if !matches!(why, Looking::Beat(_)) {
         finding.notes.extend(here::notes(scene, &target, files, here::BRIEF).await);
     }
     let mut told = std::collections::HashSet::new();
     finding.notes.retain(|note| told.insert(note.clone()));
+    if as_recorded {
+        // The records say all that its bytes would.
+        return finding;
+    }
     let mut best = newest(seen.iter_mut().filter_map(Look::seen), now);
     if best.is_none() {
         best = spare(scene, &target, state, now).await;
@@ -155,7 +164,7 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
     let generation = state.map_or(0, |s| s.generation) + u64::from(unrecorded);
     let held = Held { token, claims, generation };
     if unrecorded {
-        finding.adopted = Some(adoption::line(&target, &held, seen, state, now));
+        finding.adopted = Some(Box::new(adoption::line(&target, &held, seen, state, now)));
     } else if state.is_some_and(|s| s.jti.as_deref() != Some(held.issue().as_str())) && !wrong.is_empty() {
         // Only an older token is left: it is no cure for a place that lost the newest.
         finding.mint = Some(Reason::Repair);
@@ -260,7 +269,9 @@ async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now:
     for place in &target.deliver {
         let recorded = state.and_then(|s| recorded_at(s, place));
         let fell_back = recorded.is_some_and(|p| p.outcome == Outcome::FellBack);
-        let places = place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(state.is_none().then_some(place));
+        // What it has on this host was seen.
+        let itself = (state.is_none() && !is_of_a_host(place)).then_some(place);
+        let places = place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(itself);
         for place in places {
             if is_without_login(scene, place).await {
                 continue;
@@ -282,7 +293,7 @@ async fn is_without_login(scene: &Scene, place: &Place) -> bool {
     !matches!(tokio::time::timeout(LOOK, tokio::fs::try_exists(file)).await, Ok(Ok(true)))
 }
 
-fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceState> {
+pub(super) fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceState> {
     let (sink, at) = (place.sink.kind(), place.sink.place());
     state.places.iter().find(|p| p.sink == sink && p.place == at)
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::daemon::rotation::ask_hash;
 use crate::daemon::scene::Scene;
+use crate::record::fold::TargetState;
 use crate::schedule::Target;
 use crate::sink::file::{self, FileSpec, Held, Surveyed};
 use crate::sink::{Failure, Place, SinkSpec};
 
-use super::LOOK;
+use super::{LOOK, recorded_at};
 
 /// For who waits for the answer: longer than a login may take.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -51,6 +53,26 @@ pub(super) fn delivered(target: &Target, files: &mut Files) -> Vec<Option<Found>
         seen.map(|seen| std::mem::replace(&mut seen.held, Ok(None)))
     };
     target.deliver.iter().map(&mut one).collect()
+}
+
+/// Whether all that a target delivers to are files on this host that hold, byte for byte and as they should, what is
+/// recorded as its newest token.
+pub(super) fn is_as_recorded(target: &Target, state: &TargetState, files: &Files) -> bool {
+    let holds = |place: &Place, seen: Option<&Surveyed>| {
+        let Some(Ok(Some(held))) = seen.map(|seen| &seen.held) else { return false };
+        let recorded = recorded_at(state, place).filter(|p| !p.owed() && p.jti == state.jti && !place.format.merges());
+        held.right && recorded.is_some_and(|p| p.sha256.as_ref() == Some(&held.payload.sha256()))
+    };
+    let mut at = 0;
+    let mut is_there = |place: &Place| {
+        let seen = files.get(at).and_then(Option::as_ref);
+        at += 1 + place.fallback.len();
+        holds(place, seen)
+    };
+    state.jti.is_some()
+        && state.issued_at.is_some()
+        && target.deliver.iter().all(&mut is_there)
+        && state.ask.as_ref().is_none_or(|ask| *ask == ask_hash(target))
 }
 
 /// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.

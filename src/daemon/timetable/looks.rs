@@ -72,7 +72,7 @@ impl Timetable {
 
     /// Takes what a look at a target's places has shown, at the start and after a reload.
     pub fn found(&mut self, finding: Finding, moment: &Moment<'_>) {
-        let name: Arc<str> = Arc::from(finding.target.name.as_str());
+        let name = self.name_of(&finding.target);
         for note in &finding.notes {
             tracing::warn!(target_name = &*name, "{note}");
         }
@@ -93,7 +93,7 @@ impl Timetable {
             return;
         }
         if let Some(line) = finding.adopted {
-            self.record(line);
+            self.record(*line);
         }
         let Some(course) = self.courses.get_mut(&name) else { return };
         if let Some((held, places)) = finding.copy {
@@ -117,7 +117,7 @@ impl Timetable {
 
     /// Takes what a look in between has shown: what is wrong is mended at once, but never in a loop.
     pub fn looked(&mut self, finding: Finding, depth: Depth, moment: &Moment<'_>) {
-        let name: Arc<str> = Arc::from(finding.target.name.as_str());
+        let name = self.name_of(&finding.target);
         self.told_time(&finding.target.cluster, moment);
         let stale = self.is_stale(&name);
         let Some(course) = self.courses.get_mut(&name) else { return };
@@ -154,7 +154,7 @@ impl Timetable {
             course.proven_at = Some(moment.now);
         }
         if let Some(line) = finding.adopted {
-            self.record(line);
+            self.record(*line);
             if own::cluster_of(&name).is_some() {
                 // A person renewed it: what failed before is over.
                 if let Some(course) = self.courses.get_mut(&name) {

@@ -136,12 +136,12 @@ impl Timetable {
 
     /// Takes what the places show before a mint: a newer token makes it needless.
     pub fn before_mint(&mut self, finding: Finding, reason: Reason, moment: &Moment<'_>) {
-        let name: Arc<str> = Arc::from(finding.target.name.as_str());
+        let name = self.name_of(&finding.target);
         if self.courses.get(&name).is_none_or(|course| course.rotating) {
             return;
         }
         let Some(line) = finding.adopted.filter(|_| !self.is_stale(&name)) else { return self.rotate(&name, reason, None) };
-        self.record(line);
+        self.record(*line);
         if let Some((held, places)) = finding.copy {
             if let Some(course) = self.courses.get_mut(&name) {
                 course.held = Some(held);
