@@ -30,20 +30,23 @@ pub struct Ticker {
     scheduler: Option<JobScheduler>,
 }
 
+/// Every distinct rule of a plan.
+pub fn rules(plan: &Plan) -> Vec<CronRule> {
+    let (mut rules, mut known) = (Vec::new(), std::collections::HashSet::new());
+    for rule in plan.targets.iter().flat_map(|t| &t.rotate.cron) {
+        if known.insert((rule.text.as_str(), rule.zone.iana_name())) {
+            rules.push(rule.clone());
+        }
+    }
+    rules
+}
+
 impl Ticker {
-    /// Starts a job for each distinct rule of the plan; each tick sends the rule. Without cron in the plan
-    /// nothing runs.
+    /// Starts a job for each of these rules; each tick sends the rule. Without any nothing runs.
     ///
     /// # Errors
     /// What the scheduler says of a rule that planning let through.
-    pub async fn start(plan: &Plan, ticks: &mpsc::UnboundedSender<CronRule>) -> Result<Self, JobSchedulerError> {
-        let mut rules: Vec<&CronRule> = Vec::new();
-        let mut known = std::collections::HashSet::new();
-        for rule in plan.targets.iter().flat_map(|t| &t.rotate.cron) {
-            if known.insert((rule.text.as_str(), rule.zone.iana_name())) {
-                rules.push(rule);
-            }
-        }
+    pub async fn start(rules: Vec<CronRule>, ticks: &mpsc::UnboundedSender<CronRule>) -> Result<Self, JobSchedulerError> {
         if rules.is_empty() {
             return Ok(Self::default());
         }

@@ -25,6 +25,14 @@ pub struct Accepted {
 /// # Errors
 /// Every problem found, warnings among them; an unreadable file is a problem at its first line.
 pub fn read(path: &Path) -> Result<Accepted, Vec<Problem>> {
+    again(path, None)
+}
+
+/// The same, after the plan in force: what stands as it stood is not planned again.
+///
+/// # Errors
+/// As [`read`].
+pub fn again(path: &Path, before: Option<&Plan>) -> Result<Accepted, Vec<Problem>> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let text = open(&path).map_err(|problem| vec![problem])?;
     let mut includes = Vec::new();
@@ -43,7 +51,7 @@ pub fn read(path: &Path) -> Result<Accepted, Vec<Problem>> {
         }
     }
     let sources = Sources { path, text, includes };
-    match check::plan(&sources, &variables()) {
+    match check::plan_after(&sources, &variables(), before.map(|plan| &plan.memo)) {
         Ok(plan) if problems.is_empty() => Ok(Accepted { plan, sources }),
         Ok(_) => Err(problems),
         Err(found) => {
@@ -68,7 +76,7 @@ fn open(path: &Path) -> Result<String, Problem> {
     if meta.is_dir() {
         return Err(unreadable(path, "is a folder; name the schedule file in it".into()));
     }
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(LARGEST)).unwrap_or(0) + 1);
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > LARGEST {
         return Err(unreadable(path, format!("is larger than {} MiB; split it with `include`", LARGEST >> 20)));

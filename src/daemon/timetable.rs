@@ -20,7 +20,7 @@ use super::rotation::Held;
 use super::step;
 use crate::record::fold::{State, TargetState};
 use crate::record::{Kind, Line, Reason};
-use crate::schedule::change::Change;
+use crate::schedule::change::{self, Change};
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Plan, Target};
 pub use leaves::{Removals, Removed};
@@ -87,11 +87,18 @@ impl Timetable {
         let course = |target: &Arc<Target>| {
             let mut course = Course::new(Arc::clone(target));
             course.recall(state.target(&target.name));
-            (Arc::from(target.name.as_str()), course)
+            let recorded = state.targets.get_key_value(target.name.as_str());
+            (recorded.map_or_else(|| Arc::from(target.name.as_str()), |(name, _)| Arc::clone(name)), course)
         };
         let courses = plan.targets.iter().map(course).collect();
         let (timers, leaves, shared) = (Timers::new(), leaves::Leaves::default(), shared::Shared::default());
         Self { plan, host, manner, state, courses, timers, orders: Vec::new(), leaves, shared, skews: BTreeMap::new() }
+    }
+
+    /// The name of a target, the one that its course goes by where it has one.
+    fn name_of(&self, target: &Target) -> Arc<str> {
+        let known = self.courses.get_key_value(target.name.as_str());
+        known.map_or_else(|| Arc::from(target.name.as_str()), |(name, _)| Arc::clone(name))
     }
 
     /// What is to be done since this was last asked.
@@ -133,14 +140,14 @@ impl Timetable {
 
     /// Another plan is in force: targets that went are retired, those that came or changed looked at.
     pub fn swap(&mut self, plan: &Arc<Plan>, change: &Change, moment: &Moment<'_>) {
-        self.plan = Arc::clone(plan);
+        let before = std::mem::replace(&mut self.plan, Arc::clone(plan));
         let deleting: HashSet<&String> = change.deleting.iter().collect();
         for name in &change.removed {
             self.retire(name, deleting.contains(name), moment);
         }
         let changed: HashSet<&String> = change.changed.iter().collect();
         let mut looked = Vec::new();
-        for target in &plan.targets {
+        for target in change::renewed(&before, plan) {
             if self.waits_for_owner(target) {
                 continue;
             }

@@ -2,10 +2,10 @@
 //! on the file itself would end with its first replacement.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,29 +47,31 @@ pub struct Touched {
 }
 
 /// Folders to watch and the names in them that matter. What stands below `..data` changes by its own hand alone.
-fn watched(sink: &SinkSpec) -> Vec<(PathBuf, OsString)> {
-    match sink {
-        SinkSpec::File(spec) => match (spec.path.parent(), spec.path.file_name()) {
-            (Some(folder), Some(name)) => vec![(folder.to_owned(), name.to_owned())],
-            _ => Vec::new(),
-        },
-        SinkSpec::Directory(spec) => {
-            let names = spec.files.keys().map(OsString::from).chain([OsString::from("..data")]);
-            names.map(|name| (spec.files_as.path.clone(), name)).collect()
-        }
-        _ => Vec::new(),
-    }
+fn watched(sink: &SinkSpec) -> impl Iterator<Item = (&Path, &OsStr)> {
+    let file = match sink {
+        SinkSpec::File(spec) => spec.path.parent().zip(spec.path.file_name()),
+        _ => None,
+    };
+    let directory = match sink {
+        SinkSpec::Directory(spec) => Some(spec),
+        _ => None,
+    };
+    let in_directory = directory.into_iter().flat_map(|spec| {
+        let names = spec.files.keys().map(OsStr::new).chain([OsStr::new("..data")]);
+        names.map(|name| (spec.files_as.path.as_path(), name))
+    });
+    file.into_iter().chain(in_directory)
 }
 
 impl Touched {
     /// Watches the folders of all file places of the plan. What cannot be watched is seen by the next proof.
     pub fn watch(plan: &Plan) -> Self {
-        let places = plan.targets.iter().flat_map(|target| target.deliver.iter().map(move |place| (&target.name, watched(&place.sink))));
-        Self::on(places.flat_map(|(name, names)| names.into_iter().map(move |at| (at, Arc::from(name.as_str())))))
+        let places = plan.targets.iter().flat_map(|target| target.deliver.iter().map(move |place| (&target.name, &place.sink)));
+        Self::on(places.flat_map(|(name, sink)| watched(sink).map(move |at| (at, name.as_str()))))
     }
 
     /// Watches folders for names in them, each of which stands for something.
-    pub fn on(names: impl Iterator<Item = ((PathBuf, OsString), Arc<str>)>) -> Self {
+    pub fn on<'a>(names: impl Iterator<Item = ((&'a Path, &'a OsStr), &'a str)>) -> Self {
         let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from).and_then(own);
         let fd = match made {
             Ok(fd) => Arc::new(fd),
@@ -80,7 +82,11 @@ impl Touched {
         };
         let mut folders: HashMap<PathBuf, Names> = HashMap::new();
         for ((folder, name), stands_for) in names {
-            folders.entry(folder).or_default().entry(name).or_default().push(stands_for);
+            if !folders.contains_key(folder) {
+                folders.insert(folder.to_owned(), Names::default());
+            }
+            let Some(names) = folders.get_mut(folder) else { continue };
+            names.entry(name.to_owned()).or_default().push(Arc::from(stands_for));
         }
         let mut touched = Self { fd: Some(fd), files: Arc::default(), setting: JoinSet::new() };
         for (folder, names) in folders {
@@ -119,8 +125,8 @@ impl Touched {
     /// Watches the folders of a target that its delivery has made.
     pub fn again(&mut self, target: &Target) {
         for (folder, _) in target.deliver.iter().flat_map(|place| watched(&place.sink)) {
-            let missing = self.files.lock().unwrap_or_else(PoisonError::into_inner).missing.remove(&folder);
-            if let Some(names) = missing {
+            let missing = self.files.lock().unwrap_or_else(PoisonError::into_inner).missing.remove_entry(folder);
+            if let Some((folder, names)) = missing {
                 self.add(folder, names);
             }
         }

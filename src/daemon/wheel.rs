@@ -26,7 +26,7 @@ use super::Options;
 use super::ask::{Ask, Explicit, Verdict};
 use super::clock::{Clocks, Steps, now_ms};
 use super::course::Told;
-use super::cron::Ticker;
+use super::cron::{self, Ticker};
 use super::errands::Errands;
 use super::metrics::Counters;
 use super::rotation::{Finished, Held};
@@ -153,7 +153,7 @@ impl Wheel {
         if !self.steps.are_noticed() {
             self.longest_sleep = self.longest_sleep.min(BLIND_SLEEP);
         }
-        self.start_ticker().await;
+        self.start_ticker(cron::rules(&self.scene.plan)).await;
         self.join_fleet();
         let meant = |target: &&Arc<Target>| self.meant(target) && !self.table.is_elsewhere(&target.name);
         let all: Vec<Arc<Target>> = self.scene.plan.targets.iter().filter(meant).cloned().collect();
@@ -209,12 +209,12 @@ impl Wheel {
         self.options.once.as_ref().is_none_or(|once| (once.selector)(target))
     }
 
-    async fn start_ticker(&mut self) {
+    async fn start_ticker(&mut self, rules: Vec<CronRule>) {
         self.ticker.stop().await;
         if self.options.once.is_some() {
             return;
         }
-        match Ticker::start(&self.scene.plan, &self.ticks.0).await {
+        match Ticker::start(rules, &self.ticks.0).await {
             Ok(ticker) => self.ticker = ticker,
             Err(error) => tracing::error!(%error, "the cron scheduler did not start; rotations by lifetime go on"),
         }

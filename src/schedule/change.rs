@@ -67,7 +67,7 @@ impl Change {
         for target in &after.targets {
             match before.target(&target.name) {
                 None => change.added.push(target.name.clone()),
-                Some(old) if !same(old, target) => change.changed.push(target.name.clone()),
+                Some(old) if !Arc::ptr_eq(old, target) && !same(old, target) => change.changed.push(target.name.clone()),
                 Some(_) => {}
             }
         }
@@ -86,6 +86,39 @@ impl Change {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Has a plan take over from the one before it, as they are, the targets that mean the same in both: whoever holds one
+/// need not be told, and no target stands in memory twice.
+pub fn keep_same(before: &Plan, after: &mut Plan) {
+    let old = |target: &Arc<Target>| {
+        let old = before.target(&target.name)?;
+        (!Arc::ptr_eq(old, target) && same(old, target) && old.first == target.first).then(|| Arc::clone(old))
+    };
+    for target in &mut after.targets {
+        if let Some(old) = old(target) {
+            *target = old;
+        }
+    }
+    after.memo.follow(old);
+}
+
+/// Targets of a plan that are not the very ones of the plan before it.
+pub fn renewed<'a>(before: &Plan, after: &'a Plan) -> Vec<&'a Arc<Target>> {
+    // Both are in the order of one file, nearly.
+    let mut at = 0;
+    let mut is_new = |target: &&Arc<Target>| {
+        let is_there = |at: usize| before.targets.get(at).is_some_and(|old| Arc::ptr_eq(old, target));
+        if !is_there(at) {
+            match before.by_name.get(target.name.as_str()) {
+                Some(&found) if is_there(found) => at = found,
+                _ => return true,
+            }
+        }
+        at += 1;
+        false
+    };
+    after.targets.iter().filter(|target| is_new(target)).collect()
 }
 
 /// Whether two targets mean the same, wherever they stand in their files.
@@ -229,5 +262,17 @@ mod tests {
         let before = planned("  - {name: a, deliver: [{file: {path: /r/a}}]}\n");
         let after = planned("\n\n  - {name: a, deliver: [{file: {path: /r/a}}]}\n");
         assert!(Change::between(&before, &after).is_empty());
+    }
+    #[test]
+    fn targets_that_mean_the_same_are_the_very_same_and_all_others_are_told() {
+        let target = |name: &str, more: &str| format!("  - {{name: {name}, {more}deliver: [{{file: {{path: /r/{name}}}}}]}}\n");
+        let before = planned(&["a", "b", "c", "d"].map(|name| target(name, "")).concat());
+        let written = [target("x", ""), target("b", ""), target("c", "suspend: true, "), target("d", ""), target("a", "")];
+        let mut after = planned(&written.concat());
+        assert_eq!(renewed(&before, &after).len(), 5);
+        keep_same(&before, &mut after);
+        let names: Vec<&str> = renewed(&before, &after).iter().map(|target| target.name.as_str()).collect();
+        assert_eq!(names, ["x", "c"]);
+        assert!(Arc::ptr_eq(&after.targets[4], &before.targets[0]));
     }
 }

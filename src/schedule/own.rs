@@ -68,6 +68,9 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
             line: 0,
         }));
     }
+    if own.is_empty() {
+        return plan;
+    }
     own.append(&mut plan.targets);
     plan.targets = own;
     plan.by_name = plan.targets.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect();

@@ -11,6 +11,7 @@ use crate::after::HookSpec;
 use crate::cluster::lease::LeaseSpec;
 use crate::cluster::{Ask, ClusterSpec};
 use crate::schedule::alerts::Unasked;
+use crate::schedule::check::Memo;
 use crate::schedule::cron::CronRule;
 use crate::schedule::problem::Problem;
 use crate::sink::{Place, SinkSpec, StoreSpec};
@@ -44,6 +45,8 @@ pub struct Plan {
     pub reload_on_change: bool,
     /// What smells but does not stop the schedule.
     pub warnings: Vec<Problem>,
+    /// What need not be planned again while it stands as it is.
+    pub memo: Memo,
 }
 
 impl Plan {

@@ -8,8 +8,9 @@ use crate::daemon::ask::Explicit;
 use crate::daemon::read::{self, Accepted};
 use crate::daemon::touched::Touched;
 use crate::daemon::walls::Walls;
-use crate::daemon::{files, own};
+use crate::daemon::{cron, files, own};
 use crate::schedule::change::{self, Change};
+use crate::schedule::cron::CronRule;
 use crate::schedule::{Plan, Problem, Severity};
 
 /// A plan that nothing speaks against, with all that can be made of it beforehand.
@@ -18,6 +19,8 @@ pub(super) struct Prepared {
     pub change: Change,
     /// Its places, watched.
     pub watched: Touched,
+    /// Its cron rules.
+    pub rules: Vec<CronRule>,
 }
 
 /// Takes a schedule, unless more would be deleted than was said. What it says is kept beside the records.
@@ -31,13 +34,15 @@ pub(super) fn prepare(
     before: &Plan,
     asked: Option<&Explicit>,
 ) -> Result<Prepared, Vec<Problem>> {
-    let accepted = read::read(path)?;
+    let accepted = read::again(path, Some(before))?;
     let outside = walls.outside(&accepted, records);
     if !outside.is_empty() {
         return Err(outside);
     }
     let Accepted { plan, sources } = accepted;
-    let plan = Arc::new(own::join(plan, records));
+    let mut plan = own::join(plan, records);
+    change::keep_same(before, &mut plan);
+    let plan = Arc::new(plan);
     let mut change = Change::between(before, &plan);
     let leaving = change.leaving(before);
     match asked {
@@ -57,7 +62,8 @@ pub(super) fn prepare(
     }
     files::keep(records, &plan);
     let watched = Touched::watch(&plan);
-    Ok(Prepared { plan, change, watched })
+    let rules = cron::rules(&plan);
+    Ok(Prepared { plan, change, watched, rules })
 }
 
 fn too_much(plan: &Plan, message: String) -> Problem {

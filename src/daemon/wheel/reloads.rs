@@ -121,7 +121,7 @@ impl Wheel {
     }
 
     async fn swap(&mut self, prepared: Prepared, actor: Option<Actor>) -> Verdict {
-        let Prepared { plan, change, watched } = prepared;
+        let Prepared { plan, change, watched, rules } = prepared;
         let mut line = Line::new(Kind::Reloaded, Timestamp::now());
         line.actor = actor;
         line.schedule = Some(plan.sha256.clone());
@@ -134,11 +134,11 @@ impl Wheel {
         let before = std::mem::replace(&mut self.scene, scene);
         self.event(|table, moment| table.swap(&plan, &change, moment)).await;
         self.announce().await;
-        self.start_ticker().await;
-        self.watched = watched;
+        self.start_ticker(rules).await;
+        let unwatched = std::mem::replace(&mut self.watched, watched);
         self.turn_outward();
         // A hundred thousand targets are not dropped in a moment.
-        drop(tokio::task::spawn_blocking(move || drop(before)));
+        drop(tokio::task::spawn_blocking(move || drop((before, unwatched))));
         for setting in change.settings.iter().filter(|setting| change::AT_START.contains(setting)) {
             tracing::warn!(setting, "this setting is another one now; it is taken up at the next start");
         }

@@ -239,11 +239,19 @@ impl Planner<'_> {
         }
     }
 
-    /// Two sinks on one place would overwrite each other for ever.
-    fn alone(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &SinkSpec) {
+    /// Names a place, by whichever store and words it is written.
+    pub(super) fn place_key(&self, sink: &SinkSpec, key: &mut String) {
+        use std::fmt::Write;
         let kind = sink.kind_of();
         let identity = kind.store().map(|store| self.stores.get(store).map_or(store, |store| &store.identity));
-        let place = format!("{} {} {}", kind.space().unwrap_or(sink.kind()), identity.unwrap_or_default(), kind.name());
+        // Memory takes every write.
+        let _ = write!(key, "{} {} {}", kind.space().unwrap_or(sink.kind()), identity.unwrap_or_default(), kind.name());
+    }
+
+    /// Two sinks on one place would overwrite each other for ever.
+    fn alone(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &SinkSpec) {
+        let mut place = String::new();
+        self.place_key(sink, &mut place);
         let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
         let subject = owner.subject;
         let writer = Writer { name: subject.name.map(Into::into), target: (subject.file, subject.node.at), file: owner.spot.file, line };

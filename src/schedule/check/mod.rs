@@ -13,14 +13,17 @@ mod fleet;
 mod format;
 mod locate;
 mod logins;
+mod memo;
 mod pace;
 mod report;
 mod revocable;
 mod rotate;
 mod rules;
 mod secret;
+mod settings;
 mod stores;
 mod target;
+mod texts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -28,21 +31,22 @@ use std::sync::Arc;
 
 use crate::schedule::cron::CronTexts;
 use crate::schedule::file::{ScheduleFile, TargetFile, later};
-use crate::schedule::plan::{Plan, RecordsSpec, Target};
+use crate::schedule::plan::{Plan, Target};
 use crate::schedule::problem::{Problem, Severity};
 use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
 pub use locate::{Written, locate};
+pub use memo::Memo;
 
 use abreast::Parsed;
 use clusters::ClusterFacts;
+use memo::Digest;
 use report::{Report, Spot};
 use stores::StoreFacts;
+use texts::{Part, Texts};
 
-/// Seconds that closed record files are kept where `records.keep` is absent.
-const KEEP: u64 = 400 * 86_400;
-/// Bytes at which a record file is closed where `records.maxSize` is absent.
-const MAX_SIZE: u64 = 64 << 20;
+/// So many targets are worth a thread.
+const MANY: usize = 10_000;
 
 /// A schedule's text and those of its includes, in order. Relative paths in a text count from its file's
 /// folder, so the paths are best absolute.
@@ -92,6 +96,32 @@ fn problem(path: &Path, at: At, message: String) -> Problem {
 /// # Errors
 /// All problems, warnings among them, sorted by file and place, where at least one of them is an error.
 pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<Plan, Vec<Problem>> {
+    plan_after(sources, variables, None)
+}
+
+/// The same, after a plan of the same host whose memo that is: what stands as it stood is not planned again.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_after(sources: &Sources, variables: &BTreeMap<String, String>, before: Option<&Memo>) -> Result<Plan, Vec<Problem>> {
+    let texts = Texts::of(sources, variables);
+    let before = before.filter(|memo| memo.head == texts.head);
+    if let Some(before) = before
+        && let Ok(Some(plan)) = attempt(sources, variables, &texts, Some(before))
+    {
+        return Ok(plan);
+    }
+    // Whatever is unusual is planned whole, and told as ever.
+    attempt(sources, variables, &texts, None).map(|plan| plan.expect("nothing was planned before that could be in its way"))
+}
+
+/// One run; nothing where it has to be another one, with nothing taken from before.
+fn attempt(
+    sources: &Sources,
+    variables: &BTreeMap<String, String>,
+    texts: &Texts<'_>,
+    before: Option<&Memo>,
+) -> Result<Option<Plan>, Vec<Problem>> {
     let (root, targets) = match yaml::head(&sources.text) {
         Ok(head) => head,
         Err(broken) => return Err(vec![problem(&sources.path, broken.at, broken.message)]),
@@ -121,19 +151,20 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
     if root.get("targets").is_some_and(|node| !matches!(node.value, Value::Null)) {
         planner.report.error(&spot, &["targets".into()], "a list of targets is expected here, with a dash before each: `- name: …`");
     }
-    let mut planned = planner.targets(&root, targets, defaults);
+    let Some((mut planned, memo)) = planner.targets(&root, targets, defaults, texts, before) else { return Ok(None) };
     planner.logins(&spot, &mut planned, &mut stores);
     planner.cluster_logins(&spot, &mut planned, &mut clusters);
     planner.pace(&spot, &planned, &clusters, &stores);
     if planner.report.has_errors() {
         return Err(planner.report.finish());
     }
-    Ok(Plan {
+    let by_name = planner.index(&planned);
+    Ok(Some(Plan {
         path: sources.path.clone(),
         sha256: sources.sha256(),
         clusters,
         stores,
-        by_name: planned.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect(),
+        by_name,
         targets: planned,
         records,
         socket,
@@ -142,7 +173,8 @@ pub fn plan(sources: &Sources, variables: &BTreeMap<String, String>) -> Result<P
         fleet,
         reload_on_change: file.reload_on_change,
         warnings: planner.report.finish(),
-    })
+        memo,
+    }))
 }
 
 /// `defaults`, as a tree for places and as values.
@@ -162,7 +194,6 @@ impl<'a> Defaults<'a> {
 
 /// What planning knows so far.
 struct Planner<'a> {
-    sources: &'a Sources,
     variables: &'a BTreeMap<String, String>,
     report: Report<'a>,
     clusters: BTreeMap<String, ClusterFacts>,
@@ -181,7 +212,6 @@ impl<'a> Planner<'a> {
     fn new(sources: &'a Sources, variables: &'a BTreeMap<String, String>) -> Self {
         let files = std::iter::once(&*sources.path).chain(sources.includes.iter().map(|(path, _)| &**path)).collect();
         Self {
-            sources,
             variables,
             report: Report::new(files),
             clusters: BTreeMap::new(),
@@ -215,62 +245,66 @@ impl<'a> Planner<'a> {
         true
     }
 
-    fn targets(&mut self, root: &Node, given: bool, defaults: Option<Defaults<'_>>) -> Vec<Arc<Target>> {
-        let (mut planned, mut count) = (Vec::new(), 0);
-        let sources = self.sources;
-        let texts = std::iter::once(&sources.text).filter(|_| given).map(|text| (0, text, false));
-        let includes = sources.includes.iter().enumerate().map(|(index, (_, text))| (index + 1, text, true));
-        let texts: Vec<(usize, &str, bool)> = texts.chain(includes).map(|(file, text, whole)| (file, &**text, whole)).collect();
-        let mut index = 0;
-        abreast::parse(&texts, |file, whole, parsed| match parsed {
+    /// The index of these targets by name; what told one from the other so far is let go.
+    fn index(&mut self, planned: &[Arc<Target>]) -> HashMap<String, usize> {
+        let spent = (std::mem::take(&mut self.names), std::mem::take(&mut self.places));
+        let index = || planned.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect();
+        if planned.len() < MANY {
+            return index();
+        }
+        // As long work as the other, so side by side.
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(spent));
+            index()
+        })
+    }
+
+    /// Plans all targets; nothing where one of them is in the way of one that was planned before.
+    fn targets(
+        &mut self,
+        root: &Node,
+        given: bool,
+        defaults: Option<Defaults<'_>>,
+        texts: &Texts<'_>,
+        before: Option<&Memo>,
+    ) -> Option<(Vec<Arc<Target>>, Memo)> {
+        let (mut planned, mut count, mut index) = (Vec::new(), 0, 0);
+        let mut memo = Memo::new(texts.head);
+        let mut reused: HashMap<Digest, &[Arc<Target>]> = HashMap::new();
+        let (mut from, mut twice) = ((0, 0), false);
+        let parts = texts.parts.iter().filter(|part| given || part.text.0 > 0);
+        let parts: Vec<Part<'_>> = parts.map(|part| Part { known: before.is_some_and(|memo| memo.knows(&part.digest)), ..*part }).collect();
+        abreast::parse(&parts, |part, parsed| match parsed {
+            Parsed::Known => {
+                let before = before.map(|memo| memo.of(&part.digest)).unwrap_or_default();
+                twice |= reused.insert(part.digest, before).is_some();
+                planned.extend(before.iter().cloned());
+                memo.keep(part.digest, before.to_vec());
+                (index, count) = (index + before.len(), count + before.len());
+            }
+            Parsed::Begin => from = (planned.len(), self.report.said()),
             Parsed::Target(node) => {
-                let prefix = if whole { format!("[{index}]") } else { format!("targets[{index}]") };
-                planned.extend(self.target(file, &node, &prefix, defaults.as_ref()).map(Arc::new));
+                let prefix = if part.text.2 { format!("[{index}]") } else { format!("targets[{index}]") };
+                planned.extend(self.target(part.text.0, &node, &prefix, defaults.as_ref()).map(Arc::new));
                 (index, count) = (index + 1, count + 1);
             }
-            Parsed::Empty => self.report.at(file, START, Severity::Warning, "no target stands in this file: write a list, `- name: …`"),
+            Parsed::Empty => {
+                self.report.at(part.text.0, START, Severity::Warning, "no target stands in this file: write a list, `- name: …`");
+            }
             Parsed::End(ended) => {
-                index = 0;
                 if let Err(broken) = ended {
-                    self.report.at(file, broken.at, Severity::Error, &broken.message);
+                    self.report.at(part.text.0, broken.at, Severity::Error, &broken.message);
+                } else if self.report.said() == from.1 {
+                    memo.keep(part.digest, planned[from.0..].to_vec());
                 }
             }
+            Parsed::EndOfFile => index = 0,
         });
         if count == 0 && !self.report.has_errors() {
             let at = root.get("targets").map_or(START, |node| node.at);
             self.report.at(0, at, Severity::Warning, "there are no targets: nothing will be minted");
         }
-        planned
-    }
-
-    fn records(&mut self, spot: &Spot<'_>, file: crate::schedule::file::RecordsFile) -> RecordsSpec {
-        let directory = file.directory.and_then(|path| self.own_path(spot, &["records".into(), "directory".into()], path));
-        let keep = file.keep.map_or(KEEP, |keep| keep.0);
-        if keep == 0 {
-            self.report.error(spot, &["records".into(), "keep".into()], "records cannot be kept for no time: write such as 400d");
-        }
-        let max_size = file.max_size.map_or(MAX_SIZE, |size| size.0);
-        if max_size < 64 << 10 {
-            self.report.error(spot, &["records".into(), "maxSize".into()], "files of records need some room: write 64KiB or more");
-        }
-        let signing_key = file.signing_key.map(|mut key| {
-            self.refer(spot, &["records".into(), "signingKey".into(), "file".into()], &mut key.file);
-            key.file
-        });
-        RecordsSpec { directory, keep, max_size, signing_key }
-    }
-
-    fn metrics(&mut self, spot: &Spot<'_>, listen: Option<&str>) -> Option<std::net::SocketAddr> {
-        let text = listen?;
-        let address = text.parse().ok();
-        if address.is_none() {
-            let shown = crate::schedule::measure::shown(text);
-            self.report.error(
-                spot,
-                &["metrics".into(), "listen".into()],
-                &format!("{shown} is no ADDRESS:PORT: write such as 127.0.0.1:9467"),
-            );
-        }
-        address
+        let before: Vec<&[Arc<Target>]> = reused.into_values().collect();
+        (!twice && !self.collides(&before)).then_some((planned, memo))
     }
 }

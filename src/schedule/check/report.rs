@@ -26,11 +26,12 @@ pub struct Report<'a> {
     found: Vec<(usize, Problem)>,
     said: HashSet<(usize, At, String, String)>,
     errors: usize,
+    calls: usize,
 }
 
 impl<'a> Report<'a> {
     pub fn new(files: Vec<&'a Path>) -> Self {
-        Self { files, found: Vec::new(), said: HashSet::new(), errors: 0 }
+        Self { files, found: Vec::new(), said: HashSet::new(), errors: 0, calls: 0 }
     }
 
     pub fn path(&self, file: usize) -> &'a Path {
@@ -39,6 +40,11 @@ impl<'a> Report<'a> {
 
     pub fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// How often something was said so far, warnings and repetitions among it.
+    pub fn said(&self) -> usize {
+        self.calls
     }
 
     pub fn has_errors(&self) -> bool {
@@ -76,6 +82,7 @@ impl<'a> Report<'a> {
     }
 
     fn push(&mut self, file: usize, at: At, severity: Severity, target: Option<&str>, key: String, message: &str) {
+        self.calls += 1;
         // what `defaults` get wrong comes up for each target, with that target's numbers
         let wording: String = message.chars().filter(|c| !c.is_ascii_digit()).collect();
         if !self.said.insert((file, at, key.clone(), wording)) {

@@ -4,13 +4,15 @@
 mod access;
 mod node;
 mod parse;
+mod pieces;
 mod read;
 mod reader;
 mod text;
 mod words;
 
 pub use node::{At, Key, Kind, Node, START, Step, Value};
-pub use parse::{head, targets};
+pub use parse::{head, piece, targets};
+pub use pieces::{Piece, pieces};
 pub use read::{Finding, Marks, read};
 pub use reader::SPLIT;
 pub use text::{Broken, MAX_BYTES, is_empty, not_utf8, position};

@@ -135,6 +135,19 @@ impl Node {
         }
     }
 
+    /// Moves it, and all in it, down by so many lines.
+    pub(super) fn lower(&mut self, lines: usize) {
+        self.at.line += lines;
+        match &mut self.value {
+            Value::Null | Value::Scalar { .. } => {}
+            Value::List(list) => list.iter_mut().for_each(|node| node.lower(lines)),
+            Value::Map(entries) => entries.iter_mut().for_each(|(key, node)| {
+                key.at.line += lines;
+                node.lower(lines);
+            }),
+        }
+    }
+
     /// Tells numbers from texts by how the file writes them.
     pub(super) fn settle(&mut self, source: &str) {
         match &mut self.value {

@@ -7,6 +7,7 @@ use serde_yaml::Spanned;
 use serde_yaml::options::{DuplicateKeyPolicy, Options};
 
 use super::node::{Tree, place};
+use super::pieces::Piece;
 use super::text::{Broken, MAX_BYTES, broken, looks_like_text};
 use super::{At, Key, Kind, Node, START, Value};
 
@@ -82,6 +83,19 @@ pub fn targets(text: &str, whole: bool, mut each: impl FnMut(Node)) -> Result<()
         each(node);
     };
     if whole { parse(text, Elements(&mut settled)) } else { parse(text, Targets(&mut settled)) }
+}
+
+/// The same of one piece of a list; lines are those of its file.
+///
+/// # Errors
+/// [`Broken`]; the whole text may tell it better.
+pub fn piece(piece: Piece<'_>, mut each: impl FnMut(Node)) -> Result<(), Broken> {
+    let mut settled = |mut node: Node| {
+        node.settle(piece.text);
+        node.lower(piece.above);
+        each(node);
+    };
+    parse(piece.text, Elements(&mut settled))
 }
 
 fn parse<'de, S: DeserializeSeed<'de>>(text: &'de str, seed: S) -> Result<S::Value, Broken> {

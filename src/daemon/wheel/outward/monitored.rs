@@ -1,6 +1,6 @@
 //! Tokens that others mint: read when they are touched, and recorded when they change.
 
-use std::sync::Arc;
+use std::ffi::OsStr;
 
 use jiff::Timestamp;
 
@@ -64,11 +64,9 @@ pub(super) fn watch(files: &[MonitorSpec]) -> Touched {
     if files.is_empty() {
         return Touched::default();
     }
-    let names =
-        files.iter().filter_map(|spec| Some((spec.path.parent()?, spec.path.file_name()?, Arc::from(&*spec.path.to_string_lossy()))));
+    let named = files.iter().filter_map(|spec| Some((spec.path.parent()?, spec.path.file_name()?, spec.path.to_string_lossy())));
+    let named: Vec<_> = named.collect();
     // What a kubelet mounts changes by its `..data` alone.
-    let both = names.flat_map(|(folder, name, path): (_, _, Arc<str>)| {
-        [name.to_owned(), "..data".into()].map(|name| ((folder.to_owned(), name), Arc::clone(&path)))
-    });
+    let both = named.iter().flat_map(|(folder, name, path)| [*name, OsStr::new("..data")].map(|name| ((*folder, name), &**path)));
     Touched::on(both)
 }
