@@ -2,6 +2,7 @@
 //! on the file itself would end with its first replacement.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -103,7 +104,13 @@ impl Touched {
             let set = file::apart(Duration::MAX, &folder, move || Ok(inotify::add_watch(fd.get_ref(), &at, FLAGS))).await;
             let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
             match set {
-                Ok(Ok(number)) => files.watched.entry(number).or_default().extend(names),
+                // One folder may be two by name; most are not, and a hundred thousand names are not put in once more.
+                Ok(Ok(number)) => match files.watched.entry(number) {
+                    Entry::Vacant(folder) => {
+                        folder.insert(names);
+                    }
+                    Entry::Occupied(mut folder) => folder.get_mut().extend(names),
+                },
                 Ok(Err(error)) => {
                     tracing::debug!(%error, folder = %folder.display(), "not watched");
                     files.missing.insert(folder, names);
