@@ -3,6 +3,7 @@
 
 mod adoption;
 mod here;
+mod spare;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,6 @@ use crate::cluster::{Proven, Urgency};
 use crate::record::fold::{PlaceState, TargetState};
 use crate::record::{Line, Outcome, Reason};
 use crate::schedule::Target;
-use crate::schedule::plan::is_of_a_host;
 use crate::sink::delivery::tries::verdict;
 use crate::sink::{self, Failure, FailureKind, Place, SinkSpec, file};
 use crate::token::{Claims, Payload, Token, candidates};
@@ -128,7 +128,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
     }
     let mut best = newest(seen.iter_mut().filter_map(Look::seen), now);
     if best.is_none() {
-        best = spare(scene, &target, state, now).await;
+        best = spare::spare(scene, &target, state, now).await;
     }
     if why == Looking::Takeover {
         let hidden = |(place, look): (&Place, &Look)| place.sink.is_readable() && matches!(look, Look::Unknown);
@@ -260,37 +260,6 @@ pub(super) fn readable(payload: &Payload, target: &Target) -> Option<(Token, Cla
 pub fn newest<'a>(seen: impl Iterator<Item = &'a mut Seen>, now: Timestamp) -> Option<(Token, Claims)> {
     let in_date = |claims: &Claims| claims.exp.is_some_and(|exp| exp > now.as_second());
     seen.filter_map(|s| s.token.take()).filter(|(_, claims)| in_date(claims)).max_by_key(|(_, claims)| claims.iat)
-}
-
-/// A token elsewhere, where no file place has one: in the fallback that was written, or, where the records
-/// are lost, in a store.
-async fn spare(scene: &Scene, target: &Target, state: Option<&TargetState>, now: Timestamp) -> Option<(Token, Claims)> {
-    let mut found = Vec::new();
-    for place in &target.deliver {
-        let recorded = state.and_then(|s| recorded_at(s, place));
-        let fell_back = recorded.is_some_and(|p| p.outcome == Outcome::FellBack);
-        // What it has on this host was seen.
-        let itself = (state.is_none() && !is_of_a_host(place)).then_some(place);
-        let places = place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(itself);
-        for place in places {
-            if is_without_login(scene, place).await {
-                continue;
-            }
-            let held = tokio::time::timeout(LOOK, sink::held(&place.sink, &scene.stores, LOOK)).await;
-            let held = held.ok().and_then(Result::ok).flatten();
-            found.extend(held.and_then(|payload| readable(&payload, target)));
-        }
-    }
-    found.retain(|(_, claims)| claims.exp.is_some_and(|exp| exp > now.as_second()));
-    found.into_iter().max_by_key(|(_, claims)| claims.iat)
-}
-
-/// Whether the store of a place logs in with a token that its own target has yet to bring: a put would wait for it, a
-/// look need not.
-async fn is_without_login(scene: &Scene, place: &Place) -> bool {
-    let store = place.sink.store().and_then(|name| scene.plan.stores.get(name));
-    let Some((_, file)) = store.and_then(|store| store.login()) else { return false };
-    !matches!(tokio::time::timeout(LOOK, tokio::fs::try_exists(file)).await, Ok(Ok(true)))
 }
 
 pub(super) fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceState> {

@@ -91,8 +91,16 @@ mod tests {
         targets(text, whole, |node| seen.push(shown(&node))).ok().map(|()| seen)
     }
 
+    /// The parser says of an empty block text that it begins where the next thing does, and at a piece's end is none.
     fn shown(node: &Node) -> String {
-        format!("{node:?}").split(", span: (").map(|part| part.split_once(')').map_or(part, |(_, rest)| rest)).collect()
+        let told = format!("{node:?}");
+        let spans = told.split(", span: (").map(|part| part.split_once(')').map_or(part, |(_, rest)| rest));
+        let plain = spans.collect::<String>();
+        let parts = plain.split("Node { at: ").map(|part| match part.split_once(", value: ") {
+            Some((_, value)) if value.starts_with("Scalar { text: \"\"") => value,
+            _ => part,
+        });
+        parts.collect::<Vec<_>>().join("Node ")
     }
 
     fn in_pieces(text: &str, whole: bool) -> Option<Option<Vec<String>>> {
