@@ -2,13 +2,12 @@
 //! many. A rotation is large once its token is minted, and a hundred thousand may be due together.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::parts;
 use crate::schedule::Target;
-use crate::sink::{SinkSpec, file};
 
 /// So many keep the widest API server and the slowest disk busy.
 const WIDTH: usize = 1024;
@@ -18,28 +17,17 @@ const WIDTH: usize = 1024;
 pub struct Crowds(Mutex<HashMap<String, Arc<Semaphore>>>);
 
 /// The right to be one of them.
-pub struct Pass(#[allow(dead_code)] OwnedSemaphorePermit);
+pub struct Pass {
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Crowds {
     /// The crowd that a target's rotation is one of.
     pub fn of(&self, target: &Target) -> Crowd {
-        let key = key(target);
+        let key = std::iter::once(target.cluster.clone()).chain(parts::grounds(target)).collect::<Vec<_>>().join("\n");
         let mut crowds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Crowd(Arc::clone(crowds.entry(key).or_insert_with(|| Arc::new(Semaphore::new(WIDTH)))))
     }
-}
-
-fn key(target: &Target) -> String {
-    let mut key = target.cluster.clone();
-    for place in target.places() {
-        // Memory takes every write.
-        let _ = match (&place.sink, place.sink.store()) {
-            (SinkSpec::File(spec), _) => write!(key, "\n{}", file::file_system(&spec.path)),
-            (SinkSpec::Directory(spec), _) => write!(key, "\n{}", file::file_system(&spec.files_as.path)),
-            (sink, store) => write!(key, "\n{} {}", sink.kind(), store.unwrap_or_default()),
-        };
-    }
-    key
 }
 
 /// Rotations that wait for the same.
@@ -48,12 +36,12 @@ pub struct Crowd(Arc<Semaphore>);
 impl Crowd {
     /// A pass, where there is room.
     pub fn try_enter(&self) -> Option<Pass> {
-        Arc::clone(&self.0).try_acquire_owned().ok().map(Pass)
+        Arc::clone(&self.0).try_acquire_owned().ok().map(|permit| Pass { _permit: permit })
     }
 
     /// A pass, as soon as there is room.
     pub async fn enter(&self) -> Pass {
-        Pass(Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it"))
+        Pass { _permit: Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it") }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Which targets stand on the same file systems and stores: they are looked at together, and what hangs there holds up
 //! no others.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,25 +16,20 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// look at its own part alone.
 pub fn parts(targets: Vec<Arc<Target>>) -> Vec<Vec<Arc<Target>>> {
     let mut parts: BTreeMap<BTreeSet<String>, Vec<Arc<Target>>> = BTreeMap::new();
-    let mut known: HashMap<PathBuf, String> = HashMap::new();
-    // A file that is a mount by itself can never be replaced, so that all others of a folder stand where it does.
-    let mut file_system = |path: &Path| {
-        let Some(folder) = path.parent() else { return file::file_system(path) };
-        if !known.contains_key(folder) {
-            known.insert(folder.to_owned(), file::file_system(path));
-        }
-        known[folder].clone()
-    };
     for target in targets {
-        let places = target.places();
-        let on = places.map(|place| match (&place.sink, place.sink.store()) {
-            (SinkSpec::File(spec), _) => file_system(&spec.path),
-            (SinkSpec::Directory(spec), _) => file::file_system(&spec.files_as.path),
-            (sink, store) => format!("{} {}", sink.kind(), store.unwrap_or_default()),
-        });
-        parts.entry(on.collect()).or_default().push(target);
+        let on = grounds(&target).collect();
+        parts.entry(on).or_default().push(target);
     }
     parts.into_values().collect()
+}
+
+/// The file system or store that each place of a target stands on.
+pub fn grounds(target: &Target) -> impl Iterator<Item = String> {
+    target.places().map(|place| match (&place.sink, place.sink.store()) {
+        (SinkSpec::File(spec), _) => file::file_system(&spec.path),
+        (SinkSpec::Directory(spec), _) => file::file_system(&spec.files_as.path),
+        (sink, store) => format!("{} {}", sink.kind(), store.unwrap_or_default()),
+    })
 }
 
 /// Removes the temporary files that an earlier run left beside the places of these targets.

@@ -27,7 +27,7 @@ use crate::token::render::render;
 use crate::token::{Claims, Format, Payload, Surroundings, Token};
 pub use line::{ask_hash, conclude, conclude_without, fault_of, identify, issue, sealed_at, sink_line, tell};
 
-/// A token that was issued so many seconds from now was issued by a clock that was wrong.
+/// Clocks that differ by more seconds than that do so by no slow answer: one of them is wrong.
 const AHEAD: i64 = 30;
 
 /// A token that is kept while a place is owed it, and wiped with the last of them.
@@ -241,7 +241,7 @@ async fn fresh(job: &Job, cluster: &Cluster, permit: Permit) -> Fresh {
 /// Seconds between the token's `iat` and this host's clock, where they are too many to be a slow answer.
 fn clock_ahead(cluster: &Cluster, claims: &Claims) -> Option<i64> {
     let difference = claims.iat? - Timestamp::now().as_second();
-    (!cluster.is_embedded() && difference.abs() > 30).then_some(difference)
+    (!cluster.is_embedded() && difference.abs() > AHEAD).then_some(difference)
 }
 
 async fn fail(job: &Job, failure: &MintFailure, minted: Option<Minted>) -> Finished {

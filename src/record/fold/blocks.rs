@@ -101,23 +101,15 @@ fn lines(block: &[u8]) -> Lines {
 pub(super) fn read(path: &Path, mut each: impl FnMut(&Parsed, u64) -> bool) -> io::Result<()> {
     let mut blocks = Blocks { input: files::open(path)?, rest: Block::new(), number: 0, over: false };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let first = blocks.next()?;
-    if cores == 1 || blocks.over || first.is_none() {
-        let mut next = first;
-        while let Some((_, block)) = next {
-            if !lines(&block).iter().all(|(line, bytes)| each(line, *bytes)) {
-                return Ok(());
-            }
-            next = blocks.next()?;
+    while let Some((_, block)) = blocks.next()? {
+        if !lines(&block).iter().all(|(line, bytes)| each(line, *bytes)) {
+            return Ok(());
         }
-        return Ok(());
+        if cores > 1 && !blocks.over {
+            return abreast(&Mutex::new(blocks), cores, each);
+        }
     }
-    if let Some((_, block)) = first
-        && !lines(&block).iter().all(|(line, bytes)| each(line, *bytes))
-    {
-        return Ok(());
-    }
-    abreast(&Mutex::new(blocks), cores, each)
+    Ok(())
 }
 
 /// The same, from the second block on.
