@@ -55,6 +55,7 @@ use crate::daemon::places::Places;
 use crate::daemon::read::Accepted;
 use crate::daemon::scene::Scene;
 use crate::record::fold::State;
+use crate::sink::file;
 
 /// Carries short-lived Kubernetes ServiceAccount tokens to the systems outside the cluster that need them.
 ///
@@ -235,7 +236,7 @@ fn on_one_thread<T>(work: impl Future<Output = Result<T, Exit>>) -> Result<T, Ex
 
 fn on<T>(mut builder: Builder, work: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| Exit::own("the TLS provider was set twice"))?;
-    let runtime = builder.enable_all().build();
+    let runtime = builder.enable_all().max_blocking_threads(file::THREADS).build();
     let runtime = runtime.map_err(|error| Exit::own(format!("the runtime cannot start: {error}")))?;
     let result = runtime.block_on(work);
     // A thread that hangs in a dead file system must not keep the process.

@@ -2,12 +2,13 @@
 //!
 //! The sequence: the folder is opened from `/` down without following links (`folder`), the token is written
 //! to a temporary file beside the published one, given its owner and mode, synced, checked and renamed over
-//! it (`publish`). The work runs on blocking threads that one hung file system cannot use up (`lane`), and an
+//! it (`publish`); many syncs at once are one (`commit`). The work runs on blocking threads that one hung file system cannot use up (`lane`), and an
 //! attempt that was given up never publishes afterwards (`turn`).
 
 mod account;
 mod acl;
 mod blame;
+mod commit;
 pub mod directory;
 mod folder;
 mod fresh;
@@ -34,7 +35,7 @@ use crate::token::Payload;
 pub use account::{system_group, system_user};
 pub use acl::Reader;
 pub use held::{Held, held};
-pub use lane::{file_system, mount_point, run as apart};
+pub use lane::{THREADS, file_system, mount_point, run as apart};
 pub use orphan::sweep;
 use probe::probe;
 use remove::remove;

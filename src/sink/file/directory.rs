@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, fsync, readlinkat, renameat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, readlinkat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::{self, Wish};
@@ -22,7 +22,7 @@ use super::blame::{blame, local};
 use super::folder::{self, Folder};
 use super::publish::{durable, is_unsure, published_name, random, temporary_name};
 use super::turn::{Ticket, Turn};
-use super::{FileSpec, Held, lane};
+use super::{FileSpec, Held, commit, lane};
 use crate::sink::kinds::{Sink, calls};
 use crate::sink::{Context, Failure, Put};
 use crate::token::Payload;
@@ -126,7 +126,7 @@ fn publish(folder: &Folder, wish: &Wish, payload: &Payload, ticket: &Ticket) -> 
         && held.right
         && held.payload.sha256() == payload.sha256()
     {
-        let synced = generation::sync(folder, before.as_deref()).and_then(|()| fsync(&folder.fd));
+        let synced = generation::sync(folder, before.as_deref()).and_then(|()| commit::sync(&folder.fd));
         return durable(folder.path.clone(), synced).map(|()| Put::Unchanged);
     }
     let fresh = generation::Generation::make(folder)?;
@@ -141,7 +141,7 @@ fn publish(folder: &Folder, wish: &Wish, payload: &Payload, ticket: &Ticket) -> 
         fresh.discard();
         return Err(failure);
     }
-    durable(folder.path.clone(), fsync(&folder.fd))?;
+    durable(folder.path.clone(), commit::sync(&folder.fd))?;
     let keep: Vec<OsString> = before.into_iter().chain([fresh.name().to_owned()]).collect();
     if let Err(failure) = tidy(folder, &keep, Some(&names)) {
         tracing::warn!(folder = %folder.path.display(), error = %failure, "an old generation stays behind until the next put");

@@ -10,10 +10,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, fsync, mkdirat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::blame::{blame, local, ours};
+use super::commit;
 use crate::sink::Failure;
 
 const PASS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -213,7 +214,7 @@ impl Step {
         if stat.st_uid == ours() && stat.st_mode & 0o7777 != mode {
             fchmod(&fd, Mode::from_raw_mode(mode)).map_err(failed)?;
         }
-        fsync(&fd).and_then(|()| fsync(self.readable_fd()?)).map_err(failed)?;
+        commit::sync(&fd).and_then(|()| commit::sync(&self.readable_fd()?)).map_err(failed)?;
         Self::open(openat(&self.fd, name, PASS, Mode::empty()), path)
     }
 

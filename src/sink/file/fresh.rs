@@ -6,11 +6,12 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, openat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use rustix::io::Errno;
 
 use super::account::Wish;
 use super::blame::{blame, local};
+use super::commit;
 use super::folder::Folder;
 use crate::sink::Failure;
 
@@ -40,7 +41,7 @@ impl<'a> Fresh<'a> {
         self.dress(wish)?;
         self.fill(bytes)?;
         self.check(wish, bytes.len())?;
-        fsync(&self.fd).map_err(|errno| blame("sync", &self.path(), errno))
+        commit::sync(&self.fd).map_err(|errno| blame("sync", &self.path(), errno))
     }
 
     fn fill(&self, bytes: &[u8]) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,11 +17,16 @@ use super::blame::local;
 use crate::cluster::upstream::while_others_end;
 use crate::sink::{Failure, FailureKind};
 
-/// Threads of one file system: as many as fsync on a disk profits from; few enough that eight hung ones
-/// leave room in the runtime's 512.
-const WIDTH: usize = 64;
+/// Threads of one file system: those that wait for the disk share its syncs, so that many are few syncs; few enough that
+/// eight hung ones leave room for others.
+const WIDTH: usize = 256;
+/// Threads for blocking work that a process may have: eight file systems that hang, and room for all else.
+pub const THREADS: usize = 9 * WIDTH;
 /// File systems in memory: nothing there waits for a disk, so that more threads than cores only take turns.
 const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
+
+/// The mount table is as fresh as that: each of a thousand rotations asks where its files lie.
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 static LANES: LazyLock<Mutex<HashMap<String, Arc<Lane>>>> = LazyLock::new(Mutex::default);
 /// It reads files to be told.
@@ -111,6 +116,8 @@ fn lane(path: &Path) -> Arc<Lane> {
 #[derive(Default)]
 struct Mounts {
     source: Option<File>,
+    /// When the kernel was asked last whether the table changed.
+    asked: Option<Instant>,
     /// By mount point, the deepest first, and of two at one point the later one, which hides the earlier.
     table: Vec<(PathBuf, Mount)>,
 }
@@ -137,6 +144,10 @@ impl Mounts {
             self.table.clear();
         }
         let Some(source) = &mut self.source else { return };
+        if self.asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
+            return;
+        }
+        self.asked = Some(Instant::now());
         let mut polled = [PollFd::new(source, PollFlags::PRI)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let changed = poll(&mut polled, Some(&now)).is_ok_and(|count| count > 0);

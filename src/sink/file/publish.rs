@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, fstat, fsync, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, fstat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::Wish;
 use super::blame::{blame, local};
+use super::commit;
 use super::folder::Folder;
 use super::fresh::Fresh;
 use super::held;
@@ -39,7 +40,7 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payl
     if !unsure && let Ok(Some(file)) = held::open(folder, name, wish) {
         if file.right && file.holds(&bytes) {
             // Whoever wrote it may have died before it was durable.
-            return durable(path, fsync(&file.fd).and_then(|()| fsync(&folder.fd))).map(|()| Put::Unchanged);
+            return durable(path, commit::sync(&file.fd).and_then(|()| commit::sync(&folder.fd))).map(|()| Put::Unchanged);
         }
         if file.links > 1 {
             tracing::warn!(path = %path.display(), "the published file has a second name, which keeps the old token");
@@ -54,7 +55,7 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payl
         temporary.keep = true;
         temporary.read_back(name, wish, &bytes)
     })?;
-    durable(path, fsync(&folder.fd)).map(|()| Put::Written)
+    durable(path, commit::sync(&folder.fd)).map(|()| Put::Written)
 }
 
 /// Makes a file beside `name` as one that is to be published, and removes it again.

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, fsync, unlinkat};
+use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use super::blame::blame;
-use super::{FileSpec, account, folder, held, lane};
+use super::{FileSpec, account, commit, folder, held, lane};
 use crate::sink::{Failure, Ours, Removal};
 use crate::token::Payload;
 
@@ -38,7 +38,7 @@ pub(in crate::sink) async fn remove(spec: &FileSpec, ours: Ours<'_>, timeout: Du
             Err(Errno::NOENT) => return Ok(Removal::Nothing),
             Err(errno) => return Err(blame("remove", &path, errno)),
         }
-        fsync(&folder.fd).map_err(|errno| blame("sync the folder of", &path, errno))?;
+        commit::sync(&folder.fd).map_err(|errno| blame("sync the folder of", &path, errno))?;
         Ok(Removal::Gone)
     };
     lane::run(timeout, &at, work).await

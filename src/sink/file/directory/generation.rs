@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fstat, fsync, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fchmod, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::super::account::Wish;
 use super::super::blame::{blame, local, ours};
+use super::super::commit;
 use super::super::folder::Folder;
 use super::super::fresh::Fresh;
 use super::super::publish::random;
@@ -52,7 +53,7 @@ impl<'a> Generation<'a> {
         let failed = |errno| blame("finish folder", &self.own.path, errno);
         let stat = fstat(&self.own.fd).map_err(failed)?;
         fchmod(&self.own.fd, Mode::from_raw_mode(MODE | (stat.st_mode & 0o2000))).map_err(failed)?;
-        fsync(&self.own.fd).map_err(failed)?;
+        commit::sync(&self.own.fd).map_err(failed)?;
         self.kept.set(true);
         Ok(())
     }
@@ -100,9 +101,9 @@ pub(super) fn sync(parent: &Folder, name: Option<&OsStr>) -> Result<(), Errno> {
     let Some(name) = name else { return Ok(()) };
     let fd = openat(&parent.fd, name, OPEN, Mode::empty())?;
     for entry in list(&fd)? {
-        fsync(openat(&fd, &entry, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)?;
+        commit::sync(&openat(&fd, &entry, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?)?;
     }
-    fsync(&fd)
+    commit::sync(&fd)
 }
 
 /// What stands in a folder.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, fsync, readlinkat, unlinkat};
+use rustix::fs::{AtFlags, readlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::super::blame::blame;
+use super::super::commit;
 use super::super::folder::{self, Folder};
 use super::super::lane;
 use super::{DATA, DirectorySpec, held, target_of, tidy};
@@ -44,7 +45,7 @@ fn take_down(folder: &Folder, names: &[String]) -> Result<usize, Failure> {
         }
     }
     let rest = tidy(folder, &[], Some(&[]))?;
-    fsync(&folder.fd).map_err(|errno| blame("sync", &folder.path, errno))?;
+    commit::sync(&folder.fd).map_err(|errno| blame("sync", &folder.path, errno))?;
     Ok(rest)
 }
 
@@ -60,7 +61,7 @@ fn rmdir(path: &std::path::Path) -> Result<(), Failure> {
     let (parent, name) = super::super::parts(path)?;
     let Some(parent) = folder::find(&parent)? else { return Ok(()) };
     match unlinkat(&parent.fd, &name, AtFlags::REMOVEDIR) {
-        Ok(()) => fsync(&parent.fd).map_err(|errno| blame("sync the folder of", path, errno)),
+        Ok(()) => commit::sync(&parent.fd).map_err(|errno| blame("sync the folder of", path, errno)),
         // Where the folder above is not ours, an empty one stays.
         Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::BUSY) => Ok(()),
         Err(errno) => Err(blame("remove folder", path, errno)),
