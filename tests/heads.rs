@@ -136,3 +136,21 @@ fn g10_the_head_stands_in_status_and_log_and_tells_that_lines_were_cut_off_at_th
     let done = host.run(&["records", "verify", "--head", noted]);
     assert!(done.code == Some(1) && done.stderr.contains("missing at the end"), "{done:?}");
 }
+
+#[test]
+fn what_is_found_at_many_places_at_once_is_recorded_in_few_commits() {
+    let mut host = host();
+    let more = |n: usize| format!("  - {{name: t{n}, serviceAccount: ci/t{n}, deliver: [{{file: {{path: HERE/out/t{n}}}}}]}}\n");
+    let text = host.read("schedule.yaml") + &(0..100).map(more).collect::<String>().replace("HERE", host.folder.path().to_str().unwrap());
+    std::fs::write(host.schedule(), text).unwrap();
+    let all = |host: &Host, kind: &str| host.records().iter().filter(|line| line["kind"] == kind).count();
+    host.start();
+    until("all have a token", 60, || all(&host, "rotated") == 101);
+    assert_eq!(host.stop(), Some(0));
+    std::fs::remove_dir_all(host.path("state/records")).unwrap();
+    host.start();
+    until("all tokens are adopted", 60, || all(&host, "adopted") == 101);
+    // Each commit signs its head once.
+    let commits = std::fs::read_to_string(only(&host, ".jsonl.sig")).unwrap().lines().count();
+    assert!(commits < 20, "the loop waited for the disk {commits} times for 101 targets");
+}

@@ -243,14 +243,16 @@ impl Wheel {
             Done::Found(found) => self.found(*found).await,
             Done::Revoked(name, outcomes) => self.event(|table, moment| table.revoked(&name, outcomes, moment)).await,
             Done::Looked(findings, why) => {
-                for finding in findings {
-                    self.event(|table, moment| match why {
-                        Looking::Beat(depth) => table.looked(finding, depth, moment),
-                        Looking::Mint(reason) => table.before_mint(finding, reason, moment),
-                        Looking::Start | Looking::Reload | Looking::Takeover => table.found(finding, moment),
-                    })
-                    .await;
-                }
+                self.event(|table, moment| {
+                    for finding in findings {
+                        match why {
+                            Looking::Beat(depth) => table.looked(finding, depth, moment),
+                            Looking::Mint(reason) => table.before_mint(finding, reason, moment),
+                            Looking::Start | Looking::Reload | Looking::Takeover => table.found(finding, moment),
+                        }
+                    }
+                })
+                .await;
                 if why == Looking::Start {
                     self.unsettled -= 1;
                     if self.unsettled == 0 {

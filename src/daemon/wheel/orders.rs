@@ -16,6 +16,7 @@ use crate::daemon::start;
 use crate::daemon::timetable::payments::receipt;
 use crate::daemon::timetable::{Looking, Moment, Order, Payment, Timetable, Turn, Wanted};
 use crate::daemon::touched::Touched;
+use crate::record::Line;
 use crate::sink::delivery::Delivered;
 
 /// Pause between two tries to learn a server's time.
@@ -26,11 +27,16 @@ impl Wheel {
     pub(super) async fn event<T>(&mut self, tell: impl FnOnce(&mut Timetable, &Moment<'_>) -> T) -> T {
         let scene = Arc::clone(&self.scene);
         let answer = tell(&mut self.table, &Moment { now: Timestamp::now(), world: &*scene });
+        let mut lines = Vec::new();
         for order in self.table.orders() {
+            // What comes after a record waits until it is durable; those that follow each other are so together.
+            if !matches!(order, Order::Record(_)) {
+                self.append(&mut lines).await;
+            }
             match order {
                 Order::Record(line) => {
                     rotation::tell(&line);
-                    self.writer.append(vec![*line]).await;
+                    lines.push(*line);
                 }
                 Order::Rotate(turn) => self.rotate(turn),
                 Order::Pay(payment) => self.pay(payment),
@@ -56,7 +62,14 @@ impl Wheel {
                 }
             }
         }
+        self.append(&mut lines).await;
         answer
+    }
+
+    async fn append(&mut self, lines: &mut Vec<Line>) {
+        if !lines.is_empty() {
+            self.writer.append(std::mem::take(lines)).await;
+        }
     }
 
     /// Keeps an outcome of `once`, and counts it for whoever watches.
