@@ -36,6 +36,14 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}; as root this test needs the right to mount a tmpfs (CAP_SYS_ADMIN)");
 }
 
+/// Names of the targets that the records know, sorted.
+fn known(folder: &Path) -> Vec<String> {
+    let state = read(folder).unwrap();
+    let mut names: Vec<String> = state.targets.keys().map(|name| name.to_string()).collect();
+    names.sort_unstable();
+    names
+}
+
 fn recovered(writer: &Writer) {
     until("records written again", || {
         let health = writer.health();
@@ -131,7 +139,7 @@ fn g10_a_deleted_folder_is_made_again_and_opens_with_a_checkpoint_of_all_that_is
     assert_eq!(found.anchor, before.head);
     within(writer.close());
     assert_eq!(rotations(&folder).into_iter().collect::<Vec<_>>(), [("3".to_owned(), 1)]);
-    assert_eq!(read(&folder).unwrap().targets.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(known(&folder), ["a", "b", "c"]);
     assert_eq!(opened(&folder, ROOMY).notes, Vec::<String>::new());
 }
 
@@ -148,6 +156,6 @@ fn g10_a_file_cut_by_somebody_else_is_left_for_a_new_one() {
     });
     recovered(&writer);
     within(writer.close());
-    assert_eq!(read(&folder).unwrap().targets.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(known(&folder), ["a", "b"]);
     assert!(chain::verify(&folder, None).is_err(), "a cut is damage");
 }

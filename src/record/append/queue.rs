@@ -88,9 +88,13 @@ impl Shared {
             queue.health.lost += lines.len() as u64;
             return false;
         }
+        let gathered = queue.lines;
         queue.lines += lines.len();
         queue.batches.push(lines);
-        self.wake.notify_one();
+        // Between the first line and the last of a group the thread sleeps on.
+        if gathered == 0 || (gathered < GROUP && queue.lines >= GROUP) {
+            self.wake.notify_one();
+        }
         if queue.stalled {
             return false;
         }
