@@ -2,6 +2,7 @@
 //! rotation, and what joins it to the host: schedule file, control socket, cron, systemd.
 
 pub mod alerts;
+pub mod aside;
 pub mod ask;
 pub mod binding;
 pub mod clock;

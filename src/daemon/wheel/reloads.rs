@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::prepare::{Prepared, prepare};
 use super::{Done, Wheel};
+use crate::daemon::aside::aside;
 use crate::daemon::ask::{Ask, Explicit, Verdict};
 use crate::daemon::files;
 use crate::daemon::scene::Scene;
@@ -81,9 +82,8 @@ impl Wheel {
         systemd::reloading();
         self.tasks.spawn(async move {
             let explicit = asked.clone();
-            let prepared = tokio::task::spawn_blocking(move || prepare(&path, &records, &walls, &before, explicit.as_ref()));
-            let prepared = prepared.await;
-            Done::Planned(Box::new(prepared.unwrap_or_else(|_| Err(Vec::new()))), asked, reply)
+            let prepared = aside(move || prepare(&path, &records, &walls, &before, explicit.as_ref())).await;
+            Done::Planned(Box::new(prepared.unwrap_or_else(|| Err(Vec::new()))), asked, reply)
         });
     }
 
@@ -138,7 +138,7 @@ impl Wheel {
         let unwatched = std::mem::replace(&mut self.watched, watched);
         self.turn_outward();
         // A hundred thousand targets are not dropped in a moment.
-        drop(tokio::task::spawn_blocking(move || drop((before, unwatched))));
+        drop(tokio::spawn(aside(move || drop((before, unwatched)))));
         for setting in change.settings.iter().filter(|setting| change::AT_START.contains(setting)) {
             tracing::warn!(setting, "this setting is another one now; it is taken up at the next start");
         }
