@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
 
 /// The text is no token that we can read. Says where, never what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -163,17 +164,29 @@ fn decode<T: serde::de::DeserializeOwned>(part: &'static str, text: &str) -> Res
     serde_json::from_slice(&bytes).map_err(|e| NotAToken::Json { part, line: e.line(), column: e.column() })
 }
 
+/// Read as it comes: a rotation reads every token that it mints, and to hold what may be either costs more than all the rest.
 fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        One(String),
-        Many(Vec<String>),
+    struct Either;
+    impl<'de> Visitor<'de> for Either {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a text or a list of texts")
+        }
+
+        fn visit_str<E>(self, one: &str) -> Result<Self::Value, E> {
+            Ok(vec![one.to_owned()])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut many: A) -> Result<Self::Value, A::Error> {
+            let mut all = Vec::new();
+            while let Some(one) = many.next_element()? {
+                all.push(one);
+            }
+            Ok(all)
+        }
     }
-    Ok(match Either::deserialize(from)? {
-        Either::One(one) => vec![one],
-        Either::Many(many) => many,
-    })
+    from.deserialize_any(Either)
 }
 
 /// NumericDate may carry a fraction (RFC 7519 §2); whole seconds are enough here.

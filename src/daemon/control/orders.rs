@@ -18,6 +18,15 @@ struct Outcome {
     record: Line,
 }
 
+/// The whole answer. Of a hundred thousand outcomes no tree is made first.
+#[derive(Debug, Serialize)]
+struct Outcomes<'a> {
+    asked: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    elsewhere: &'a [Elsewhere],
+    outcomes: Vec<Outcome>,
+}
+
 /// `POST /rotate`, `POST /rehearse`, `POST /withdraw`.
 pub(super) async fn take(path: &str, choice: Choice, asks: &mpsc::Sender<Ask>, actor: Actor) -> Answer {
     if choice.is_empty() {
@@ -59,9 +68,5 @@ async fn outcomes(taken: oneshot::Receiver<Vec<String>>, mut told: mpsc::Unbound
         }
     }
     outcomes.sort_by(|a, b| a.record.target.cmp(&b.record.target));
-    let mut answer = serde_json::json!({ "asked": taken, "outcomes": outcomes });
-    if !away.is_empty() {
-        answer["elsewhere"] = serde_json::json!(away);
-    }
-    json(&answer)
+    json(&Outcomes { asked: &taken, elsewhere: away, outcomes })
 }
