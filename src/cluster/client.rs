@@ -172,7 +172,8 @@ impl ApiServer {
             }
         }
         self.tries.begin();
-        let fresh = match tokio::time::timeout(BUILD_WITHIN, self.build()).await {
+        // Boxed: it is seldom done, and each call would be as large as it.
+        let fresh = match tokio::time::timeout(BUILD_WITHIN, Box::pin(self.build())).await {
             Ok(fresh) => fresh,
             Err(_) => Err(NoClient(format!("{}: its credential plugin did not end within {} s", self.source(), BUILD_WITHIN.as_secs()))),
         };

@@ -259,3 +259,23 @@ async fn record(writer: &Writer, line: &Line) -> bool {
 fn refused(message: String) -> MintFailure {
     MintFailure { kind: MintFailureKind::Refused, message, retry_after: None, audit_id: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_one<A, R>(_: fn(A) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    fn of_three<A, B, C, R>(_: fn(A, B, C) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn a_rotation_is_small_while_it_waits_and_no_giant_at_work() {
+        let (waiting, working) = (of_one(rotate), of_three(served));
+        assert!(waiting <= 1_024, "a hundred thousand that are due together would each take {waiting} bytes");
+        assert!(working <= 8_192, "a thousand in memory at once would each take {working} bytes: box what is seldom done");
+    }
+}

@@ -128,7 +128,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
     }
     let mut best = newest(seen.iter_mut().filter_map(Look::seen), now);
     if best.is_none() {
-        best = spare::spare(scene, &target, state, now).await;
+        best = Box::pin(spare::spare(scene, &target, state, now)).await;
     }
     if why == Looking::Takeover {
         let hidden = |(place, look): (&Place, &Look)| place.sink.is_readable() && matches!(look, Look::Unknown);
@@ -139,7 +139,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
         && let Some((token, claims)) = &best
     {
         let recorded = state.filter(|s| s.jti.as_deref() == Some(issue(claims, token).as_str())).and_then(|s| s.proof);
-        finding.proven = proof::of_delivered(scene, &target, token, claims, recorded).await;
+        finding.proven = Box::pin(proof::of_delivered(scene, &target, token, claims, recorded)).await;
     }
     judge(finding, state, &seen, best, now)
 }

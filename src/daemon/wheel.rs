@@ -180,7 +180,6 @@ impl Wheel {
             let next = self.table.next().into_iter().chain(hooks).chain(unasked).chain(self.head_due()).min();
             let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
             tokio::select! {
-                biased;
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
                     Ok(done) => self.done(done, &notify).await,
                     Err(error) if error.is_cancelled() => {}

@@ -154,7 +154,8 @@ pub async fn held(spec: &SecretSpec, stores: &Stores, timeout: Duration) -> Resu
         permit.end(found.as_ref().map_or_else(|refusal| refusal.verdict(), |_| crate::cluster::Verdict::Healthy));
         understood(spec, found)
     };
-    let found = tokio::time::timeout(timeout, read).await.map_err(|_| late())??;
+    // Boxed: thousands wait for their turn at once, and only the few whose turn it is are as large as a request.
+    let found = tokio::time::timeout(timeout, Box::pin(read)).await.map_err(|_| late())??;
     match found {
         None => Ok(None),
         Some(found) => found.value(spec),
