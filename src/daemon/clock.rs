@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
@@ -72,7 +73,7 @@ pub fn share() -> f64 {
 /// Notices steps of the wall clock, and the end of a suspend, when they happen: the kernel cancels a timer on that
 /// clock (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).
 #[derive(Default)]
-pub struct Steps(Option<AsyncFd<OwnedFd>>);
+pub struct Steps(Option<AsyncFd<Arc<OwnedFd>>>);
 
 impl Steps {
     /// Begins to watch. Where that cannot be, [`next`](Self::next) never comes.
@@ -110,7 +111,7 @@ impl Steps {
     }
 }
 
-fn arm(fd: &AsyncFd<OwnedFd>) -> io::Result<()> {
+fn arm(fd: &AsyncFd<Arc<OwnedFd>>) -> io::Result<()> {
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
     let never = Itimerspec { it_interval: zero, it_value: Timespec { tv_sec: NEVER, tv_nsec: 0 } };
     match timerfd_settime(fd.get_ref(), TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never) {

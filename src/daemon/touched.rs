@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::moves::Touch;
 use super::watch::own;
@@ -38,10 +40,17 @@ const FLAGS: WatchFlags = WatchFlags::MOVED_TO
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::ONLYDIR);
 
+/// What is touched is looked at when the dust has settled, a second later: to learn of it that late does no harm.
+const REST: Duration = Duration::from_millis(100);
+
 /// The watched folders of a plan.
 #[derive(Default)]
 pub struct Touched {
-    fd: Option<Arc<AsyncFd<OwnedFd>>>,
+    fd: Option<Arc<OwnedFd>>,
+    /// The runtime's eye on it, while it is open.
+    eye: Option<AsyncFd<Arc<OwnedFd>>>,
+    /// Until when nobody looks.
+    rest: Option<Instant>,
     files: Arc<Mutex<Files>>,
     /// Watches that are still to be set: a file system that hangs holds up nobody but itself.
     setting: JoinSet<()>,
@@ -73,8 +82,7 @@ impl Touched {
 
     /// Watches folders for names in them, each of which stands for something.
     pub fn on<'a>(names: impl Iterator<Item = ((&'a Path, &'a OsStr), &'a str)>) -> Self {
-        let made = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(std::io::Error::from).and_then(own);
-        let fd = match made {
+        let fd = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
             Ok(fd) => Arc::new(fd),
             Err(error) => {
                 tracing::warn!(%error, "published files cannot be watched; they are looked at with every proof");
@@ -89,7 +97,7 @@ impl Touched {
             let Some(names) = folders.get_mut(folder) else { continue };
             names.entry(name.to_owned()).or_default().push(Arc::from(stands_for));
         }
-        let mut touched = Self { fd: Some(fd), files: Arc::default(), setting: JoinSet::new() };
+        let mut touched = Self { fd: Some(fd), ..Self::default() };
         for (folder, names) in folders {
             touched.add(folder, names);
         }
@@ -101,7 +109,7 @@ impl Touched {
         let files = Arc::clone(&self.files);
         self.setting.spawn(async move {
             let at = folder.clone();
-            let set = file::apart(Duration::MAX, &folder, move || Ok(inotify::add_watch(fd.get_ref(), &at, FLAGS))).await;
+            let set = file::apart(Duration::MAX, &folder, move || Ok(inotify::add_watch(&fd, &at, FLAGS))).await;
             let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
             match set {
                 // One folder may be two by name; most are not, and a hundred thousand names are not put in once more.
@@ -142,49 +150,54 @@ impl Touched {
     /// What was touched next, a move once for each time; for ever nothing where nothing is watched. Can be dropped
     /// and called again without losing an event.
     pub async fn next(&mut self) -> Vec<Touch> {
-        let Some(fd) = &self.fd else { return std::future::pending().await };
-        loop {
-            let mut ready = match fd.readable().await {
-                Ok(ready) => ready,
+        while let Some(fd) = self.fd.clone() {
+            if let Some(rest) = self.rest {
+                tokio::time::sleep_until(rest).await;
+                self.rest = None;
+            }
+            match self.seen(&fd).await {
+                Ok(touches) if touches.is_empty() => {}
+                Ok(touches) => return touches,
                 Err(error) => {
                     tracing::warn!(%error, "published files are no longer watched; they are looked at with every proof");
-                    break;
+                    self.fd = None;
+                    self.setting.abort_all();
                 }
-            };
-            let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
-            let mut reader = inotify::Reader::new(fd.get_ref(), &mut buffer);
-            let mut touches: Vec<Touch> = Vec::new();
-            loop {
-                match reader.next() {
-                    Ok(event) => {
-                        let file = event.file_name().map(|name| OsString::from_vec(name.to_bytes().to_vec()));
-                        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(&file)) {
-                            let moved = event.events().contains(ReadFlags::MOVED_TO);
-                            touches.extend(targets.iter().map(|target| Touch { target: Arc::clone(target), moved }));
-                        }
-                        drop(files);
-                        if reader.is_buffer_empty() && !touches.is_empty() {
-                            return touches;
-                        }
-                    }
-                    Err(rustix::io::Errno::AGAIN) => {
-                        ready.clear_ready();
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "an event of a published file was lost");
-                        ready.clear_ready();
-                        break;
-                    }
-                }
-            }
-            if !touches.is_empty() {
-                return touches;
             }
         }
-        self.fd = None;
-        self.setting.abort_all();
         std::future::pending().await
+    }
+
+    /// Everything that is there once something is. Then the eye is shut for a while: each event of a thousand rotations would
+    /// wake the loop.
+    async fn seen(&mut self, fd: &Arc<OwnedFd>) -> std::io::Result<Vec<Touch>> {
+        let eye = match &mut self.eye {
+            Some(eye) => eye,
+            shut => shut.insert(own(Arc::clone(fd))?),
+        };
+        drop(eye.readable().await?);
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 8192];
+        let mut reader = inotify::Reader::new(fd, &mut buffer);
+        let mut touches: Vec<Touch> = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    let file = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
+                    let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(file)) {
+                        let moved = event.events().contains(ReadFlags::MOVED_TO);
+                        touches.extend(targets.iter().map(|target| Touch { target: Arc::clone(target), moved }));
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "an event of a published file was lost");
+                    break;
+                }
+            }
+        }
+        self.eye = None;
+        self.rest = Some(Instant::now() + REST);
+        Ok(touches)
     }
 }

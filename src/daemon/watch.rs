@@ -1,6 +1,8 @@
 //! `reloadOnChange`: notices that the schedule file changed, and reloads once it was quiet for a second.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -49,13 +51,14 @@ async fn follow(folder: &Path, asks: &mpsc::Sender<Ask>) -> std::io::Result<()> 
 
 /// The descriptor, polled by the runtime.
 #[allow(unsafe_code)]
-pub(super) fn own(fd: std::os::fd::OwnedFd) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
-    // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
+pub(super) fn own(fd: impl Into<Arc<OwnedFd>>) -> std::io::Result<AsyncFd<Arc<OwnedFd>>> {
+    let fd = fd.into();
+    // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives, and the `AsyncFd` has a share in it.
     unsafe { AsyncFd::register(fd) }.map_err(|e| e.into_parts().1)
 }
 
 /// Waits for at least one event and takes all that are there.
-async fn drain(fd: &AsyncFd<std::os::fd::OwnedFd>) -> std::io::Result<()> {
+async fn drain(fd: &AsyncFd<Arc<OwnedFd>>) -> std::io::Result<()> {
     let mut ready = fd.readable().await?;
     let mut buffer = [0u8; 4096];
     let mut seen = false;

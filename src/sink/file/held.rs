@@ -1,14 +1,12 @@
 //! What a place holds now: read without following a link, opening a device or waiting for a pipe.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use zeroize::Zeroizing;
 
 use super::account::{self, Wish};
@@ -141,10 +139,23 @@ impl Open {
 
     /// Its bytes, one more than `most` at the most.
     fn read(&self, most: u64) -> Result<Zeroizing<Vec<u8>>, Errno> {
-        let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let room = usize::try_from(self.size.min(most)).unwrap_or(0) + 1;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-        File::from(self.fd.try_clone().map_err(failed)?).take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+        let room = |size: u64| usize::try_from(size.min(most)).unwrap_or(0) + 1;
+        let mut bytes = Zeroizing::new(vec![0; room(self.size)]);
+        let mut filled = 0;
+        loop {
+            // It has grown since it was looked at.
+            if filled == bytes.len() {
+                if filled as u64 > most {
+                    break;
+                }
+                bytes.resize(room(2 * filled as u64), 0);
+            }
+            match retry_on_intr(|| rustix::io::read(&self.fd, &mut bytes[filled..]))? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        bytes.truncate(filled);
         Ok(bytes)
     }
 }

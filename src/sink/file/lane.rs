@@ -78,13 +78,10 @@ pub async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let Some(turn) = lane(path).turn(timeout).await else { return Err(silent(timeout, path)) };
-    let job = tokio::task::spawn_blocking(move || {
-        // Given back by the thread, not by the caller: a hung thread holds it for as long as it hangs.
-        let _turn = turn;
-        work()
-    });
+    // Given back with what came of it, whoever waits for that: a hung thread holds it for as long as it hangs.
+    let job = tokio::task::spawn_blocking(move || (work(), turn));
     match tokio::time::timeout(timeout, job).await {
-        Ok(Ok(done)) => done,
+        Ok(Ok((done, _turn))) => done,
         Ok(Err(_)) => Err(local("file work broke off: the runtime is shutting down".into())),
         Err(_) => Err(silent(timeout, path)),
     }

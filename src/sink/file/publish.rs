@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use rustix::fs::{AtFlags, fstat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, Stat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::Wish;
@@ -47,20 +47,20 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payl
         }
     }
     let mut temporary = Temporary::new(folder, name)?;
-    temporary.file.finish(wish, &bytes)?;
+    let written = temporary.file.finish(wish, &bytes)?;
     ticket.alone(|| {
         // Looked at again: between the first look and this one somebody may have put something else there.
         held::stat(folder, name, wish)?;
         renameat(&folder.fd, &temporary.file.name, &folder.fd, name).map_err(|errno| blame("publish", &path, errno))?;
         temporary.keep = true;
-        temporary.read_back(name, wish, &bytes)
+        temporary.read_back(name, wish, &bytes, &written)
     })?;
     durable(path, commit::sync(&folder.fd)).map(|()| Put::Written)
 }
 
 /// Makes a file beside `name` as one that is to be published, and removes it again.
 pub(super) fn rehearse(folder: &Folder, name: &OsStr, wish: &Wish, bytes: &[u8]) -> Result<(), Failure> {
-    Temporary::new(folder, name)?.file.finish(wish, bytes)
+    Temporary::new(folder, name)?.file.finish(wish, bytes).map(drop)
 }
 
 /// Keeps in mind whether what is published is surely on the disk.
@@ -135,7 +135,7 @@ impl<'a> Temporary<'a> {
     }
 
     /// What stands at the published name now is what was written, and in the file system's own words.
-    fn read_back(&self, published: &OsStr, wish: &Wish, bytes: &[u8]) -> Result<(), Failure> {
+    fn read_back(&self, published: &OsStr, wish: &Wish, bytes: &[u8], ours: &Stat) -> Result<(), Failure> {
         let path = self.file.folder.path.join(published);
         let wrong = |what: &str| Err(local(format!("{} {what} as soon as it was published: somebody else writes there", path.display())));
         match held::open(self.file.folder, published, wish) {
@@ -144,15 +144,21 @@ impl<'a> Temporary<'a> {
             Ok(Some(_)) => Ok(()),
             Ok(None) => wrong("was removed"),
             // Only its reader may read it: then it has to be the very file that was written.
-            Err(failure) => {
-                let ours = fstat(&self.file.fd).map_err(|errno| blame("look at", &path, errno))?;
-                match statat(&self.file.folder.fd, published, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(()),
-                    _ => Err(failure),
-                }
-            }
+            Err(failure) => match statat(&self.file.folder.fd, published, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(there) if is_the_same(&there, ours) => Ok(()),
+                _ => Err(failure),
+            },
         }
     }
+}
+
+/// Whether both are of one file, unchanged: a number alone may be another file's by now, once ours was removed.
+fn is_the_same(one: &Stat, other: &Stat) -> bool {
+    let of = |stat: &Stat| {
+        let file = (stat.st_dev, stat.st_ino, stat.st_mode, stat.st_uid, stat.st_gid);
+        (file, stat.st_size, stat.st_mtime, stat.st_mtime_nsec)
+    };
+    of(one) == of(other)
 }
 
 impl Drop for Temporary<'_> {
@@ -189,23 +195,24 @@ mod tests {
             (OsStr::new("token"), Wish { mode: 0o600, uid: None, gid: None, acl: Default::default() }, place.path().join("token"));
         let publish = || {
             let mut temporary = Temporary::new(&folder, name).unwrap();
-            temporary.file.finish(&wish, b"new").unwrap();
+            let written = temporary.file.finish(&wish, b"new").unwrap();
             renameat(&folder.fd, &temporary.file.name, &folder.fd, name).unwrap();
             temporary.keep = true;
-            temporary
+            (temporary, written)
         };
-        let good = publish();
-        assert!(good.read_back(name, &wish, b"new").is_ok());
+        let (good, written) = publish();
+        let read_back = |good: &Temporary<'_>| good.read_back(name, &wish, b"new", &written);
+        assert!(read_back(&good).is_ok());
         std::fs::write(&path, "old").unwrap();
-        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("holds other bytes"));
-        let good = publish();
+        assert!(read_back(&good).unwrap_err().message.contains("holds other bytes"));
+        let (good, _) = publish();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("mode"));
-        let good = publish();
+        assert!(read_back(&good).unwrap_err().message.contains("mode"));
+        let (good, _) = publish();
         std::fs::remove_file(&path).unwrap();
-        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("was removed"));
+        assert!(read_back(&good).unwrap_err().message.contains("was removed"));
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(good.read_back(name, &wish, b"new").unwrap_err().message.contains("symbolic link"));
+        assert!(read_back(&good).unwrap_err().message.contains("symbolic link"));
     }
 
     #[test]
