@@ -202,8 +202,8 @@ struct Planner<'a> {
     fleet: bool,
     /// Target names: file and line.
     names: HashMap<String, (usize, usize)>,
-    /// Who writes to a place.
-    places: HashMap<String, deliver::Writer>,
+    /// Who writes to a place, by what stands for its name.
+    places: HashMap<Digest, deliver::Writer>,
     crons: CronTexts,
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
 }
