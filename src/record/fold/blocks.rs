@@ -227,4 +227,37 @@ mod tests {
         assert_eq!(seen(&path, usize::MAX), [("too long".to_owned(), 0)]);
         assert!(read(&folder.path().join("none"), |_, _| true).is_err());
     }
+
+    #[test]
+    fn a_line_with_any_byte_changed_is_read_as_one_whose_texts_are_its_own() {
+        let place = crate::record::SinkLine::new("file", "/run/tö\"ken", crate::record::Outcome::Written);
+        let mut line = Line {
+            target: Some("ci".into()),
+            labels: [("of".to_owned(), "a\nb".to_owned())].into(),
+            error: Some("é".into()),
+            sinks: vec![place],
+            ..Line::new(crate::record::Kind::Failed, jiff::Timestamp::UNIX_EPOCH)
+        };
+        let mut text = Vec::new();
+        chain::seal(&mut line, 7, chain::GENESIS, &mut text);
+        text.pop();
+        let (mut read, mut not) = (0, 0);
+        for at in 0..text.len() {
+            for byte in [text[at], text[at] ^ 1, b'"', b'\\', b'0', b' ', 0, 0xff] {
+                let mut changed = text.clone();
+                changed[at] = byte;
+                let owned = serde_json::from_slice::<Line>(&changed).ok().filter(|line| !line.hash.is_empty() && !line.previous.is_empty());
+                match (parsed(&changed), owned) {
+                    (Parsed::Line(line, fits), Some(owned)) => {
+                        assert_eq!((format!("{line:?}"), fits), (format!("{owned:?}"), changed == text));
+                        read += 1;
+                    }
+                    (Parsed::Newer(version), Some(owned)) => assert_eq!(version, owned.version),
+                    (Parsed::Link(..) | Parsed::Newer(_) | Parsed::Unsound, None) => not += 1,
+                    (_, owned) => panic!("{owned:?}: {}", String::from_utf8_lossy(&changed)),
+                }
+            }
+        }
+        assert!(read > text.len() && not > text.len());
+    }
 }
