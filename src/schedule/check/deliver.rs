@@ -1,6 +1,7 @@
 //! `deliver`: every place of a target, its fallbacks, and that nobody else writes there.
 
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::audiences::token_bytes;
 use super::memo::{Digest, digest_of};
@@ -19,7 +20,8 @@ use crate::token::Format;
 
 /// Who writes to a place, and where that is said.
 pub(super) struct Writer {
-    name: Option<String>,
+    /// Shared with the list of names.
+    name: Option<Arc<str>>,
     /// The target itself: names may stand twice.
     target: (usize, At),
     file: usize,
@@ -254,7 +256,9 @@ impl Planner<'_> {
         let place = self.place_key(sink);
         let line = owner.spot.marks.node(owner.spot.node, here).at.line;
         let subject = owner.subject;
-        let writer = Writer { name: subject.name.map(Into::into), target: (subject.file, subject.node.at), file: owner.spot.file, line };
+        let known = |name: &str| self.names.get_key_value(name).map_or_else(|| name.into(), |(known, _)| Arc::clone(known));
+        let name = subject.name.map(known);
+        let writer = Writer { name, target: (subject.file, subject.node.at), file: owner.spot.file, line };
         let other = match self.places.entry(place) {
             Entry::Vacant(free) => {
                 free.insert(writer);

@@ -150,7 +150,7 @@ impl Planner<'_> {
             self.error(subject, &steps, &message);
         }
         let line = subject.marks.node(subject.node, &steps).at.line;
-        let other = match self.names.entry(name.to_owned()) {
+        let other = match self.names.entry(name.into()) {
             Entry::Vacant(free) => {
                 free.insert((subject.file, line));
                 None
