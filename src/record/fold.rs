@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use super::chain::GENESIS;
 use super::files;
 use super::line::{Kind, Line, VERSION};
+use super::text::{assign, text};
 
 pub(super) use file::fold_file;
 pub use hooks::HookState;
@@ -62,22 +63,22 @@ impl Default for State {
 
 impl State {
     /// Takes one more line into account. Lines come in the order in which they were written.
-    pub fn apply(&mut self, line: &Line) {
-        self.advance(line.seq, &line.hash, line.time);
+    pub fn apply<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        self.advance(line.seq, line.hash.as_ref(), line.time);
         if matches!(line.kind, Kind::CheckpointEnd | Kind::Started | Kind::Reloaded) && line.schedule.is_some() {
-            self.schedule.clone_from(&line.schedule);
+            assign(&mut self.schedule, line.schedule.as_ref());
         }
         if line.kind == Kind::Reloaded {
             self.reloaded(line);
         }
-        let Some(name) = &line.target else { return };
+        let Some(name) = text(line.target.as_ref()) else { return };
         if matches!(line.kind, Kind::Rotated | Kind::Failed | Kind::Paid | Kind::Adopted) {
             self.returned(name, line);
         }
         match line.kind {
             Kind::Checkpoint if self.take_leaver(name, line) => {}
             Kind::Checkpoint => {
-                self.targets.insert(Arc::from(name.as_str()), Arc::new(TargetState::from_checkpoint(line)));
+                self.targets.insert(Arc::from(name), Arc::new(TargetState::from_checkpoint(line)));
             }
             Kind::Rotated => self.change(name).rotated(line),
             Kind::Failed => self.change(name).failed(line),
@@ -88,7 +89,7 @@ impl State {
             Kind::Told => self.change(name).told(line),
             // Nobody else knows the markers of a target that was retired.
             Kind::Revoking | Kind::Revoked => {
-                self.targets.get_mut(name.as_str()).into_iter().for_each(|target| Arc::make_mut(target).take_markers(line));
+                self.targets.get_mut(name).into_iter().for_each(|target| Arc::make_mut(target).take_markers(line));
             }
             Kind::Retired => self.retired(name, line),
             // What a person took for himself, and what became of the daemon, changes no target.
@@ -98,8 +99,8 @@ impl State {
             // Who serves a target changes nothing of its token.
             Kind::Joined | Kind::Left | Kind::TakenOver | Kind::HandedOver => {}
         }
-        if self.targets.get(name.as_str()).is_some_and(|target| target.is_untold()) {
-            self.untold.insert(name.clone());
+        if self.targets.get(name).is_some_and(|target| target.is_untold()) {
+            self.untold.insert(name.to_owned());
         } else {
             self.untold.remove(name);
         }

@@ -48,7 +48,7 @@ pub enum Parting {
     Beyond,
 }
 
-impl Line {
+impl<S> Line<S> {
     /// Whether it is a checkpoint's word about a target that is gone.
     pub fn is_of_leaver(&self) -> bool {
         self.kind == Kind::Checkpoint && matches!(self.reason, Some(Reason::Withdrawn | Reason::Removed))

@@ -9,6 +9,7 @@ use super::fleet::FleetLine;
 use super::hook::HookLine;
 use super::leave::LeaveLine;
 use super::marker::MarkerLine;
+use super::moment;
 use super::monitored::MonitoredLine;
 
 pub use super::mended::Mended;
@@ -19,12 +20,14 @@ pub use crate::sink::delivery::Outcome;
 pub const VERSION: u32 = 1;
 
 /// One event: one JSON line. Keys are absent where they have no meaning; durations are seconds.
+/// `S` is a text: a line that is only folded borrows those that most lines have.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Line {
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Ord + Default + Deserialize<'de>"))]
+pub struct Line<S = String> {
     /// Format version.
     pub version: u32,
     /// When it happened.
+    #[serde(deserialize_with = "moment::read")]
     pub time: Timestamp,
     /// Counts up by one from line to line, across files.
     pub seq: u64,
@@ -32,22 +35,22 @@ pub struct Line {
     pub kind: Kind,
     /// Which target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<S>,
     /// The target's count of minted tokens, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
     /// Its cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<String>,
+    pub cluster: Option<S>,
     /// `NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_account: Option<String>,
+    pub service_account: Option<S>,
     /// Names what the target asks for (cluster, account, audiences, binding), its duration apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ask: Option<String>,
+    pub ask: Option<S>,
     /// The target's labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    pub labels: BTreeMap<S, S>,
     /// Why it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
@@ -61,17 +64,17 @@ pub struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub granted: Option<u64>,
     /// The token's `iat`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
     /// The token's `exp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// The token's `jti`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
+    pub jti: Option<S>,
     /// `Audit-Id` of the TokenRequest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audit_id: Option<String>,
+    pub audit_id: Option<S>,
     /// Which credential minted the token, where it was not the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub through: Option<Through>,
@@ -83,7 +86,7 @@ pub struct Line {
     pub attempts: Option<u32>,
     /// One entry for each place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sinks: Vec<SinkLine>,
+    pub sinks: Vec<SinkLine<S>>,
     /// One entry for each hook that has to be told of a token, or was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookLine>,
@@ -101,10 +104,10 @@ pub struct Line {
     pub fleet: Option<FleetLine>,
     /// Why it failed, or what a person should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<S>,
     /// SHA-256 of the schedule in force (`started`, `reloaded`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<String>,
+    pub schedule: Option<S>,
     /// Names that a reload added, removed, changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added: Vec<String>,
@@ -122,10 +125,10 @@ pub struct Line {
     pub standing: Option<Standing>,
     /// Hash of the line before.
     #[serde(default)]
-    pub previous: String,
+    pub previous: S,
     /// SHA-256 over this line without this key, the hash before it included; always the last key.
     #[serde(default)]
-    pub hash: String,
+    pub hash: S,
 }
 
 impl Line {
@@ -182,16 +185,16 @@ pub fn word(value: impl Serialize) -> String {
 #[serde(rename_all = "camelCase")]
 pub struct Standing {
     /// When it was last `rotated` or `adopted`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub last_rotation: Option<Timestamp>,
     /// When its token was last proven good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Timestamp>,
     /// Since when its token is known to be refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub rejected_at: Option<Timestamp>,
     /// When `error` was recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Timestamp>,
     /// `failed` records since the last success.
     #[serde(default, skip_serializing_if = "is_zero_u64")]

@@ -14,9 +14,11 @@ pub mod leave;
 pub mod line;
 pub mod marker;
 pub mod mended;
+mod moment;
 pub mod monitored;
 pub mod query;
 pub mod sink;
+mod text;
 
 pub use append::{Appended, Health, OpenError, Opened, Options, Writer, open};
 pub use fleet::FleetLine;

@@ -3,48 +3,49 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::moment;
 use crate::sink::delivery::Outcome;
 
 /// What became of one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SinkLine {
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Default + Deserialize<'de>"))]
+pub struct SinkLine<S = String> {
     /// The sink's key in the schedule.
-    pub sink: String,
+    pub sink: S,
     /// The place as people name it.
-    pub place: String,
+    pub place: S,
     /// What became of it.
     pub outcome: Outcome,
     /// SHA-256 of the payload's bytes at that place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
+    pub sha256: Option<S>,
     /// Attempts made.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub attempts: u32,
     /// The failure's machine word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
+    pub kind: Option<S>,
     /// The failure in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub error: Option<S>,
     /// For `fellBack`: the place that was written instead. For `cleared`: the one whose copy is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fallback: Option<String>,
+    pub fallback: Option<S>,
     /// `jti` of the token that the place holds (checkpoints only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jti: Option<String>,
+    pub jti: Option<S>,
     /// Since when the place has this outcome (checkpoints only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Since when the place has its tokens again, where a copy in a fallback waits to be removed (checkpoints only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "moment::read_some", skip_serializing_if = "Option::is_none")]
     pub returned_at: Option<Timestamp>,
     /// Fallbacks in which a copy stands (checkpoints only).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copies: Vec<String>,
+    pub copies: Vec<S>,
     /// How it was tried (`rehearsed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tried: Option<String>,
+    pub tried: Option<S>,
 }
 
 impl SinkLine {

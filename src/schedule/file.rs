@@ -206,16 +206,17 @@ macro_rules! place_file {
         #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
         #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
         #[schemars(rename = "Place", transform = schema::one_sink)]
+        // Each sink in a box: a place has one of them all, and a hundred thousand places are read.
         pub struct PlaceFile {
             /// A file on this host.
-            pub file: Option<WithFormat<FileSpec>>,
+            pub file: Option<Box<WithFormat<FileSpec>>>,
             /// Several files on this host, switched as one, as in a Pod.
-            pub directory: Option<DirectoryFile>,
-            $($(#[$doc])* pub $field: Option<WithFormat<$spec>>,)*
+            pub directory: Option<Box<DirectoryFile>>,
+            $($(#[$doc])* pub $field: Option<Box<WithFormat<$spec>>>,)*
             /// A Secret in a cluster.
-            pub kubernetes_secret: Option<WithFormat<SecretSpec>>,
+            pub kubernetes_secret: Option<Box<WithFormat<SecretSpec>>>,
             /// A program that takes it on its standard input.
-            pub command: Option<WithFormat<CommandFile>>,
+            pub command: Option<Box<WithFormat<CommandFile>>>,
             /// Whether a failure here fails the rotation; true when absent.
             pub required: Option<bool>,
             /// Where it goes while this place cannot be written.

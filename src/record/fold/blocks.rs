@@ -1,23 +1,22 @@
 //! A long file in blocks of whole lines that are parsed side by side, and handed out in their order.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::record::chain::{self, Link, Seal};
 use crate::record::files::{self, LONGEST};
 use crate::record::line::{Line, VERSION};
+use crate::record::text::Text;
 
-/// Bytes that are read at once.
-const BLOCK: usize = 512 << 10;
+/// Bytes that are read at once: with the lines that they become, they fit in the memory next to a core.
+const BLOCK: usize = 128 << 10;
 
 /// What a line is, by itself.
-pub(super) enum Parsed {
+pub(super) enum Parsed<'a> {
     /// A line, and whether its hash is its own.
-    Line(Box<Line>, bool),
+    Line(Box<Line<Text<'a>>>, bool),
     /// One whose kind only a newer program knows: it still has its place in the chain.
     Link(Link, bool),
     /// A newer program wrote it, with that version.
@@ -31,14 +30,16 @@ pub(super) enum Parsed {
 }
 
 /// A line's text, newline taken off.
-fn parsed(text: &[u8]) -> Parsed {
+fn parsed(text: &[u8]) -> Parsed<'_> {
     if text.len() as u64 >= LONGEST {
         return Parsed::TooLong;
     }
     let fits = || matches!(chain::seal_of(text), Seal::Fits(_));
-    if let Ok(line) = serde_json::from_slice::<Line>(text)
-        && !line.hash.is_empty()
-        && !line.previous.is_empty()
+    // Read as a whole it is known to be text, and no string in it is looked at for that. Where it is not, it depends on where.
+    let line: Result<Line<Text<'_>>, _> = std::str::from_utf8(text).map_or_else(|_| serde_json::from_slice(text), serde_json::from_str);
+    if let Ok(line) = line
+        && !line.hash.as_ref().is_empty()
+        && !line.previous.as_ref().is_empty()
     {
         return if line.version > VERSION { Parsed::Newer(line.version) } else { Parsed::Line(Box::new(line), fits()) };
     }
@@ -63,111 +64,105 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn next(&mut self) -> io::Result<Option<(usize, Block)>> {
-        let mut block = std::mem::take(&mut self.rest);
+    /// Puts the next block, an empty one at the end, in the place of one that is done with. Its number comes with it.
+    fn next(&mut self, block: &mut Block) -> (usize, io::Result<()>) {
+        block.clear();
+        block.append(&mut self.rest);
+        let number = self.number;
+        self.number += 1;
+        (number, self.fill(block))
+    }
+
+    fn fill(&mut self, block: &mut Block) -> io::Result<()> {
         while !self.over {
             let from = block.len();
-            self.over = (&mut self.input).take(BLOCK as u64).read_to_end(&mut block)? == 0;
+            block.reserve(BLOCK);
+            self.over = (&mut self.input).take(BLOCK as u64).read_to_end(block)? == 0;
             let end = block[from..].iter().rposition(|byte| *byte == b'\n').map(|at| from + at + 1);
             if let Some(end) = end {
-                self.rest = block.split_off(end);
+                self.rest.extend_from_slice(&block[end..]);
+                block.truncate(end);
                 break;
             }
             // Nobody asks how such a line goes on.
             self.over |= block.len() as u64 >= LONGEST;
         }
-        let number = self.number;
-        self.number += 1;
-        Ok((!block.is_empty()).then_some((number, block)))
+        Ok(())
     }
 }
 
-/// Lines of one block with the bytes that each takes in the file.
-type Lines = Vec<(Parsed, u64)>;
-
-fn lines(block: &[u8]) -> Lines {
-    let one = |text: &[u8]| match text.strip_suffix(b"\n") {
-        Some(line) => (parsed(line), text.len() as u64),
-        None if text.len() as u64 >= LONGEST => (Parsed::TooLong, 0),
-        None => (Parsed::Torn, 0),
-    };
-    block.split_inclusive(|byte| *byte == b'\n').map(one).collect()
+/// The lines of one block with the bytes that each takes in the file.
+fn lines(block: &[u8]) -> Vec<(Parsed<'_>, u64)> {
+    let mut lines = Vec::new();
+    let mut rest = block;
+    while !rest.is_empty() {
+        let from = rest;
+        let length = rest.skip_until(b'\n').expect("memory takes every read");
+        lines.push(match from[..length].strip_suffix(b"\n") {
+            Some(line) => (parsed(line), length as u64),
+            None if length as u64 >= LONGEST => (Parsed::TooLong, 0),
+            None => (Parsed::Torn, 0),
+        });
+    }
+    lines
 }
 
 /// Hands out what stands in a file, line by line with its length in bytes, until `each` has enough.
 ///
 /// # Errors
 /// The first that opening and reading have shown; what stands before it is handed out.
-pub(super) fn read(path: &Path, mut each: impl FnMut(&Parsed, u64) -> bool) -> io::Result<()> {
-    let mut blocks = Blocks { input: files::open(path)?, rest: Block::new(), number: 0, over: false };
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    while let Some((_, block)) = blocks.next()? {
-        if !lines(&block).iter().all(|(line, bytes)| each(line, *bytes)) {
-            return Ok(());
-        }
-        if cores > 1 && !blocks.over {
-            return abreast(&Mutex::new(blocks), cores, each);
-        }
-    }
-    Ok(())
-}
-
-/// The same, from the second block on.
-fn abreast(blocks: &Mutex<Blocks>, cores: usize, mut each: impl FnMut(&Parsed, u64) -> bool) -> io::Result<()> {
-    let (hand, take) = sync_channel::<(usize, io::Result<Lines>)>(cores);
-    let (give_back, spent) = channel::<Lines>();
-    let spent = Mutex::new(spent);
+pub(super) fn read(path: &Path, each: impl FnMut(&Parsed<'_>, u64) -> bool + Send) -> io::Result<()> {
+    let input = files::open(path)?;
+    let is_long = input.metadata()?.len() > BLOCK as u64;
+    let cores = if is_long { std::thread::available_parallelism().map_or(1, std::num::NonZero::get) } else { 1 };
+    let blocks = Mutex::new(Blocks { input, rest: Block::new(), number: 0, over: false });
+    let turns = Turns { turn: Mutex::new(Turn { next: 0, each, end: None }), over: Condvar::new() };
     std::thread::scope(|scope| {
-        for _ in 0..cores {
-            let (hand, spent) = (hand.clone(), &spent);
-            scope.spawn(move || parse(blocks, &hand, spent));
+        for _ in 1..cores {
+            scope.spawn(|| turns.work(&blocks));
         }
-        drop(hand);
-        in_order(take, &give_back, &mut each)
-    })
+        turns.work(&blocks);
+    });
+    turns.turn.into_inner().unwrap_or_else(PoisonError::into_inner).end.unwrap_or(Ok(()))
 }
 
-/// Parses one block after the other, until there are no more or nobody wants them. Lines that were folded come back: who
-/// made them frees them sooner than another thread would.
-fn parse(blocks: &Mutex<Blocks>, hand: &SyncSender<(usize, io::Result<Lines>)>, spent: &Mutex<Receiver<Lines>>) {
-    loop {
-        let block = blocks.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let (number, lines) = match block {
-            Ok(None) => return,
-            Ok(Some((number, block))) => (number, Ok(lines(&block))),
-            // It comes after all that was read before.
-            Err(error) => (usize::MAX, Err(error)),
-        };
-        let is_last = lines.is_err();
-        if hand.send((number, lines)).is_err() || is_last {
-            return;
-        }
-        let lines = spent.lock().unwrap_or_else(PoisonError::into_inner).try_recv();
-        drop(lines);
-    }
+/// Whose turn it is to hand out lines. Who parsed a block hands its lines out too, while others parse: so lines may borrow
+/// from the block, and are freed where they were made.
+struct Turns<E> {
+    turn: Mutex<Turn<E>>,
+    /// Wakes those who wait for theirs.
+    over: Condvar,
 }
 
-fn in_order(
-    take: Receiver<(usize, io::Result<Lines>)>,
-    give_back: &Sender<Lines>,
-    each: &mut impl FnMut(&Parsed, u64) -> bool,
-) -> io::Result<()> {
-    let (mut early, mut wanted) = (BTreeMap::new(), 1);
-    for (number, lines) in &take {
-        early.insert(number, lines);
-        while let Some(lines) = early.remove(&wanted) {
-            wanted += 1;
-            let lines = lines?;
-            if !lines.iter().all(|(line, bytes)| each(line, *bytes)) {
-                // Those who parse on find nobody who takes it.
-                drop(take);
-                return Ok(());
+struct Turn<E> {
+    /// Number of the block.
+    next: usize,
+    each: E,
+    /// How it ended: at the end of the file, with an error, or because `each` has enough.
+    end: Option<io::Result<()>>,
+}
+
+impl<E: FnMut(&Parsed<'_>, u64) -> bool> Turns<E> {
+    fn work(&self, blocks: &Mutex<Blocks>) {
+        let mut block = Block::new();
+        loop {
+            let (number, read) = blocks.lock().unwrap_or_else(PoisonError::into_inner).next(&mut block);
+            let lines = lines(&block);
+            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let wait = |turn: &mut Turn<E>| turn.next != number && turn.end.is_none();
+            let mut turn = self.over.wait_while(turn, wait).unwrap_or_else(PoisonError::into_inner);
+            if turn.end.is_some() {
+                return;
             }
-            // The receiver outlives all threads.
-            let _ = give_back.send(lines);
+            turn.end = match read {
+                Ok(()) if lines.is_empty() => Some(Ok(())),
+                Ok(()) => (!lines.iter().all(|(line, bytes)| (turn.each)(line, *bytes))).then_some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+            turn.next += 1;
+            self.over.notify_all();
         }
     }
-    early.into_values().find_map(Result::err).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
@@ -231,5 +226,38 @@ mod tests {
         endless.set_len(LONGEST + (3 << 20)).unwrap();
         assert_eq!(seen(&path, usize::MAX), [("too long".to_owned(), 0)]);
         assert!(read(&folder.path().join("none"), |_, _| true).is_err());
+    }
+
+    #[test]
+    fn a_line_with_any_byte_changed_is_read_as_one_whose_texts_are_its_own() {
+        let place = crate::record::SinkLine::new("file", "/run/tö\"ken", crate::record::Outcome::Written);
+        let mut line = Line {
+            target: Some("ci".into()),
+            labels: [("of".to_owned(), "a\nb".to_owned())].into(),
+            error: Some("é".into()),
+            sinks: vec![place],
+            ..Line::new(crate::record::Kind::Failed, jiff::Timestamp::UNIX_EPOCH)
+        };
+        let mut text = Vec::new();
+        chain::seal(&mut line, 7, chain::GENESIS, &mut text);
+        text.pop();
+        let (mut read, mut not) = (0, 0);
+        for at in 0..text.len() {
+            for byte in [text[at], text[at] ^ 1, b'"', b'\\', b'0', b' ', 0, 0xff] {
+                let mut changed = text.clone();
+                changed[at] = byte;
+                let owned = serde_json::from_slice::<Line>(&changed).ok().filter(|line| !line.hash.is_empty() && !line.previous.is_empty());
+                match (parsed(&changed), owned) {
+                    (Parsed::Line(line, fits), Some(owned)) => {
+                        assert_eq!((format!("{line:?}"), fits), (format!("{owned:?}"), changed == text));
+                        read += 1;
+                    }
+                    (Parsed::Newer(version), Some(owned)) => assert_eq!(version, owned.version),
+                    (Parsed::Link(..) | Parsed::Newer(_) | Parsed::Unsound, None) => not += 1,
+                    (_, owned) => panic!("{owned:?}: {}", String::from_utf8_lossy(&changed)),
+                }
+            }
+        }
+        assert!(read > text.len() && not > text.len());
     }
 }

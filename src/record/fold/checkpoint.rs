@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{HookState, MarkerState, PlaceState, State, TargetState, Trouble};
 use crate::record::line::{Kind, Line, SinkLine, Standing};
+use crate::record::text::{owned, owned_labels};
 
 impl State {
     /// One line per target, closed by `checkpointEnd` with their count. Folding them gives this state
@@ -56,16 +57,16 @@ impl TargetState {
         }
     }
 
-    pub(super) fn from_checkpoint(line: &Line) -> Self {
+    pub(super) fn from_checkpoint<S: AsRef<str>>(line: &Line<S>) -> Self {
         let standing = line.standing.clone().unwrap_or_default();
         Self {
             generation: line.generation.unwrap_or(0),
-            cluster: line.cluster.clone(),
-            service_account: line.service_account.clone(),
-            ask: line.ask.clone(),
-            labels: line.labels.clone(),
+            cluster: owned(line.cluster.as_ref()),
+            service_account: owned(line.service_account.as_ref()),
+            ask: owned(line.ask.as_ref()),
+            labels: owned_labels(&line.labels),
             reason: line.reason,
-            jti: line.jti.clone(),
+            jti: owned(line.jti.as_ref()),
             issued_at: line.issued_at,
             expires_at: line.expires_at,
             requested: line.requested,
@@ -74,7 +75,7 @@ impl TargetState {
             proven_at: standing.proven_at,
             rejected_at: standing.rejected_at,
             last_rotation: standing.last_rotation,
-            last_error: standing.failed_at.map(|at| Trouble { at, error: line.error.clone().unwrap_or_default() }),
+            last_error: standing.failed_at.map(|at| Trouble { at, error: owned(line.error.as_ref()).unwrap_or_default() }),
             failures: standing.failures,
             mended: standing.mended,
             places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
@@ -103,19 +104,19 @@ impl PlaceState {
         }
     }
 
-    fn from_line(line: &SinkLine, time: Timestamp) -> Self {
+    fn from_line<S: AsRef<str>>(line: &SinkLine<S>, time: Timestamp) -> Self {
         Self {
-            sink: line.sink.clone(),
-            place: line.place.clone(),
+            sink: line.sink.as_ref().to_owned(),
+            place: line.place.as_ref().to_owned(),
             outcome: line.outcome,
-            sha256: line.sha256.clone(),
-            jti: line.jti.clone(),
-            fallback: line.fallback.clone(),
+            sha256: owned(line.sha256.as_ref()),
+            jti: owned(line.jti.as_ref()),
+            fallback: owned(line.fallback.as_ref()),
             since: line.since.unwrap_or(time),
-            kind: line.kind.clone(),
-            error: line.error.clone(),
+            kind: owned(line.kind.as_ref()),
+            error: owned(line.error.as_ref()),
             returned_at: line.returned_at,
-            copies: line.copies.clone(),
+            copies: line.copies.iter().map(|copy| copy.as_ref().to_owned()).collect(),
         }
     }
 }

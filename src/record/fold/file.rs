@@ -36,7 +36,7 @@ impl Folded {
     }
 
     /// Takes the next line; whether to go on, or the version of a newer program that wrote it.
-    fn take(&mut self, parsed: &Parsed, bytes: u64) -> Result<bool, u32> {
+    fn take(&mut self, parsed: &Parsed<'_>, bytes: u64) -> Result<bool, u32> {
         self.number += 1;
         self.end += bytes;
         let (seq, previous, fits) = match parsed {
@@ -54,10 +54,10 @@ impl Folded {
                 self.tail = true;
                 return Ok(true);
             }
-            Parsed::Line(line, fits) => (line.seq, &line.previous, *fits),
-            Parsed::Link(link, fits) => (link.seq, &link.previous, *fits),
+            Parsed::Line(line, fits) => (line.seq, line.previous.as_ref(), *fits),
+            Parsed::Link(link, fits) => (link.seq, link.previous.as_str(), *fits),
         };
-        let follows = self.number == 1 || (seq == self.state.seq + 1 && *previous == self.state.head);
+        let follows = self.number == 1 || (seq == self.state.seq + 1 && previous == self.state.head);
         if !follows || !fits {
             self.unsound = self.unsound.or(Some(self.number));
         }

@@ -70,7 +70,7 @@ impl TargetState {
     }
 
     /// A token arrived: these hooks have to be told of it. `whole` lines list all that the target has.
-    pub(super) fn hooks_due(&mut self, line: &Line, whole: bool) {
+    pub(super) fn hooks_due<S: AsRef<str>>(&mut self, line: &Line<S>, whole: bool) {
         if whole {
             self.hooks.retain(|hook| line.hooks.iter().any(|due| hook.is_that_of(due)));
         }
@@ -89,7 +89,7 @@ impl TargetState {
     }
 
     /// Hooks were told. What is said of a token that is not the newest any more changes nothing.
-    pub(super) fn told(&mut self, line: &Line) {
+    pub(super) fn told<S: AsRef<str>>(&mut self, line: &Line<S>) {
         for told in &line.hooks {
             let newest =
                 |hook: &&mut HookState| hook.is_that_of(told) && Some(hook.generation) == line.generation && hook.round == told.round;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::State;
 use crate::record::leave::LeaveLine;
 use crate::record::line::{Kind, Line, Reason};
+use crate::record::text::owned;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl State {
 
     /// It goes, or something that it left does. Lines of one going have one reason; one without is of a target whose
     /// places stay.
-    pub(super) fn retired(&mut self, name: &str, line: &Line) {
+    pub(super) fn retired<S: AsRef<str>>(&mut self, name: &str, line: &Line<S>) {
         let generation = self.generation(name).max(line.generation.unwrap_or(0));
         self.targets.remove(name);
         let Some(reason) = line.reason else {
@@ -50,7 +51,7 @@ impl State {
             since: line.time,
             withdrawn: false,
             generation,
-            service_account: line.service_account.clone(),
+            service_account: owned(line.service_account.as_ref()),
             places: Vec::new(),
         });
         leaver.withdrawn = reason == Reason::Withdrawn;
@@ -60,16 +61,18 @@ impl State {
     }
 
     /// It is rotated: what it published is its own again.
-    pub(super) fn returned(&mut self, name: &str, line: &Line) {
+    pub(super) fn returned<S: AsRef<str>>(&mut self, name: &str, line: &Line<S>) {
         if let Some(leaver) = self.leavers.get_mut(name) {
             leaver.withdrawn = false;
-            leaver.places.retain(|left| !line.sinks.iter().any(|sink| sink.sink == left.sink && sink.place == left.place));
+            leaver
+                .places
+                .retain(|left| !line.sinks.iter().any(|sink| sink.sink.as_ref() == left.sink && sink.place.as_ref() == left.place));
             self.forget(name);
         }
     }
 
     /// Another schedule is in force: a target that it has anew, changed, or has no more is not withdrawn any more.
-    pub(super) fn reloaded(&mut self, line: &Line) {
+    pub(super) fn reloaded<S: AsRef<str>>(&mut self, line: &Line<S>) {
         for name in line.added.iter().chain(&line.changed).chain(&line.removed) {
             if let Some(leaver) = self.leavers.get_mut(name) {
                 leaver.withdrawn = false;
@@ -85,7 +88,7 @@ impl State {
     }
 
     /// Takes a line of a checkpoint that is about such a target; false where it is about one that is served.
-    pub(super) fn take_leaver(&mut self, name: &str, line: &Line) -> bool {
+    pub(super) fn take_leaver<S: AsRef<str>>(&mut self, name: &str, line: &Line<S>) -> bool {
         if !line.is_of_leaver() {
             return false;
         }
@@ -93,7 +96,7 @@ impl State {
             since: line.standing.as_ref().and_then(|standing| standing.last_rotation).unwrap_or(line.time),
             withdrawn: line.reason == Some(Reason::Withdrawn),
             generation: line.generation.unwrap_or(0),
-            service_account: line.service_account.clone(),
+            service_account: owned(line.service_account.as_ref()),
             places: line.leaves.clone(),
         };
         self.leavers.insert(name.to_owned(), leaver);

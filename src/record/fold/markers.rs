@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::TargetState;
 use crate::record::line::{Kind, Line};
 use crate::record::marker::{Asked, MarkerLine};
+use crate::record::text::assign;
 
 /// A marker that stands as far as records know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl MarkerState {
 
 impl TargetState {
     /// A token was, or would have been, bound to these. A name that is used again is another object.
-    pub(super) fn marked(&mut self, line: &Line) {
+    pub(super) fn marked<S: AsRef<str>>(&mut self, line: &Line<S>) {
         let generation = line.generation.unwrap_or(self.generation);
         for bound in &line.markers {
             let place = |m: &MarkerState| (m.cluster == bound.cluster, m.namespace == bound.namespace, m.name == bound.name);
@@ -114,24 +115,24 @@ impl TargetState {
             marker.generation = marker.generation.max(generation);
             // A token without times was never handed to any place.
             if line.issued_at.is_some() {
-                marker.jti.clone_from(&line.jti);
+                assign(&mut marker.jti, line.jti.as_ref());
                 marker.expires_at = line.expires_at;
             }
         }
     }
 
     /// Markers are to go, or could not be made to go yet.
-    pub(super) fn revoking(&mut self, line: &Line) {
+    pub(super) fn revoking<S: AsRef<str>>(&mut self, line: &Line<S>) {
         for told in &line.markers {
             if let Some(marker) = self.markers.iter_mut().find(|m| m.is_that_of(told)) {
                 marker.asked = marker.asked.max(told.asked);
-                marker.error.clone_from(&line.error);
+                assign(&mut marker.error, line.error.as_ref());
             }
         }
     }
 
     /// Markers are gone, and with them the tokens that were bound to them; perhaps the one in use.
-    pub(super) fn revoked(&mut self, line: &Line) {
+    pub(super) fn revoked<S: AsRef<str>>(&mut self, line: &Line<S>) {
         let gone = |marker: &MarkerState| line.markers.iter().any(|told| marker.is_that_of(told));
         if self.jti.is_some() && self.markers.iter().any(|m| gone(m) && m.jti == self.jti) {
             self.rejected_at = Some(line.time);
@@ -145,7 +146,7 @@ impl TargetState {
     }
 
     /// What a line says of markers.
-    pub(super) fn take_markers(&mut self, line: &Line) {
+    pub(super) fn take_markers<S: AsRef<str>>(&mut self, line: &Line<S>) {
         match line.kind {
             Kind::Revoking => self.revoking(line),
             Kind::Revoked => self.revoked(line),

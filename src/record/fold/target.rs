@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{HookState, MarkerState};
 use crate::record::line::{Line, Mended, Outcome, Proof, Reason, SinkLine};
+use crate::record::text::{assign, assign_labels, text};
 
 /// What the records say of one target.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,14 +102,14 @@ impl PlaceState {
         arrived(self.outcome)
     }
 
-    fn is_that_of(&self, line: &SinkLine) -> bool {
-        self.sink == line.sink && self.place == line.place
+    fn is_that_of<S: AsRef<str>>(&self, line: &SinkLine<S>) -> bool {
+        self.sink == line.sink.as_ref() && self.place == line.place.as_ref()
     }
 
-    fn new(line: &SinkLine, time: Timestamp) -> Self {
+    fn new<S: AsRef<str>>(line: &SinkLine<S>, time: Timestamp) -> Self {
         Self {
-            sink: line.sink.clone(),
-            place: line.place.clone(),
+            sink: line.sink.as_ref().to_owned(),
+            place: line.place.as_ref().to_owned(),
             outcome: line.outcome,
             sha256: None,
             jti: None,
@@ -121,32 +122,35 @@ impl PlaceState {
         }
     }
 
-    fn take(&mut self, line: &SinkLine, jti: Option<&String>, time: Timestamp) {
+    fn take<S: AsRef<str>>(&mut self, line: &SinkLine<S>, jti: Option<&S>, time: Timestamp) {
         let arrived = arrived(line.outcome);
         let was_owed = self.owed();
         if arrived || self.outcome != line.outcome {
             self.since = time;
         }
         self.outcome = line.outcome;
-        self.fallback.clone_from(&line.fallback);
-        self.kind.clone_from(&line.kind);
-        self.error.clone_from(&line.error);
+        assign(&mut self.fallback, line.fallback.as_ref());
+        assign(&mut self.kind, line.kind.as_ref());
+        assign(&mut self.error, line.error.as_ref());
         if arrived {
-            self.sha256.clone_from(&line.sha256);
-            self.jti = jti.cloned();
+            assign(&mut self.sha256, line.sha256.as_ref());
+            assign(&mut self.jti, jti);
             if was_owed {
                 self.returned_at = (!self.copies.is_empty()).then_some(time);
             }
         } else if self.owed() {
             self.returned_at = None;
         }
-        if let Some(copy) = line.fallback.as_ref().filter(|copy| line.outcome == Outcome::FellBack && !self.copies.contains(copy)) {
-            self.copies.push(copy.clone());
+        if line.outcome == Outcome::FellBack
+            && let Some(copy) = line.fallback.as_ref().map(AsRef::as_ref)
+            && !self.copies.iter().any(|known| known == copy)
+        {
+            self.copies.push(copy.to_owned());
         }
     }
 
-    fn cleared(&mut self, line: &SinkLine) {
-        self.copies.retain(|copy| line.fallback.as_ref() != Some(copy));
+    fn cleared<S: AsRef<str>>(&mut self, line: &SinkLine<S>) {
+        self.copies.retain(|copy| line.fallback.as_ref().is_none_or(|gone| gone.as_ref() != copy));
         if self.copies.is_empty() {
             self.returned_at = None;
         }
@@ -160,7 +164,7 @@ fn arrived(outcome: Outcome) -> bool {
 
 impl TargetState {
     /// A rotation that is done: its line lists every place, so places that it does not list are gone.
-    pub(super) fn rotated(&mut self, line: &Line) {
+    pub(super) fn rotated<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.describe(line);
         self.take_token(line);
         self.places.retain(|place| line.sinks.iter().any(|sink| place.is_that_of(sink)));
@@ -177,7 +181,7 @@ impl TargetState {
 
     /// A rotation that is over without success. Its token counts only if some place has it: after a
     /// restart nobody else would.
-    pub(super) fn failed(&mut self, line: &Line) {
+    pub(super) fn failed<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.describe(line);
         if line.sinks.iter().any(|sink| arrived(sink.outcome) || sink.outcome == Outcome::FellBack) {
             self.take_token(line);
@@ -189,8 +193,8 @@ impl TargetState {
     }
 
     /// An owed place has the token. Once none is owed the failure that left it so is over.
-    pub(super) fn paid(&mut self, line: &Line) {
-        if line.jti != self.jti && line.expires_at.is_some() {
+    pub(super) fn paid<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        if text(line.jti.as_ref()) != self.jti.as_deref() && line.expires_at.is_some() {
             self.take_token(line);
         }
         self.take_places(line);
@@ -202,7 +206,7 @@ impl TargetState {
     }
 
     /// A copy in a fallback is gone: the place that it stood in for has held for long enough.
-    pub(super) fn cleared(&mut self, line: &Line) {
+    pub(super) fn cleared<S: AsRef<str>>(&mut self, line: &Line<S>) {
         for sink in &line.sinks {
             if let Some(place) = self.places.iter_mut().find(|place| place.is_that_of(sink)) {
                 place.cleared(sink);
@@ -211,7 +215,7 @@ impl TargetState {
     }
 
     /// A token of ours was found at a place, newer than what was recorded.
-    pub(super) fn adopted(&mut self, line: &Line) {
+    pub(super) fn adopted<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.describe(line);
         self.take_token(line);
         self.take_places(line);
@@ -222,31 +226,31 @@ impl TargetState {
 
     /// The token at hand is refused. A line about another token (a fresh one that was never published)
     /// says nothing of this one.
-    pub(super) fn rejected(&mut self, line: &Line) {
-        if line.jti.is_none() || line.jti == self.jti {
+    pub(super) fn rejected<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        if line.jti.is_none() || text(line.jti.as_ref()) == self.jti.as_deref() {
             self.rejected_at = Some(line.time);
         }
         self.trouble(line);
     }
 
-    fn describe(&mut self, line: &Line) {
+    fn describe<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.generation = self.generation.max(line.generation.unwrap_or(0));
         if line.cluster.is_some() {
-            self.cluster.clone_from(&line.cluster);
+            assign(&mut self.cluster, line.cluster.as_ref());
         }
         if line.service_account.is_some() {
-            self.service_account.clone_from(&line.service_account);
+            assign(&mut self.service_account, line.service_account.as_ref());
         }
         if line.ask.is_some() {
-            self.ask.clone_from(&line.ask);
+            assign(&mut self.ask, line.ask.as_ref());
         }
-        self.labels.clone_from(&line.labels);
+        assign_labels(&mut self.labels, &line.labels);
         self.take_markers(line);
     }
 
-    fn take_token(&mut self, line: &Line) {
+    fn take_token<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.generation = self.generation.max(line.generation.unwrap_or(0));
-        self.jti.clone_from(&line.jti);
+        assign(&mut self.jti, line.jti.as_ref());
         self.issued_at = line.issued_at;
         self.expires_at = line.expires_at;
         self.requested = line.requested;
@@ -256,7 +260,7 @@ impl TargetState {
         self.rejected_at = None;
     }
 
-    fn take_places(&mut self, line: &Line) {
+    fn take_places<S: AsRef<str>>(&mut self, line: &Line<S>) {
         for sink in &line.sinks {
             let index = self.places.iter().position(|place| place.is_that_of(sink)).unwrap_or_else(|| {
                 // Room for one more, not for the three that a list grows by: most targets have one place.
@@ -274,8 +278,8 @@ impl TargetState {
         self.last_error = None;
     }
 
-    fn trouble(&mut self, line: &Line) {
-        let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|sink| sink.error.clone()));
-        self.last_error = Some(Trouble { at: line.time, error: error.unwrap_or_default() });
+    fn trouble<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        let error = line.error.as_ref().or_else(|| line.sinks.iter().find_map(|sink| sink.error.as_ref()));
+        self.last_error = Some(Trouble { at: line.time, error: error.map_or("", AsRef::as_ref).to_owned() });
     }
 }

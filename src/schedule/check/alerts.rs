@@ -105,7 +105,7 @@ impl Planner<'_> {
             self.report.error(spot, &at, "a word stands here twice: keep one");
         }
         // An element that cannot be read was reported, and is not among them.
-        let whole = matches!(&spot.marks.find(spot.node, &at).0.value, Value::List(list) if list.len() == written.len());
+        let whole = matches!(&spot.marks.node(spot.node, &at).value, Value::List(list) if list.len() == written.len());
         let only_recovered = words.len() == 1 && words.contains(&On::Recovered);
         if written.is_empty() && whole {
             self.report.error(spot, &at, "no state is named: write such as [failed, atRisk, recovered], or leave the key out for all");

@@ -42,7 +42,7 @@ impl<'a> Planner<'a> {
         }
         let kinds =
             [("kubeconfig", spec.kubeconfig.is_some()), ("inCluster", spec.in_cluster.is_some()), ("embedded", spec.embedded.is_some())];
-        let node = spot.marks.find(spot.node, &here).0;
+        let node = spot.marks.node(spot.node, &here);
         let given: Vec<&str> = kinds.iter().filter(|(key, read)| *read || node.has(key)).map(|(key, _)| *key).collect();
         match given[..] {
             [] => self.report.error(
@@ -115,7 +115,7 @@ impl<'a> Planner<'a> {
                 Err(bad) => self.report.error(spot, &below("own", "duration"), &bad.to_string()),
             }
         }
-        let lacks_own = spec.own.is_none() && !spot.marks.find(spot.node, &at("own")).0.has("serviceAccount");
+        let lacks_own = spec.own.is_none() && !spot.marks.node(spot.node, &at("own")).has("serviceAccount");
         if let Some(spare) = &mut spec.spare {
             if lacks_own && other.is_none() {
                 let message = "a spare renews the credential that `own` keeps fresh: write `own: {serviceAccount: …}` too, or leave it out";

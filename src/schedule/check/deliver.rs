@@ -1,6 +1,10 @@
 //! `deliver`: every place of a target, its fallbacks, and that nobody else writes there.
 
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
 use super::audiences::token_bytes;
+use super::memo::{Digest, digest_of};
 use super::report::Spot;
 use super::target::Subject;
 use super::{Planner, rules};
@@ -16,7 +20,8 @@ use crate::token::Format;
 
 /// Who writes to a place, and where that is said.
 pub(super) struct Writer {
-    name: Option<String>,
+    /// Shared with the list of names.
+    name: Option<Arc<str>>,
     /// The target itself: names may stand twice.
     target: (usize, At),
     file: usize,
@@ -65,18 +70,17 @@ impl Planner<'_> {
             return Vec::new();
         }
         let places = places.unwrap_or_default();
-        let mut planned: Vec<Place> =
-            places.iter().enumerate().filter_map(|(index, place)| self.place(&owner, &[here[0], index.into()], place, false)).collect();
+        // A list that grows has room for four; most have one, and there may be a hundred thousand of them.
+        let mut planned: Vec<Place> = Vec::with_capacity(places.len());
+        planned.extend(places.iter().enumerate().filter_map(|(index, place)| self.place(&owner, &[here[0], index.into()], place, false)));
         if planned.len() == places.len() && planned.iter().all(|place| !place.required) {
             self.report.warning(&owner.spot, &here, "no place is required: a rotation counts as done though the token arrived nowhere");
         }
-        // A list that grew has room for four; most have one, and there may be a hundred thousand of them.
-        planned.shrink_to_fit();
         planned
     }
 
     fn place(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &PlaceFile, in_fallback: bool) -> Option<Place> {
-        let node = owner.spot.marks.find(owner.spot.node, here).0;
+        let node = owner.spot.marks.node(owner.spot.node, here);
         let given: Vec<&'static str> = SINKS.iter().copied().filter(|kind| node.has(kind)).collect();
         match given[..] {
             [_] => {}
@@ -239,25 +243,28 @@ impl Planner<'_> {
         }
     }
 
-    /// Names a place, by whichever store and words it is written.
-    pub(super) fn place_key(&self, sink: &SinkSpec, key: &mut String) {
-        use std::fmt::Write;
+    /// Stands for the name of a place, by whichever store and words it is written: a hundred thousand names are long.
+    pub(super) fn place_key(&self, sink: &SinkSpec) -> Digest {
         let kind = sink.kind_of();
         let identity = kind.store().map(|store| self.stores.get(store).map_or(store, |store| &store.identity));
-        // Memory takes every write.
-        let _ = write!(key, "{} {} {}", kind.space().unwrap_or(sink.kind()), identity.unwrap_or_default(), kind.name());
+        let parts = [kind.space().unwrap_or(sink.kind()), " ", identity.unwrap_or_default(), " ", &kind.name()];
+        digest_of(&parts.map(str::as_bytes))
     }
 
     /// Two sinks on one place would overwrite each other for ever.
     fn alone(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &SinkSpec) {
-        let mut place = String::new();
-        self.place_key(sink, &mut place);
-        let line = owner.spot.marks.find(owner.spot.node, here).0.at.line;
+        let place = self.place_key(sink);
+        let line = owner.spot.marks.node(owner.spot.node, here).at.line;
         let subject = owner.subject;
-        let writer = Writer { name: subject.name.map(Into::into), target: (subject.file, subject.node.at), file: owner.spot.file, line };
-        let Some(other) = self.places.get(&place) else {
-            self.places.insert(place, writer);
-            return;
+        let known = |name: &str| self.names.get_key_value(name).map_or_else(|| name.into(), |(known, _)| Arc::clone(known));
+        let name = subject.name.map(known);
+        let writer = Writer { name, target: (subject.file, subject.node.at), file: owner.spot.file, line };
+        let other = match self.places.entry(place) {
+            Entry::Vacant(free) => {
+                free.insert(writer);
+                return;
+            }
+            Entry::Occupied(taken) => taken.into_mut(),
         };
         let shown = shown(&sink.place());
         let message = if owner.shared && (other.file, other.line) == (writer.file, writer.line) && other.target != writer.target {

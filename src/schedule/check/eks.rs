@@ -17,8 +17,8 @@ impl Planner<'_> {
     /// Checks and completes it for a cluster.
     pub(super) fn eks(&mut self, spot: &Spot<'_>, name: &str, spec: &mut ClusterSpec) {
         let here: [Step<'_>; 3] = ["clusters".into(), name.into(), "eks".into()];
-        let node = spot.marks.find(spot.node, &here).0;
-        if spec.eks.is_some() && spec.kubeconfig.is_none() && !spot.marks.find(spot.node, &here[..2]).0.has("kubeconfig") {
+        let node = spot.marks.node(spot.node, &here);
+        if spec.eks.is_some() && spec.kubeconfig.is_none() && !spot.marks.node(spot.node, &here[..2]).has("kubeconfig") {
             let message = "a kubeconfig names the address and the CA of the cluster: write kubeconfig: PATH beside it (`aws eks \
                            update-kubeconfig` makes one; the plugin in it is not run)";
             self.report.error(spot, &here, message);

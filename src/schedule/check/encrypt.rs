@@ -13,7 +13,7 @@ impl Planner<'_> {
     pub(super) fn encrypted(&mut self, owner: &Owner<'_>, here: &[Step<'_>], sink: &SinkSpec, format: &Format, to: &[Recipient]) {
         let here = joined(here, "encryptTo");
         // What is wrong with a key was said of it.
-        let written = &owner.spot.marks.find(owner.spot.node, &here).0.value;
+        let written = &owner.spot.marks.node(owner.spot.node, &here).value;
         if to.is_empty() && matches!(written, Value::List(list) if !list.is_empty()) {
             return;
         }

@@ -67,7 +67,7 @@ impl Planner<'_> {
         let found = targets.iter().position(|target| target.name == name);
         // What is wrong with a target that is there was said of it.
         if found.is_none() && !self.names.contains_key(name) {
-            let mut known: Vec<&str> = self.names.keys().map(String::as_str).collect();
+            let mut known: Vec<&str> = self.names.keys().map(|name| &**name).collect();
             known.sort_unstable();
             let message = match closest(name, known.into_iter()) {
                 Some(near) => format!("there is no target {}: did you mean `{near}`?", shown(name)),

@@ -1,6 +1,6 @@
 //! What was planned before need not be planned again: a reload of a hundred thousand targets reads those that changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,10 +22,13 @@ pub struct Memo {
 
 /// The digest of a text in the file of that path.
 pub(super) fn digest(path: &Path, text: &str) -> Digest {
+    digest_of(&[path.as_os_str().as_encoded_bytes(), b"\n", text.as_bytes()])
+}
+
+/// The digest of these, one after the other.
+pub(super) fn digest_of(parts: &[&[u8]]) -> Digest {
     let mut context = Context::new(&SHA256);
-    context.update(path.as_os_str().as_encoded_bytes());
-    context.update(b"\n");
-    context.update(text.as_bytes());
+    parts.iter().for_each(|part| context.update(part));
     let mut digest = Digest::default();
     digest.copy_from_slice(context.finish().as_ref());
     digest
@@ -66,24 +69,17 @@ impl Planner<'_> {
     /// Whether a target that was planned now has the name or a place of one that was planned before; those among
     /// themselves have not, or the plan that they stood in would have been refused.
     pub(super) fn collides(&self, before: &[&[Arc<Target>]]) -> bool {
-        let names: HashSet<&str> = self.names.keys().map(String::as_str).collect();
-        let places: HashSet<&str> = self.places.keys().map(String::as_str).collect();
-        let mut key = String::new();
-        let mut taken = |target: &Arc<Target>| {
-            names.contains(target.name.as_str())
-                || target.places().any(|place| {
-                    key.clear();
-                    self.place_key(&place.sink, &mut key);
-                    places.contains(key.as_str())
-                })
+        let taken = |target: &Arc<Target>| {
+            self.names.contains_key(target.name.as_str())
+                || target.places().any(|place| self.places.contains_key(&self.place_key(&place.sink)))
         };
-        before.iter().copied().flatten().any(&mut taken)
+        before.iter().copied().flatten().any(taken)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, HashSet};
     use std::fmt::Write;
 
     use super::super::{Sources, plan, plan_after};

@@ -201,9 +201,9 @@ struct Planner<'a> {
     /// Whether it is the schedule of a fleet.
     fleet: bool,
     /// Target names: file and line.
-    names: HashMap<String, (usize, usize)>,
-    /// Who writes to a place.
-    places: HashMap<String, deliver::Writer>,
+    names: HashMap<Arc<str>, (usize, usize)>,
+    /// Who writes to a place, by what stands for its name.
+    places: HashMap<Digest, deliver::Writer>,
     crons: CronTexts,
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
 }
@@ -247,7 +247,9 @@ impl<'a> Planner<'a> {
 
     /// The index of these targets by name; what told one from the other so far is let go.
     fn index(&mut self, planned: &[Arc<Target>]) -> HashMap<String, usize> {
-        let spent = (std::mem::take(&mut self.names), std::mem::take(&mut self.places));
+        // Both and the index at once would be the most that is ever in memory.
+        self.places = HashMap::new();
+        let spent = std::mem::take(&mut self.names);
         let index = || planned.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect();
         if planned.len() < MANY {
             return index();

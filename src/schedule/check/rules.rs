@@ -85,7 +85,10 @@ pub fn readable_path(base: &Path, path: &Path) -> Result<PathBuf, String> {
         return Err("a control character stands in the path: take it out".into());
     }
     // `a//b` and `a/./b` are the same place as `a/b`
-    Ok(base.join(path).components().filter(|part| *part != Component::CurDir).collect())
+    let whole = base.join(path);
+    let mut plain = PathBuf::with_capacity(whole.as_os_str().len());
+    plain.extend(whole.components().filter(|part| *part != Component::CurDir));
+    Ok(plain)
 }
 
 /// A file that we read: variables are filled in.

@@ -40,7 +40,7 @@ impl Planner<'_> {
         if let Err(message) = rules::own_name(name) {
             self.report.error(spot, &here, &message);
         }
-        let node = spot.marks.find(spot.node, &here).0;
+        let node = spot.marks.node(spot.node, &here);
         let given: Vec<&'static str> = STORES.iter().copied().filter(|kind| node.has(kind)).collect();
         match given[..] {
             [] if node.entries().iter().any(|(key, _)| crate::schedule::file::later("StoreSpec", &key.text)) => {}
@@ -73,7 +73,7 @@ impl Planner<'_> {
 
     /// The token of a login: in a file that somebody else writes, or a target's, which is looked for when all are known.
     pub(super) fn login_token(&mut self, spot: &Spot<'_>, here: &[Step<'_>], file: &mut PathBuf, ours: bool) {
-        let node = spot.marks.find(spot.node, here).0;
+        let node = spot.marks.node(spot.node, here);
         match (node.has("tokenFile"), ours || node.has("target")) {
             (true, true) => self.report.error(spot, &joined(here, "target"), "tokenFile and target exclude each other: keep one"),
             (true, false) => self.refer(spot, &joined(here, "tokenFile"), file),

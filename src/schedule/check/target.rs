@@ -1,5 +1,7 @@
 //! One target: its defaults filled in, its values checked.
 
+use std::collections::hash_map::Entry;
+
 use super::report::Spot;
 use super::{Defaults, Planner, rules};
 use crate::cluster::{Ask, Binding};
@@ -147,13 +149,18 @@ impl Planner<'_> {
         if let Err(message) = rules::target_name(name) {
             self.error(subject, &steps, &message);
         }
-        let line = subject.marks.find(subject.node, &steps).0.at.line;
-        if let Some((file, line)) = self.names.get(name).copied() {
+        let line = subject.marks.node(subject.node, &steps).at.line;
+        let other = match self.names.entry(name.into()) {
+            Entry::Vacant(free) => {
+                free.insert((subject.file, line));
+                None
+            }
+            Entry::Occupied(taken) => Some(*taken.get()),
+        };
+        if let Some((file, line)) = other {
             let place = self.report.path(file).display();
             let place = if file == subject.file { format!("in line {line}") } else { format!("in {place}:{line}") };
             self.error(subject, &steps, &format!("another target is called {} already, {place}: give each its own name", shown(name)));
-        } else {
-            self.names.insert(name.to_owned(), (subject.file, line));
         }
         Some(name.to_owned())
     }

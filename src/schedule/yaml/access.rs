@@ -20,6 +20,11 @@ impl<'de> de::SeqAccess<'de> for Elements<'_, '_> {
         let Some((index, node)) = self.rest.find(|(_, node)| !state.is_out(node)) else { return Ok(None) };
         below(seed, node, Path::Index(&self.reader.path, index), state).map(Some)
     }
+
+    /// So that a list is made with the room that it needs: its elements may be large, and a hundred thousand lists have one.
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
+    }
 }
 
 pub(super) struct Entries<'a> {

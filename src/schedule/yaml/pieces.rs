@@ -1,7 +1,7 @@
 //! A long list of targets, cut where one of them begins, so that its parts are parsed side by side.
 
 use super::parse::before_targets;
-use super::text::looks_like_text;
+use super::text::{has_byte, looks_like_text};
 
 /// A part of a list, and how many lines stand above it in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,10 @@ pub struct Piece<'a> {
 /// it is not plain to see that each means by itself what it means in its place. Pieces that can all be read mean what the
 /// whole means; where one cannot, the whole has to be read.
 pub fn pieces(text: &str, whole: bool, bytes: usize) -> Option<Vec<Piece<'_>>> {
-    if text.len() < 2 * bytes || text.contains(['\t', '\r', '\u{feff}', '\u{85}', '\u{2028}', '\u{2029}']) {
+    // 0xc2, 0xe2 and 0xef begin those beyond ASCII.
+    let suspect = |byte: u8| matches!(byte, b'\t' | b'\r' | 0xc2 | 0xe2 | 0xef);
+    let is_strange = || has_byte(text, suspect) && text.contains(['\t', '\r', '\u{feff}', '\u{85}', '\u{2028}', '\u{2029}']);
+    if text.len() < 2 * bytes || is_strange() {
         return None;
     }
     let start = if whole {
@@ -30,13 +33,14 @@ pub fn pieces(text: &str, whole: bool, bytes: usize) -> Option<Vec<Piece<'_>>> {
         key + text[key..].find('\n')? + 1
     };
     let list = &text[start..];
+    let may_repeat = has_byte(list, |byte| matches!(byte, b'&' | b'*'));
     let mut cuts = Vec::with_capacity(list.len() / bytes + 2);
     let (mut number, mut at, mut margin) = (text[..start].matches('\n').count(), 0, None);
     for line in list.split_inclusive('\n') {
         let inner = line.trim_start_matches(' ');
         let blank = matches!(inner.bytes().next(), None | Some(b'\n' | b'#'));
         // What is named here and repeated there belongs together.
-        if !blank && names_or_repeats(inner) {
+        if may_repeat && !blank && names_or_repeats(inner) {
             return None;
         }
         let indent = line.len() - inner.len();

@@ -27,21 +27,24 @@ pub struct Finding {
 pub struct Marks(HashSet<usize>);
 
 impl Marks {
-    /// The node at the end of a path through what was *read*, and its true path. Where the way ends early, the
-    /// last node on it.
+    /// The node at the end of a path through what was *read*. Where the way ends early, the last node on it.
+    pub fn node<'n>(&self, root: &'n Node, steps: &[Step<'_>]) -> &'n Node {
+        let walked = steps.iter().try_fold(root, |node, step| self.below(node, step).ok_or(node));
+        walked.unwrap_or_else(|last| last)
+    }
+
+    /// The same, and its true path.
     pub fn find<'n>(&self, root: &'n Node, steps: &[Step<'_>]) -> (&'n Node, String) {
         let (mut node, mut path, mut lost) = (root, String::new(), false);
         for step in steps {
-            let (name, next) = match (step, &node.value) {
-                (Step::Key(key), _) => {
-                    ((*key).to_owned(), node.entries().iter().find(|(k, n)| &*k.text == *key && !self.left_out(n)).map(|(_, n)| n))
+            let next = self.below(node, step);
+            let name = match (step, &node.value) {
+                (Step::Key(key), _) => (*key).to_owned(),
+                (Step::Index(wanted), Value::List(list)) => {
+                    let index = next.and_then(|next| list.iter().position(|node| std::ptr::eq(node, next)));
+                    format!("[{}]", index.unwrap_or(*wanted))
                 }
-                (Step::Index(wanted), Value::List(list)) => match list.iter().enumerate().filter(|(_, n)| !self.left_out(n)).nth(*wanted) {
-                    Some((index, next)) => (format!("[{index}]"), Some(next)),
-                    None => (format!("[{wanted}]"), None),
-                },
-                // one value where a list may stand
-                (Step::Index(_), _) => (String::new(), Some(node)),
+                (Step::Index(_), _) => String::new(),
             };
             if !path.is_empty() && !name.is_empty() && !name.starts_with('[') {
                 path.push('.');
@@ -53,6 +56,15 @@ impl Marks {
             }
         }
         (node, path)
+    }
+
+    fn below<'n>(&self, node: &'n Node, step: &Step<'_>) -> Option<&'n Node> {
+        match (step, &node.value) {
+            (Step::Key(key), _) => node.entries().iter().find(|(k, n)| &*k.text == *key && !self.left_out(n)).map(|(_, n)| n),
+            (Step::Index(wanted), Value::List(list)) => list.iter().filter(|n| !self.left_out(n)).nth(*wanted),
+            // one value where a list may stand
+            (Step::Index(_), _) => Some(node),
+        }
     }
 
     fn left_out(&self, node: &Node) -> bool {

@@ -6,7 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, Visitor};
 
 use super::access::{Elements, Entries, Split, Variant};
 use super::read::{Fault, Later, Path, State, address};
-use super::{At, Key, Kind, Node, Value, closest};
+use super::{Key, Kind, Node, Value, closest};
 use crate::schedule::foreign::instead;
 use crate::schedule::measure::shown;
 
@@ -67,25 +67,24 @@ impl<'a> Reader<'a> {
 
     /// The entries to read: without what was left out, without second ones (which are reported).
     fn usable(&self, fields: Option<(&str, &'static [&'static str])>) -> Result<Vec<&'a (Key, Node)>, Fault> {
-        let mut first: HashMap<&str, At> = HashMap::new();
-        let mut usable = Vec::new();
-        for entry in self.entries()? {
+        let entries = self.entries()?;
+        let first = first_of_each(entries);
+        let mut usable = Vec::with_capacity(entries.len());
+        for entry in entries {
             let (key, node) = entry;
             if self.state.is_out(node) || self.hidden.contains(&&*key.text) {
-                first.entry(&key.text).or_insert(key.at);
                 continue;
             }
             let path = Path::Key(&self.path, &key.text);
-            if let Some(before) = first.get(&*key.text) {
+            if let Some(before) = first.get(&*key.text).filter(|first| !std::ptr::eq(**first, key)) {
                 self.state.say(
                     key.at,
                     path.to_string(),
-                    format!("`{}` stands here twice, first in line {}: keep one", key.text, before.line),
+                    format!("`{}` stands here twice, first in line {}: keep one", key.text, before.at.line),
                 );
                 self.state.leave_out(node);
                 continue;
             }
-            first.insert(&key.text, key.at);
             if let Some((structure, fields)) = fields
                 && !fields.contains(&&*key.text)
             {
@@ -127,6 +126,17 @@ impl<'a> Reader<'a> {
         let made_up = if fields.is_some() { self.made_up() } else { Vec::new() };
         Ok(Entries { reader: self, entries, made_up, value: None })
     }
+}
+
+/// The first key of each text; nothing where no key stands twice, as nearly always.
+fn first_of_each(entries: &[(Key, Node)]) -> HashMap<&str, &Key> {
+    let mut texts: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
+    texts.sort_unstable();
+    if texts.windows(2).all(|pair| pair[0] != pair[1]) {
+        return HashMap::new();
+    }
+    // Of two with one text the one that comes last here stays.
+    entries.iter().rev().map(|(key, _)| (&*key.text, key)).collect()
 }
 
 fn unknown(later: Later, structure: &str, key: &str, known: &[&str]) -> String {

@@ -22,13 +22,22 @@ pub(super) fn looks_like_text(text: &str) -> Result<(), Broken> {
         return fault(START, "the file is larger than 64 MiB: split it with `include`");
     }
     let control = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}');
-    if let Some(bytes) = text.find(control) {
+    // 0xc2 begins those beyond ASCII.
+    let suspect = |byte: u8| (byte < b' ' && !matches!(byte, b'\n' | b'\r' | b'\t')) || matches!(byte, 0x7f | 0xc2);
+    if has_byte(text, suspect)
+        && let Some(bytes) = text.find(control)
+    {
         return fault(position(text, bytes), "a control character stands here: this is no text file");
     }
     if is_empty(text) {
         return fault(START, "the file is empty: begin with `version: 1`");
     }
     Ok(())
+}
+
+/// Whether such a byte stands in it: asked many at a time, where few texts have one that is worth a look at characters.
+pub(super) fn has_byte(text: &str, such: impl Fn(u8) -> bool) -> bool {
+    text.as_bytes().chunks(64).any(|some| some.iter().fold(false, |any, byte| any | such(*byte)))
 }
 
 /// Whether there is nothing but comments.
