@@ -156,7 +156,7 @@ impl Course {
 
     /// Takes what the records know of mends before this start.
     pub fn recall(&mut self, state: Option<&TargetState>) {
-        self.mended = state.and_then(|state| state.mended).map(|last| (last.at.as_millisecond(), last.times));
+        self.mended = state.and_then(|state| state.mended.as_deref()).map(|last| (last.at.as_millisecond(), last.times));
     }
 
     /// Sets the time of the next look at its places.

@@ -247,7 +247,7 @@ impl View<'_> {
                 step::standing(target, state, course.is_some_and(|c| c.rotating), course.map_or(0, |c| c.failures), now, host)
             },
             generation: self.state.generation(&target.name),
-            jti: state.and_then(|s| s.jti.clone()),
+            jti: state.and_then(|s| s.jti.as_ref()).map(ToString::to_string),
             issued_at: state.and_then(|s| s.issued_at),
             expires_at: state.and_then(|s| s.expires_at),
             proven_at: course.and_then(|c| c.proven_at).max(state.and_then(|s| s.proven_at)),

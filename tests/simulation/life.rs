@@ -435,7 +435,7 @@ async fn record(world: &World, line: &Line) {
 fn clear(world: &World, clearing: &Clearing) -> Line {
     let mut line = Line::new(Kind::Cleared, world.local());
     identify(&mut line, &clearing.target);
-    line.jti.clone_from(&clearing.state.jti);
+    line.jti = clearing.state.jti.as_ref().map(ToString::to_string);
     for (index, copy) in &clearing.copies {
         let place = &clearing.target.deliver[*index];
         let Some(fallback) = place.fallback.iter().find(|f| f.sink.place() == *copy) else { continue };
@@ -657,7 +657,7 @@ async fn spare(world: &World, target: &Target, state: Option<&TargetState>, now:
     let mut found = Vec::new();
     for place in &target.deliver {
         let at = place.sink.place();
-        let fell_back = state.is_some_and(|s| s.places.iter().any(|p| p.place == at && p.outcome == Outcome::FellBack));
+        let fell_back = state.is_some_and(|s| s.places.iter().any(|p| *p.place == *at && p.outcome == Outcome::FellBack));
         let places: Vec<&Place> =
             place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(state.is_none().then_some(place)).collect();
         for place in places {

@@ -61,8 +61,8 @@ pub fn of_target(target: &Target, records: &State, doing: Doing, plan: &Plan, no
     }
     let owed = state.into_iter().flat_map(|state| &state.places).filter(|place| place.owed());
     if let Some(place) = owed.min_by_key(|place| place.since) {
-        let error = place.error.as_ref().map(|error| told(&format!("{}: {error}", place.place)));
-        let kind = place.kind.clone();
+        let error = place.detour.error.as_ref().map(|error| told(&format!("{}: {error}", place.place)));
+        let kind = place.detour.kind.clone();
         amiss.push(Condition { error, error_kind: kind, ..about(On::Owed, word(place.outcome), place.since) });
     }
 }

@@ -152,13 +152,13 @@ impl Timetable {
             if !seen.insert((sink, at.clone())) {
                 continue;
             }
-            let recorded = state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at));
+            let recorded = state.and_then(|s| s.place(sink, &at));
             let leftover = Leftover::of(place);
             let sealed = leftover.is_some() && !place.encrypt_to.is_empty();
             leaves.push(LeaveLine {
                 sink: sink.to_owned(),
                 outcome: if leftover.is_some() { Parting::Owed } else { Parting::Beyond },
-                sha256: recorded.and_then(|place| place.sha256.clone()),
+                sha256: recorded.and_then(|place| place.sha256.as_ref().map(ToString::to_string)),
                 place: at,
                 error: None,
                 leftover,
@@ -166,7 +166,7 @@ impl Timetable {
             });
         }
         // Last: a token is taken back before it dies.
-        leaves.extend(state.into_iter().flat_map(|state| &state.markers).map(marker));
+        leaves.extend(state.into_iter().flat_map(|state| state.markers.iter()).map(marker));
         leaves
     }
 

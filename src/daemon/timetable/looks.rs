@@ -140,7 +140,7 @@ impl Timetable {
         if let Some(Proven::Refused(why)) = &finding.proven {
             let mut line = Line::new(Kind::Rejected, moment.now);
             identify(&mut line, &finding.target);
-            line.jti = self.state.target(&name).and_then(|s| s.jti.clone());
+            line.jti = self.state.target(&name).and_then(|s| s.jti.as_ref()).map(ToString::to_string);
             line.error = Some(format!("the delivered token is refused: {why}"));
             self.record(line);
             self.mend(&name, Reason::Rejected, moment);

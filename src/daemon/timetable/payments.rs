@@ -24,7 +24,7 @@ impl Timetable {
         let recorded = |index: usize| {
             let place = &course.target.deliver[index];
             let (sink, at) = (place.sink.kind(), place.sink.place());
-            state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at))
+            state.and_then(|s| s.place(sink, &at))
         };
         let owed = |index: &usize| recorded(*index).is_some_and(|p| p.owed());
         let places = places.unwrap_or_else(|| (0..course.target.deliver.len()).filter(owed).collect());
@@ -32,7 +32,7 @@ impl Timetable {
             .into_iter()
             .map(|index| {
                 let at = recorded(index);
-                let fallback = at.and_then(|p| p.fallback.clone()).filter(|_| at.is_some_and(|p| p.outcome == Outcome::FellBack));
+                let fallback = at.and_then(|p| p.detour.fallback.clone()).filter(|_| at.is_some_and(|p| p.outcome == Outcome::FellBack));
                 let served =
                     fallback.and_then(|f| course.target.deliver[index].fallback.iter().position(|p| p.sink.place() == f).map(|i| (i, f)));
                 Owed { index, served, before: at.map(|p| p.outcome) }

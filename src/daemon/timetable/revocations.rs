@@ -52,7 +52,7 @@ pub fn line_of(kind: Kind, target: &Target, marker: &MarkerState, now: Timestamp
     identify(&mut line, target);
     line.ask = None;
     line.generation = Some(marker.generation);
-    line.jti.clone_from(&marker.jti);
+    line.jti = marker.jti.as_ref().map(ToString::to_string);
     line.expires_at = marker.expires_at;
     line.markers = vec![marker.to_line()];
     line
@@ -231,7 +231,7 @@ impl Timetable {
             .targets
             .get(&**name)
             .into_iter()
-            .flat_map(|state| &state.markers)
+            .flat_map(|state| state.markers.iter())
             .map(|m| format!("{}/{}", m.namespace, m.name))
             .collect();
         if !left.is_empty() && !delete {

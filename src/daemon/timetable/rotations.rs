@@ -147,7 +147,7 @@ impl Timetable {
         }
         let mut line = Line::new(Kind::Rejected, moment.now);
         identify(&mut line, own);
-        line.jti = state.and_then(|s| s.jti.clone());
+        line.jti = state.and_then(|s| s.jti.as_ref()).map(ToString::to_string);
         line.error = Some("the daemon's own credential is missing, has ended, or is refused".into());
         self.record(line);
     }

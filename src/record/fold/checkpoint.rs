@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::{HookState, MarkerState, PlaceState, State, TargetState, Trouble};
+use super::{Detour, HookState, MarkerState, PlaceState, State, TargetState, Trouble};
+use crate::record::hex::Hex;
 use crate::record::line::{Kind, Line, SinkLine, Standing};
 
 impl State {
@@ -29,16 +30,16 @@ impl TargetState {
         Line {
             target: Some(name.to_owned()),
             generation: Some(self.generation),
-            cluster: self.cluster.clone(),
-            service_account: self.service_account.clone(),
-            ask: self.ask.clone(),
-            labels: self.labels.clone(),
+            cluster: self.cluster.as_deref().map(str::to_owned),
+            service_account: self.service_account.as_deref().map(str::to_owned),
+            ask: self.ask.as_ref().map(Hex::to_string),
+            labels: (*self.labels).clone(),
             reason: self.reason,
             requested: self.requested,
             granted: self.granted,
             issued_at: self.issued_at,
             expires_at: self.expires_at,
-            jti: self.jti.clone(),
+            jti: self.jti.as_ref().map(Hex::to_string),
             proof: self.proof,
             sinks: self.places.iter().map(PlaceState::to_line).collect(),
             hooks: self.hooks.iter().map(HookState::to_line).collect(),
@@ -50,7 +51,7 @@ impl TargetState {
                 rejected_at: self.rejected_at,
                 failed_at: self.last_error.as_ref().map(|trouble| trouble.at),
                 failures: self.failures,
-                mended: self.mended,
+                mended: self.mended.as_deref().copied(),
             }),
             ..Line::new(Kind::Checkpoint, now)
         }
@@ -60,12 +61,12 @@ impl TargetState {
         let standing = line.standing.clone().unwrap_or_default();
         Self {
             generation: line.generation.unwrap_or(0),
-            cluster: line.cluster.clone(),
-            service_account: line.service_account.clone(),
-            ask: line.ask.clone(),
-            labels: line.labels.clone(),
+            cluster: line.cluster.as_deref().map(Box::from),
+            service_account: line.service_account.as_deref().map(Box::from),
+            ask: line.ask.as_deref().map(Hex::from),
+            labels: line.labels.clone().into(),
             reason: line.reason,
-            jti: line.jti.clone(),
+            jti: line.jti.as_deref().map(Hex::from),
             issued_at: line.issued_at,
             expires_at: line.expires_at,
             requested: line.requested,
@@ -74,48 +75,39 @@ impl TargetState {
             proven_at: standing.proven_at,
             rejected_at: standing.rejected_at,
             last_rotation: standing.last_rotation,
-            last_error: standing.failed_at.map(|at| Trouble { at, error: line.error.clone().unwrap_or_default() }),
+            last_error: standing.failed_at.map(|at| Box::new(Trouble { at, error: line.error.clone().unwrap_or_default() })),
             failures: standing.failures,
-            mended: standing.mended,
+            mended: standing.mended.map(Box::new),
             places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
-            hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect(),
-            markers: line.markers.iter().map(MarkerState::from_checkpoint).collect(),
+            hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect::<Vec<_>>().into(),
+            markers: line.markers.iter().map(MarkerState::from_checkpoint).collect::<Vec<_>>().into(),
         }
     }
 }
 
 impl PlaceState {
     fn to_line(&self) -> SinkLine {
+        let Detour { fallback, kind, error, returned_at, copies } = (*self.detour).clone();
         SinkLine {
-            sink: self.sink.clone(),
-            place: self.place.clone(),
-            outcome: self.outcome,
-            sha256: self.sha256.clone(),
-            attempts: 0,
-            kind: self.kind.clone(),
-            error: self.error.clone(),
-            fallback: self.fallback.clone(),
-            jti: self.jti.clone(),
+            sha256: self.sha256.as_ref().map(Hex::to_string),
+            kind,
+            error,
+            fallback,
+            jti: self.jti.as_ref().map(Hex::to_string),
             since: Some(self.since),
-            returned_at: self.returned_at,
-            copies: self.copies.clone(),
-            tried: None,
+            returned_at,
+            copies,
+            ..SinkLine::new(&*self.sink, &*self.place, self.outcome)
         }
     }
 
     fn from_line(line: &SinkLine, time: Timestamp) -> Self {
+        let SinkLine { fallback, kind, error, returned_at, copies, .. } = line.clone();
         Self {
-            sink: line.sink.clone(),
-            place: line.place.clone(),
-            outcome: line.outcome,
-            sha256: line.sha256.clone(),
-            jti: line.jti.clone(),
-            fallback: line.fallback.clone(),
-            since: line.since.unwrap_or(time),
-            kind: line.kind.clone(),
-            error: line.error.clone(),
-            returned_at: line.returned_at,
-            copies: line.copies.clone(),
+            sha256: line.sha256.as_deref().map(Hex::from),
+            jti: line.jti.as_deref().map(Hex::from),
+            detour: Detour { fallback, kind, error, returned_at, copies }.into(),
+            ..Self::new(&line.sink, &line.place, line.outcome, line.since.unwrap_or(time))
         }
     }
 }

@@ -1,11 +1,15 @@
 //! What became of one target: how each event changes it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::{HookState, MarkerState};
+use crate::record::hex::Hex;
 use crate::record::line::{Line, Mended, Outcome, Proof, Reason, SinkLine};
+use crate::record::rare::{Blank, Rare};
+use crate::sink::SINKS;
 
 /// What the records say of one target.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,17 +17,17 @@ pub struct TargetState {
     /// Tokens minted so far.
     pub generation: u64,
     /// Its cluster.
-    pub cluster: Option<String>,
+    pub cluster: Option<Box<str>>,
     /// `NAMESPACE/NAME`.
-    pub service_account: Option<String>,
+    pub service_account: Option<Box<str>>,
     /// Names what its token was asked for.
-    pub ask: Option<String>,
+    pub ask: Option<Hex<8>>,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Rare<BTreeMap<String, String>>,
     /// Why it was last rotated.
     pub reason: Option<Reason>,
     /// `jti` of the newest token that reached a place.
-    pub jti: Option<String>,
+    pub jti: Option<Hex<16>>,
     /// That token's `iat`.
     pub issued_at: Option<Timestamp>,
     /// That token's `exp`.
@@ -41,17 +45,17 @@ pub struct TargetState {
     /// When the target was last `rotated` or `adopted`.
     pub last_rotation: Option<Timestamp>,
     /// The last failure, until a success.
-    pub last_error: Option<Trouble>,
+    pub last_error: Option<Box<Trouble>>,
     /// `failed` records since the last success.
     pub failures: u64,
     /// Rotations that mended something, one after the other: what keeps mending from becoming a loop, over restarts too.
-    pub mended: Option<Mended>,
+    pub mended: Option<Box<Mended>>,
     /// Its places, in the schedule's order.
     pub places: Vec<PlaceState>,
     /// Its hooks, as far as they had something to be told of.
-    pub hooks: Vec<HookState>,
+    pub hooks: Rare<Vec<HookState>>,
     /// Its markers, oldest first.
-    pub markers: Vec<MarkerState>,
+    pub markers: Rare<Vec<MarkerState>>,
 }
 
 /// A failure and its time.
@@ -64,22 +68,29 @@ pub struct Trouble {
 }
 
 /// What the records say of one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PlaceState {
     /// The sink's key in the schedule.
-    pub sink: String,
+    pub sink: Cow<'static, str>,
     /// The place as people name it.
-    pub place: String,
+    pub place: Box<str>,
     /// What became of it last.
     pub outcome: Outcome,
     /// SHA-256 of the bytes that stand there, of whichever token.
-    pub sha256: Option<String>,
+    pub sha256: Option<Hex<32>>,
     /// `jti` of the token that stands there.
-    pub jti: Option<String>,
-    /// Where the newest token was put instead.
-    pub fallback: Option<String>,
+    pub jti: Option<Hex<16>>,
     /// Since when it has this outcome: an owed place keeps the time at which it became owed.
     pub since: Timestamp,
+    /// What is said of it while it is not written, and of what stood in for it.
+    pub detour: Rare<Detour>,
+}
+
+/// What goes, or went, another way than to the place itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detour {
+    /// Where the newest token was put instead.
+    pub fallback: Option<String>,
     /// The failure's machine word, while it is not written.
     pub kind: Option<String>,
     /// The failure in words, while it is not written.
@@ -90,7 +101,22 @@ pub struct PlaceState {
     pub copies: Vec<String>,
 }
 
+impl Blank for Detour {
+    const BLANK: &'static Self = &Self { fallback: None, kind: None, error: None, returned_at: None, copies: Vec::new() };
+
+    fn is_blank(&self) -> bool {
+        self == Self::BLANK
+    }
+}
+
 impl PlaceState {
+    /// A place of which no more is known yet.
+    pub fn new(sink: &str, place: &str, outcome: Outcome, since: Timestamp) -> Self {
+        let known = SINKS.iter().find(|kind| **kind == sink);
+        let sink = known.map_or_else(|| Cow::Owned(sink.to_owned()), |kind| Cow::Borrowed(*kind));
+        Self { sink, place: place.into(), outcome, sha256: None, jti: None, since, detour: Rare::default() }
+    }
+
     /// Whether the place still waits for the newest token.
     pub fn owed(&self) -> bool {
         matches!(self.outcome, Outcome::Owed | Outcome::FellBack)
@@ -101,55 +127,51 @@ impl PlaceState {
         arrived(self.outcome)
     }
 
-    fn is_that_of(&self, line: &SinkLine) -> bool {
-        self.sink == line.sink && self.place == line.place
+    /// Whether that is its name.
+    pub fn is_at(&self, sink: &str, place: &str) -> bool {
+        self.sink == sink && *self.place == *place
     }
 
-    fn new(line: &SinkLine, time: Timestamp) -> Self {
-        Self {
-            sink: line.sink.clone(),
-            place: line.place.clone(),
-            outcome: line.outcome,
-            sha256: None,
-            jti: None,
-            fallback: None,
-            since: time,
-            kind: None,
-            error: None,
-            returned_at: None,
-            copies: Vec::new(),
-        }
-    }
-
-    fn take(&mut self, line: &SinkLine, jti: Option<&String>, time: Timestamp) {
+    fn take(&mut self, line: &SinkLine, jti: Option<&Hex<16>>, time: Timestamp) {
         let arrived = arrived(line.outcome);
         let was_owed = self.owed();
         if arrived || self.outcome != line.outcome {
             self.since = time;
         }
         self.outcome = line.outcome;
-        self.fallback.clone_from(&line.fallback);
-        self.kind.clone_from(&line.kind);
-        self.error.clone_from(&line.error);
         if arrived {
-            self.sha256.clone_from(&line.sha256);
+            self.sha256 = line.sha256.as_deref().map(Hex::from);
             self.jti = jti.cloned();
-            if was_owed {
-                self.returned_at = (!self.copies.is_empty()).then_some(time);
-            }
-        } else if self.owed() {
-            self.returned_at = None;
         }
-        if let Some(copy) = line.fallback.as_ref().filter(|copy| line.outcome == Outcome::FellBack && !self.copies.contains(copy)) {
-            self.copies.push(copy.clone());
+        let mut detour = self.detour.edit();
+        detour.fallback.clone_from(&line.fallback);
+        detour.kind.clone_from(&line.kind);
+        detour.error.clone_from(&line.error);
+        if arrived {
+            if was_owed {
+                detour.returned_at = (!detour.copies.is_empty()).then_some(time);
+            }
+        } else if line.outcome.is_owed() {
+            detour.returned_at = None;
+        }
+        if let Some(copy) = line.fallback.as_ref().filter(|copy| line.outcome == Outcome::FellBack && !detour.copies.contains(copy)) {
+            detour.copies.push(copy.clone());
         }
     }
 
     fn cleared(&mut self, line: &SinkLine) {
-        self.copies.retain(|copy| line.fallback.as_ref() != Some(copy));
-        if self.copies.is_empty() {
-            self.returned_at = None;
+        let mut detour = self.detour.edit();
+        detour.copies.retain(|copy| line.fallback.as_ref() != Some(copy));
+        if detour.copies.is_empty() {
+            detour.returned_at = None;
         }
+    }
+}
+
+/// Takes what a line says, where it says something else.
+fn rename(known: &mut Option<Box<str>>, told: Option<&str>) {
+    if told.is_some() && told != known.as_deref() {
+        *known = told.map(Box::from);
     }
 }
 
@@ -159,18 +181,23 @@ fn arrived(outcome: Outcome) -> bool {
 }
 
 impl TargetState {
+    /// What the records say of one of its places.
+    pub fn place(&self, sink: &str, place: &str) -> Option<&PlaceState> {
+        self.places.iter().find(|known| known.is_at(sink, place))
+    }
+
     /// A rotation that is done: its line lists every place, so places that it does not list are gone.
     pub(super) fn rotated(&mut self, line: &Line) {
         self.describe(line);
         self.take_token(line);
-        self.places.retain(|place| line.sinks.iter().any(|sink| place.is_that_of(sink)));
+        self.places.retain(|place| line.sinks.iter().any(|sink| place.is_at(&sink.sink, &sink.place)));
         self.take_places(line);
         self.hooks_due(line, true);
         self.reason = line.reason.or(self.reason);
         if matches!(line.reason, Some(Reason::Repair | Reason::Rejected)) {
             let lasted = |last: &Mended| line.time.as_second() - last.at.as_second() >= Mended::FOR_GOOD;
-            let times = self.mended.filter(|last| !lasted(last)).map_or(0, |last| last.times);
-            self.mended = Some(Mended { at: line.time, times: times.saturating_add(1) });
+            let times = self.mended.as_deref().filter(|last| !lasted(last)).map_or(0, |last| last.times);
+            self.mended = Some(Box::new(Mended { at: line.time, times: times.saturating_add(1) }));
         }
         self.succeeded(line.time);
     }
@@ -190,7 +217,7 @@ impl TargetState {
 
     /// An owed place has the token. Once none is owed the failure that left it so is over.
     pub(super) fn paid(&mut self, line: &Line) {
-        if line.jti != self.jti && line.expires_at.is_some() {
+        if !self.is_of(line) && line.expires_at.is_some() {
             self.take_token(line);
         }
         self.take_places(line);
@@ -204,7 +231,7 @@ impl TargetState {
     /// A copy in a fallback is gone: the place that it stood in for has held for long enough.
     pub(super) fn cleared(&mut self, line: &Line) {
         for sink in &line.sinks {
-            if let Some(place) = self.places.iter_mut().find(|place| place.is_that_of(sink)) {
+            if let Some(place) = self.places.iter_mut().find(|place| place.is_at(&sink.sink, &sink.place)) {
                 place.cleared(sink);
             }
         }
@@ -223,30 +250,33 @@ impl TargetState {
     /// The token at hand is refused. A line about another token (a fresh one that was never published)
     /// says nothing of this one.
     pub(super) fn rejected(&mut self, line: &Line) {
-        if line.jti.is_none() || line.jti == self.jti {
+        if line.jti.is_none() || self.is_of(line) {
             self.rejected_at = Some(line.time);
         }
         self.trouble(line);
     }
 
+    /// Whether a line is about the token that is known.
+    fn is_of(&self, line: &Line) -> bool {
+        line.jti.as_deref().map(Hex::from) == self.jti
+    }
+
     fn describe(&mut self, line: &Line) {
         self.generation = self.generation.max(line.generation.unwrap_or(0));
-        if line.cluster.is_some() {
-            self.cluster.clone_from(&line.cluster);
+        rename(&mut self.cluster, line.cluster.as_deref());
+        rename(&mut self.service_account, line.service_account.as_deref());
+        if let Some(ask) = &line.ask {
+            self.ask = Some(Hex::from(&**ask));
         }
-        if line.service_account.is_some() {
-            self.service_account.clone_from(&line.service_account);
+        if *self.labels != line.labels {
+            self.labels = line.labels.clone().into();
         }
-        if line.ask.is_some() {
-            self.ask.clone_from(&line.ask);
-        }
-        self.labels.clone_from(&line.labels);
         self.take_markers(line);
     }
 
     fn take_token(&mut self, line: &Line) {
         self.generation = self.generation.max(line.generation.unwrap_or(0));
-        self.jti.clone_from(&line.jti);
+        self.jti = line.jti.as_deref().map(Hex::from);
         self.issued_at = line.issued_at;
         self.expires_at = line.expires_at;
         self.requested = line.requested;
@@ -257,14 +287,15 @@ impl TargetState {
     }
 
     fn take_places(&mut self, line: &Line) {
+        let jti = line.jti.as_deref().map(Hex::from);
         for sink in &line.sinks {
-            let index = self.places.iter().position(|place| place.is_that_of(sink)).unwrap_or_else(|| {
+            let index = self.places.iter().position(|place| place.is_at(&sink.sink, &sink.place)).unwrap_or_else(|| {
                 // Room for one more, not for the three that a list grows by: most targets have one place.
                 self.places.reserve_exact(1);
-                self.places.push(PlaceState::new(sink, line.time));
+                self.places.push(PlaceState::new(&sink.sink, &sink.place, sink.outcome, line.time));
                 self.places.len() - 1
             });
-            self.places[index].take(sink, line.jti.as_ref(), line.time);
+            self.places[index].take(sink, jti.as_ref(), line.time);
         }
     }
 
@@ -276,6 +307,6 @@ impl TargetState {
 
     fn trouble(&mut self, line: &Line) {
         let error = line.error.clone().or_else(|| line.sinks.iter().find_map(|sink| sink.error.clone()));
-        self.last_error = Some(Trouble { at: line.time, error: error.unwrap_or_default() });
+        self.last_error = Some(Box::new(Trouble { at: line.time, error: error.unwrap_or_default() }));
     }
 }
