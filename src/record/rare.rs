@@ -38,11 +38,6 @@ impl<T: Blank> Rare<T> {
     pub fn edit(&mut self) -> Edit<'_, T> {
         Edit(&mut self.0)
     }
-
-    /// The value; a blank one stays behind.
-    pub fn take(&mut self) -> T {
-        self.0.take().map_or_else(T::default, |value| *value)
-    }
 }
 
 impl<T> Default for Rare<T> {
@@ -114,8 +109,6 @@ mod tests {
         assert_eq!((rare.as_slice(), rare.0.is_some()), (&[1_u8][..], true));
         rare.edit().clear();
         assert!(rare.0.is_none(), "what was cleared is let go");
-        rare.edit().push(2);
-        assert_eq!((rare.take(), rare.0.is_some()), (vec![2], false));
         assert!(Rare::from(Vec::<u8>::new()).0.is_none());
     }
 }

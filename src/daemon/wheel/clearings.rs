@@ -29,7 +29,7 @@ impl Wheel {
             for (index, copy) in copies {
                 match remove(&scene, &target, &state, index, &copy).await {
                     Ok(line) => gone.push(line),
-                    Err(why) => tracing::warn!(target_name = target.name, copy, "the copy in the fallback stays for now: {why}"),
+                    Err(why) => tracing::warn!(target_name = &*target.name, copy, "the copy in the fallback stays for now: {why}"),
                 }
             }
             let line = (!gone.is_empty()).then(|| {

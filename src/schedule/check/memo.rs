@@ -70,7 +70,7 @@ impl Planner<'_> {
         let places: HashSet<&str> = self.places.keys().map(String::as_str).collect();
         let mut key = String::new();
         let mut taken = |target: &Arc<Target>| {
-            names.contains(target.name.as_str())
+            names.contains(&*target.name)
                 || target.places().any(|place| {
                     key.clear();
                     self.place_key(&place.sink, &mut key);
