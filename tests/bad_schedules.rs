@@ -137,7 +137,7 @@ fn a_schedule_with_every_key_means_what_it_says() {
     assert_eq!(places, ["pod/apps/ci-token", "prod/apps/ci-token"]);
     assert_eq!((first.compliance.max_age, first.compliance.max_lifetime), (Some(26 * 3600), Some(48 * 3600)));
     let (two, five) = (plan.target("two").unwrap(), plan.target("five").unwrap());
-    assert_eq!((two.cluster.as_str(), two.ask.duration, two.rotate.at, two.prove), ("prod", 3600, 0.667, false));
+    assert_eq!((&*two.cluster, two.ask.duration, two.rotate.at, two.prove), ("prod", 3600, 0.667, false));
     assert_eq!(two.labels["owner"], "payments");
     let six = plan.target("six").unwrap();
     assert_eq!((six.revocable, six.overlap, two.revocable, two.overlap), (true, 300, false, 600));

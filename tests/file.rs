@@ -416,7 +416,7 @@ fn g8_a_delivered_token_leaves_no_copy_in_memory() {
         let alive = token();
         assert!(copies(&key, &mut buffer) >= 1, "the search finds nothing, so this test proves nothing");
         let surroundings = Surroundings { server: Some("https://s".into()), ..Surroundings::default() };
-        let kubeconfig = |merge| Format::Kubeconfig(KubeconfigFormat { merge, ..KubeconfigFormat::default() });
+        let kubeconfig = |merge| Format::Kubeconfig(Box::new(KubeconfigFormat { merge, ..KubeconfigFormat::default() }));
         let template = Format::Template("x {{ token }} {{ token | b64encode }}".into());
         for format in
             [Format::Raw, Format::Json, Format::Env("T".into()), Format::ExecCredential, kubeconfig(false), kubeconfig(true), template]

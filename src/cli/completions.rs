@@ -80,7 +80,7 @@ fn names(typed: &OsStr) -> Vec<CompletionCandidate> {
     let Ok(accepted) = read::read(&schedule()) else { return Vec::new() };
     let fits = accepted.plan.targets.iter().filter(|target| target.name.starts_with(typed));
     let about = |target: &Target| format!("{}/{}", target.ask.namespace, target.ask.service_account);
-    fits.map(|target| CompletionCandidate::new(&target.name).help(Some(about(target).into()))).collect()
+    fits.map(|target| CompletionCandidate::new(&*target.name).help(Some(about(target).into()))).collect()
 }
 
 /// The schedule of the command line that is being typed, as the command itself would find it.

@@ -44,7 +44,7 @@ pub async fn show(accepted: Accepted, choice: &Choice, force: bool, output: Outp
             "leave (fresh)"
         };
         rows.push(Row {
-            target: target.name.clone(),
+            target: target.name.to_string(),
             would,
             reason: is_due.then(|| due.map_or(crate::record::Reason::Manual, |(_, reason)| reason)),
             due: due.and_then(|(at, _)| Timestamp::from_millisecond(at).ok()),

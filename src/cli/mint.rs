@@ -11,7 +11,6 @@ use super::token::{MintForm as Form, hand_out};
 use super::whence::Whence;
 use super::{Context, Exit};
 use crate::cluster::{Ask, Binding, Cluster, Minted};
-use crate::token::render::KubeconfigFormat;
 use crate::token::{Format, Surroundings, render};
 
 /// Mint one token for a ServiceAccount and print it
@@ -72,8 +71,13 @@ impl Mint {
             Kind::Secret => Binding::Secret(name),
             Kind::Node => Binding::Node(name),
         });
-        let ask =
-            Ask { namespace, service_account, duration: self.duration.as_secs(), audiences: self.whence.audiences().to_vec(), bound_to };
+        let ask = Ask {
+            namespace,
+            service_account,
+            duration: self.duration.as_secs(),
+            audiences: self.whence.audiences().to_vec(),
+            bound_to: bound_to.map(Box::new),
+        };
         let cluster = self.whence.cluster(context)?;
         let asking = context.spinner("asking for a token");
         let minted = kubeconfig::mint(&cluster, &ask).await.map_err(|failure| kubeconfig::refused(&failure))?;
@@ -99,7 +103,7 @@ impl Mint {
             }
             Form::Raw => Format::Raw,
             Form::ExecCredential => Format::ExecCredential,
-            Form::Kubeconfig => Format::Kubeconfig(KubeconfigFormat::default()),
+            Form::Kubeconfig => Format::Kubeconfig(Box::default()),
         };
         let address = if format.needs_cluster() { cluster.address().await.map_err(|e| Exit::own(e.to_string()))? } else { None };
         let (server, ca) = address.map_or((None, None), |(server, ca)| (Some(server), ca.map(|pem| pem.to_vec())));

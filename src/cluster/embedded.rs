@@ -86,7 +86,7 @@ impl Signer {
             "namespace": ask.namespace,
             "serviceaccount": {"name": ask.service_account, "uid": uid(&["sa", &ask.namespace, &ask.service_account])},
         });
-        if let Some(binding) = &ask.bound_to {
+        if let Some(binding) = ask.bound_to.as_deref() {
             let (kind, name) = match binding {
                 Binding::Secret(name) => ("secret", name),
                 Binding::Pod(name) => ("pod", name),

@@ -43,7 +43,7 @@ impl Minted {
     /// The TokenRequest as the API server answers it and kubectl prints it, for machines that read that.
     /// It holds the token.
     pub fn as_answer(&self, ask: &Ask, bound_uid: Option<&str>) -> serde_json::Value {
-        let bound = ask.bound_to.as_ref().map(|binding| {
+        let bound = ask.bound_to.as_deref().map(|binding| {
             let mut object = reference(binding);
             object["uid"] = json!(bound_uid);
             object
@@ -143,7 +143,7 @@ async fn call(endpoint: &Endpoint, upstream: &Upstream, ask: &Ask) -> Result<Min
         "spec": {
             "audiences": ask.audiences,
             "expirationSeconds": ask.duration,
-            "boundObjectRef": ask.bound_to.as_ref().map(reference),
+            "boundObjectRef": ask.bound_to.as_deref().map(reference),
         },
     });
     let path = format!(
@@ -269,7 +269,7 @@ pub fn check(claims: &Claims, ask: &Ask) -> Result<(), String> {
         return Err("the token ends before it begins".into());
     }
     let found = &claims.kubernetes;
-    let bound = match &ask.bound_to {
+    let bound = match ask.bound_to.as_deref() {
         None => true,
         Some(Binding::Secret(name)) => found.secret.as_ref().is_some_and(|o| o.name == *name),
         Some(Binding::Pod(name)) => found.pod.as_ref().is_some_and(|o| o.name == *name),
@@ -328,7 +328,7 @@ mod tests {
         let claims = Claims::of(&forged("system:serviceaccount:ci:bot")).unwrap();
         let other = Ask { audiences: vec!["vault".into()], ..ask() };
         assert!(check(&claims, &other).unwrap_err().contains("audiences"));
-        let bound = Ask { bound_to: Some(Binding::Secret("s".into())), ..ask() };
+        let bound = Ask { bound_to: Some(Box::new(Binding::Secret("s".into()))), ..ask() };
         assert!(check(&claims, &bound).unwrap_err().contains("not bound"));
     }
 

@@ -56,7 +56,7 @@ pub struct Ask {
     /// Audiences; empty = those of the API server.
     pub audiences: Vec<String>,
     /// The object whose end is the token's end.
-    pub bound_to: Option<Binding>,
+    pub bound_to: Option<Box<Binding>>,
 }
 
 /// `boundTo: {secret|pod|node: NAME}`.

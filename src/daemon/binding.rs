@@ -17,7 +17,7 @@ pub fn object(state: &MarkerState) -> Marker {
 /// What a rotation that begins now may take; `revoking`: whether markers are being deleted just now.
 pub fn known(target: &Target, state: Option<&TargetState>, revoking: bool) -> Ring {
     let markers = state.map(|s| s.markers.as_slice()).unwrap_or_default();
-    let here = || markers.iter().filter(|m| m.cluster == target.cluster && m.namespace == target.ask.namespace);
+    let here = || markers.iter().filter(|m| *m.cluster == *target.cluster && m.namespace == target.ask.namespace);
     let free = |m: &&MarkerState| m.asked.is_none() && !revoking;
     Ring {
         taken: here().map(|m| m.name.clone()).collect(),
@@ -45,14 +45,14 @@ pub(super) async fn bind(job: &mut Job, cluster: &Cluster) -> Option<Result<(), 
 
 /// What the TokenRequest asks: the target's own words, and the marker where there is one.
 pub(super) fn ask(target: &Target, marker: Option<&Marker>) -> Ask {
-    let bound_to = marker.cloned().map(Binding::Marker).or_else(|| target.ask.bound_to.clone());
+    let bound_to = marker.cloned().map(Binding::Marker).map(Box::new).or_else(|| target.ask.bound_to.clone());
     Ask { bound_to, ..target.ask.clone() }
 }
 
 /// A marker as a record names it.
 pub fn line(target: &Target, marker: &Marker) -> MarkerLine {
     let Marker { namespace, name, uid } = marker.clone();
-    MarkerLine { cluster: target.cluster.clone(), namespace, name, uid, ..MarkerLine::default() }
+    MarkerLine { cluster: target.cluster.to_string(), namespace, name, uid, ..MarkerLine::default() }
 }
 
 /// The marker that a token of the target says it is bound to.

@@ -88,7 +88,7 @@ impl Choice {
 
     /// For rotations: a suspended target is meant only where it is named.
     fn rotatable(self) -> Selector {
-        Box::new(move |target| self.takes(target) && (!target.suspend || self.targets.contains(&target.name)))
+        Box::new(move |target| self.takes(target) && (!target.suspend || self.targets.iter().any(|name| **name == *target.name)))
     }
 }
 

@@ -12,7 +12,7 @@ use super::rotation::Held;
 use super::start::Depth;
 use super::step::Standing;
 use crate::record::fold::TargetState;
-use crate::record::{Actor, Line, Mended, Reason};
+use crate::record::{Actor, Blank, Line, Mended, Rare, Reason};
 use crate::schedule::Target;
 
 /// Shortest time between two mints that mend something, ms; it doubles.
@@ -48,54 +48,114 @@ pub struct Course {
     pub target: Arc<Target>,
     /// When it is rotated next, unix ms, and why.
     pub armed: Option<(i64, Reason)>,
-    /// When its owed places are tried next, unix ms.
-    pub pay_at: Option<i64>,
-    /// When copies in its fallbacks are removed next, unix ms.
-    pub clear_at: Option<i64>,
-    /// When its markers are removed next, unix ms.
-    pub revoke_at: Option<i64>,
+    /// When its places are looked at next, unix ms, and how closely.
+    pub prove_at: Option<(i64, Depth)>,
+    /// When its token was last accepted by the API server, or its places found in order.
+    pub proven_at: Option<Timestamp>,
+    /// How many tokens it had had when its places were last looked at: what was seen is nothing once there is another.
+    pub seen_from: u64,
+    /// Which moves onto its files are its rotations' own.
+    pub moves: Moves,
+    /// Rotations that failed since the last success.
+    pub failures: u32,
+    /// Whether its places are being looked at.
+    pub looking: bool,
+    /// Whether its places were looked at since its plan began; nothing is judged by records alone before.
+    pub found: bool,
+    /// Whether a rotation is under way.
+    pub rotating: bool,
+    /// Whether an attempt at owed places is under way.
+    pub paying: bool,
     /// Whether markers are being removed.
     pub revoking: bool,
-    /// Removals of markers that failed since the last success, and when the next may begin, unix ms.
+    /// What its places are owed.
+    pub debt: Rare<Debt>,
+    /// What becomes of its markers.
+    pub revocation: Rare<Revocation>,
+    /// Who asked for what.
+    pub asked: Rare<Asked>,
+    /// What was wrong with its places.
+    pub flaws: Rare<Flaws>,
+}
+
+/// What the places of a target are owed, and its fallbacks have for them.
+#[derive(Default)]
+pub struct Debt {
+    /// Its token, while some place is owed it.
+    pub held: Option<Arc<Held>>,
+    /// When its owed places are tried next, unix ms.
+    pub pay_at: Option<i64>,
+    /// Attempts at owed places since the last success.
+    pub tries: u32,
+    /// When copies in its fallbacks are removed next, unix ms.
+    pub clear_at: Option<i64>,
+}
+
+/// What becomes of a target's markers.
+#[derive(Default)]
+pub struct Revocation {
+    /// When they are removed next, unix ms.
+    pub revoke_at: Option<i64>,
+    /// Removals that failed since the last success, and when the next may begin, unix ms.
     pub unrevoked: (u32, i64),
     /// Tokens that are to be tried once their marker is gone.
     pub evidence: Vec<Arc<Held>>,
     /// Who waits for the end of a revocation.
     pub askers: Vec<Asker>,
-    /// When its places are looked at next, unix ms, and how closely.
-    pub prove_at: Option<(i64, Depth)>,
-    /// When its token was last accepted by the API server, or its places found in order.
-    pub proven_at: Option<Timestamp>,
-    /// When its places are looked at again, unix ms: they did not show what they hold; and how often they did not.
-    pub take_at: Option<i64>,
-    /// See `take_at`.
-    pub unseen: u32,
-    /// Whether its places are being looked at.
-    pub looking: bool,
-    /// Whether its places were looked at since its plan began; nothing is judged by records alone before.
-    pub found: bool,
-    /// How many tokens it had had when its places were last looked at: what was seen is nothing once there is another.
-    pub seen_from: u64,
-    /// When it was last minted to mend something, unix ms, and how often in a row: mending never becomes a mint loop.
-    pub mended: Option<(i64, u32)>,
-    /// Whether a rotation is under way.
-    pub rotating: bool,
-    /// Which moves onto its files are its rotations' own.
-    pub moves: Moves,
-    /// Rotations that failed since the last success.
-    pub failures: u32,
-    /// Attempts at owed places since the last success.
-    pub tries: u32,
-    /// Its token, while some place is owed it.
-    pub held: Option<Arc<Held>>,
-    /// Whether an attempt at owed places is under way.
-    pub paying: bool,
+}
+
+/// Who asked for rotations of a target.
+#[derive(Default)]
+pub struct Asked {
     /// A rotation that was asked for while another was under way.
     pub wanted: Option<Option<Actor>>,
     /// Who waits for the end of its rotation.
     pub waiters: Vec<Waiter>,
+}
+
+/// What was wrong with the places of a target.
+#[derive(Default)]
+pub struct Flaws {
+    /// When it was last minted to mend something, unix ms, and how often in a row: mending never becomes a mint loop.
+    pub mended: Option<(i64, u32)>,
+    /// When its places are looked at again, unix ms: they did not show what they hold; and how often they did not.
+    pub take_at: Option<i64>,
+    /// See `take_at`.
+    pub unseen: u32,
     /// Host problems of its places, for `status`.
     pub notes: Vec<String>,
+}
+
+impl Blank for Debt {
+    const BLANK: &'static Self = &Self { held: None, pay_at: None, tries: 0, clear_at: None };
+
+    fn is_blank(&self) -> bool {
+        matches!(self, Self { held: None, pay_at: None, tries: 0, clear_at: None })
+    }
+}
+
+impl Blank for Revocation {
+    const BLANK: &'static Self = &Self { revoke_at: None, unrevoked: (0, 0), evidence: Vec::new(), askers: Vec::new() };
+
+    fn is_blank(&self) -> bool {
+        self.revoke_at.is_none() && self.unrevoked == (0, 0) && self.evidence.is_empty() && self.askers.is_empty()
+    }
+}
+
+impl Blank for Asked {
+    const BLANK: &'static Self = &Self { wanted: None, waiters: Vec::new() };
+
+    fn is_blank(&self) -> bool {
+        self.wanted.is_none() && self.waiters.is_empty()
+    }
+}
+
+impl Blank for Flaws {
+    const BLANK: &'static Self = &Self { mended: None, take_at: None, unseen: 0, notes: Vec::new() };
+
+    fn is_blank(&self) -> bool {
+        self.mended.is_none() && self.take_at.is_none() && self.unseen == 0 && self.notes.is_empty()
+    }
 }
 
 /// Where somebody waits for the end of a rotation.
@@ -116,30 +176,20 @@ impl Course {
         Self {
             target,
             armed: None,
-            pay_at: None,
-            clear_at: None,
-            revoke_at: None,
-            revoking: false,
-            unrevoked: (0, 0),
-            evidence: Vec::new(),
-            askers: Vec::new(),
             prove_at: None,
             proven_at: None,
-            take_at: None,
-            unseen: 0,
-            looking: false,
-            found: false,
             seen_from: 0,
-            mended: None,
-            rotating: false,
             moves: Moves::default(),
             failures: 0,
-            tries: 0,
-            held: None,
+            looking: false,
+            found: false,
+            rotating: false,
             paying: false,
-            wanted: None,
-            waiters: Vec::new(),
-            notes: Vec::new(),
+            revoking: false,
+            debt: Rare::default(),
+            revocation: Rare::default(),
+            asked: Rare::default(),
+            flaws: Rare::default(),
         }
     }
 
@@ -156,7 +206,7 @@ impl Course {
 
     /// Takes what the records know of mends before this start.
     pub fn recall(&mut self, state: Option<&TargetState>) {
-        self.mended = state.and_then(|state| state.mended).map(|last| (last.at.as_millisecond(), last.times));
+        self.flaws.edit().mended = state.and_then(|state| state.mended.as_deref()).map(|last| (last.at.as_millisecond(), last.times));
     }
 
     /// Sets the time of the next look at its places.
@@ -173,21 +223,21 @@ impl Course {
     /// When a mint that mends something may begin: at once the first time, ever later when it does not last. One that
     /// waits for its time already is not put off by whatever else is noticed meanwhile.
     pub fn mend_at(&mut self, now: i64) -> i64 {
-        if let Some((waiting, _)) = self.mended.filter(|(at, _)| *at > now) {
+        if let Some((waiting, _)) = self.flaws.mended.filter(|(at, _)| *at > now) {
             return waiting;
         }
-        let (last, times) = self.mended.filter(|(last, _)| now - last < MENDED_FOR_GOOD).unwrap_or((i64::MIN / 2, 0));
+        let (last, times) = self.flaws.mended.filter(|(last, _)| now - last < MENDED_FOR_GOOD).unwrap_or((i64::MIN / 2, 0));
         let at = now.max(last + if times == 0 { 0 } else { (MEND_FLOOR << times.min(10)).min(MENDED_FOR_GOOD / 2) });
-        self.mended = Some((at, times + 1));
+        self.flaws.edit().mended = Some((at, times + 1));
         at
     }
 
     /// Sets the time at which copies in fallbacks are removed.
     pub fn arm_clear(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
-        if let Some(at) = self.clear_at {
+        if let Some(at) = self.debt.clear_at {
             timers.remove(&(at, Arc::clone(name), Timer::Clear));
         }
-        self.clear_at = at;
+        self.debt.edit().clear_at = at;
         if let Some(at) = at {
             timers.insert((at, Arc::clone(name), Timer::Clear));
         }
@@ -195,10 +245,10 @@ impl Course {
 
     /// Sets the time at which markers are removed.
     pub fn arm_revoke(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
-        if let Some(at) = self.revoke_at {
+        if let Some(at) = self.revocation.revoke_at {
             timers.remove(&(at, Arc::clone(name), Timer::Revoke));
         }
-        self.revoke_at = at;
+        self.revocation.edit().revoke_at = at;
         if let Some(at) = at {
             timers.insert((at, Arc::clone(name), Timer::Revoke));
         }
@@ -206,10 +256,10 @@ impl Course {
 
     /// Sets the time of the next attempt at owed places.
     pub fn arm_pay(&mut self, name: &Arc<str>, timers: &mut Timers, at: Option<i64>) {
-        if let Some(at) = self.pay_at {
+        if let Some(at) = self.debt.pay_at {
             timers.remove(&(at, Arc::clone(name), Timer::Pay));
         }
-        self.pay_at = at;
+        self.debt.edit().pay_at = at;
         if let Some(at) = at {
             timers.insert((at, Arc::clone(name), Timer::Pay));
         }
@@ -219,13 +269,15 @@ impl Course {
     pub fn shift(&mut self, name: &Arc<str>, timers: &mut Timers, by: i64) {
         let later = |at: i64| at.saturating_add(by);
         self.arm(name, timers, self.armed.map(|(at, reason)| (later(at), reason)));
-        self.arm_pay(name, timers, self.pay_at.map(later));
-        self.arm_clear(name, timers, self.clear_at.map(later));
-        self.arm_revoke(name, timers, self.revoke_at.map(later));
-        self.arm_take(name, timers, self.take_at.map(later));
-        self.unrevoked.1 = later(self.unrevoked.1);
+        self.arm_pay(name, timers, self.debt.pay_at.map(later));
+        self.arm_clear(name, timers, self.debt.clear_at.map(later));
+        self.arm_revoke(name, timers, self.revocation.revoke_at.map(later));
+        self.arm_take(name, timers, self.flaws.take_at.map(later));
+        if self.revocation.unrevoked != (0, 0) {
+            self.revocation.edit().unrevoked.1 = later(self.revocation.unrevoked.1);
+        }
         self.arm_look(name, timers, self.prove_at.map(|(at, depth)| (later(at), depth)));
-        self.mended = self.mended.map(|(at, times)| (later(at), times));
+        self.flaws.edit().mended = self.flaws.mended.map(|(at, times)| (later(at), times));
     }
 
     /// Forgets all its times: its course ends.

@@ -24,7 +24,7 @@ pub struct Pass {
 impl Crowds {
     /// The crowd that a target's rotation is one of.
     pub fn of(&self, target: &Target) -> Crowd {
-        let key = std::iter::once(target.cluster.clone()).chain(parts::grounds(target)).collect::<Vec<_>>().join("\n");
+        let key = std::iter::once(target.cluster.to_string()).chain(parts::grounds(target)).collect::<Vec<_>>().join("\n");
         let mut crowds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Crowd(Arc::clone(crowds.entry(key).or_insert_with(|| Arc::new(Semaphore::new(WIDTH)))))
     }

@@ -75,7 +75,7 @@ impl Failback {
         match () {
             () if place.owed() && place.outcome == crate::record::Outcome::FellBack => Self::FellBack,
             () if place.owed() => Self::Owed,
-            () if place.copies.is_empty() => Self::Settled,
+            () if place.detour.copies.is_empty() => Self::Settled,
             () if now < quiet_at(place, life) => Self::Returning,
             () => Self::Clearing,
         }
@@ -85,7 +85,7 @@ impl Failback {
 /// When a place that came back has held for long enough, unix seconds.
 fn quiet_at(place: &PlaceState, life: Option<Life>) -> i64 {
     let quiet = life.map_or(QUIET, |l| QUIET.min(l.seconds() / QUIET_SHARE));
-    place.returned_at.unwrap_or(place.since).as_second().saturating_add(quiet)
+    place.detour.returned_at.unwrap_or(place.since).as_second().saturating_add(quiet)
 }
 
 /// The places of a target whose copies may go now, by index and fallback place, and when to look again (unix seconds).
@@ -96,12 +96,12 @@ pub fn clearable(places: &[Place], state: &TargetState, life: Option<Life>, now:
     let (mut clear, mut again) = (Vec::new(), None::<i64>);
     for (index, place) in places.iter().enumerate() {
         let (sink, at) = (place.sink.kind(), place.sink.place());
-        let Some(recorded) = state.places.iter().find(|p| p.sink == sink && p.place == at) else { continue };
+        let Some(recorded) = state.place(sink, &at) else { continue };
         if place.when_paid == WhenPaid::Keep || recorded.jti != state.jti {
             continue;
         }
         let removable = |copy: &&String| place.fallback.iter().any(|f| Leftover::of(f).is_some() && f.sink.place() == **copy);
-        let copies: Vec<String> = recorded.copies.iter().filter(removable).cloned().collect();
+        let copies: Vec<String> = recorded.detour.copies.iter().filter(removable).cloned().collect();
         if copies.is_empty() {
             continue;
         }
@@ -212,7 +212,7 @@ mod tests {
         let mut adopted = line(Kind::Adopted, 300, 2, Outcome::Written);
         adopted.sinks.clear();
         both.state.apply(&adopted);
-        assert_eq!(both.state.targets["one"].places[0].jti.as_deref(), Some("1"), "the place has the token before");
+        assert_eq!(both.state.targets["one"].places[0].jti, Some("1".into()), "the place has the token before");
         assert_eq!(both.clearable(WhenPaid::Remove, 10_000), (Vec::new(), None));
     }
 

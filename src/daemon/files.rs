@@ -99,7 +99,7 @@ fn write(place: &Path, plan: &Plan) -> io::Result<()> {
     let mut targets: Vec<&Target> = plan.targets.iter().map(AsRef::as_ref).collect();
     targets.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for target in targets {
-        serde_json::to_writer(&mut text, &Entry { name: target.name.clone(), files: of(target) })?;
+        serde_json::to_writer(&mut text, &Entry { name: target.name.to_string(), files: of(target) })?;
         text.push(b'\n');
     }
     if std::fs::read(place).is_ok_and(|old| old == text) {

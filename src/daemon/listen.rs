@@ -76,7 +76,7 @@ pub(super) async fn page(path: &str, asks: &mpsc::Sender<Ask>) -> Response<Full<
         "/readyz" => match status(asks).await {
             None => text(StatusCode::SERVICE_UNAVAILABLE, "the daemon is about to stop\n".into()),
             Some(status) => {
-                let bad: Vec<&str> = status.targets.iter().filter(|t| t.state.is_bad()).map(|t| t.name.as_str()).collect();
+                let bad: Vec<&str> = status.targets.iter().filter(|t| t.state.is_bad()).map(|t| &*t.name).collect();
                 if bad.is_empty() {
                     text(StatusCode::OK, "ok\n".into())
                 } else {

@@ -46,7 +46,7 @@ pub(super) async fn of_fresh(job: &Job, cluster: &Cluster, minted: &Minted) -> R
     }
     if too_late(&job.turn, Timestamp::now()) {
         tracing::warn!(
-            target_name = job.turn.target.name,
+            target_name = &*job.turn.target.name,
             "the fresh token cannot be proven now ({unknown}); it is published on its claims"
         );
         return Ok(Proof::Claims);

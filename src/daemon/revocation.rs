@@ -20,7 +20,7 @@ pub fn settled_since(target: &Target, state: &TargetState, now: i64) -> Option<i
     let mut since = i64::MIN;
     for place in &target.deliver {
         let (sink, at) = (place.sink.kind(), place.sink.place());
-        let found = state.places.iter().find(|p| p.sink == sink && p.place == at)?;
+        let found = state.place(sink, &at)?;
         if found.jti.as_ref() != Some(jti) || !found.holds_the_newest() {
             return None;
         }
@@ -38,7 +38,7 @@ pub fn revocable(target: &Target, state: &TargetState, rotating: bool, now: i64)
     let newest = state.newest_marker().map(|marker| marker.uid.as_str());
     let overlap = i64::try_from(target.overlap).unwrap_or(i64::MAX);
     let (mut go, mut again) = (Vec::new(), None::<i64>);
-    for marker in &state.markers {
+    for marker in state.markers.iter() {
         let is_newest = newest == Some(marker.uid.as_str());
         let at = match (marker.asked, settled) {
             (Some(Asked::Now), _) => now,

@@ -143,7 +143,7 @@ async fn served(job: Job, seat: Option<Seat>, turn: Served) -> Finished {
     };
     let turn = &job.turn;
     for warning in &minted.warnings {
-        tracing::warn!(target_name = turn.target.name, "the API server: {warning}");
+        tracing::warn!(target_name = &*turn.target.name, "the API server: {warning}");
     }
     let held = Held { generation: turn.generation, claims: minted.claims, token: minted.token };
     let delivered = carry(&turn.target, &job.scene, &held, turn.urgency(Timestamp::now()), seat.as_ref()).await;
@@ -230,7 +230,7 @@ async fn fresh(job: &Job, cluster: &Cluster, permit: Permit) -> Fresh {
     let minted = minted.map_err(|failure| (failure, None))?;
     let took = begun.elapsed();
     if let Some(seconds) = clock_ahead(cluster, &minted.claims) {
-        tracing::warn!(target_name = job.turn.target.name, seconds, "this host's clock and the API server's differ");
+        tracing::warn!(target_name = &*job.turn.target.name, seconds, "this host's clock and the API server's differ");
     }
     match proof::of_fresh(job, cluster, &minted).await {
         Ok(proof) => Ok((minted, proof, took)),

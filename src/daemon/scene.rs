@@ -78,12 +78,12 @@ impl Scene {
             match cluster.address().await {
                 Ok(Some((url, pem))) => (server, ca) = (Some(url), pem.map(|pem| pem.to_vec())),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(target_name = target.name, %error, "the address of the cluster is not known"),
+                Err(error) => tracing::warn!(target_name = &*target.name, %error, "the address of the cluster is not known"),
             }
         }
         Surroundings {
-            target: target.name.clone(),
-            cluster: target.cluster.clone(),
+            target: target.name.to_string(),
+            cluster: target.cluster.to_string(),
             namespace: target.ask.namespace.clone(),
             service_account: target.ask.service_account.clone(),
             server,

@@ -138,7 +138,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
         && target.prove
         && let Some((token, claims)) = &best
     {
-        let recorded = state.filter(|s| s.jti.as_deref() == Some(issue(claims, token).as_str())).and_then(|s| s.proof);
+        let recorded = state.filter(|s| s.jti.as_ref().is_some_and(|jti| *jti == *issue(claims, token))).and_then(|s| s.proof);
         finding.proven = Box::pin(proof::of_delivered(scene, &target, token, claims, recorded)).await;
     }
     judge(finding, state, &seen, best, now)
@@ -147,7 +147,7 @@ async fn find(scene: &Scene, target: Arc<Target>, state: Option<Arc<TargetState>
 /// Holds what was seen against the records: `best` is the newest token in date that stands anywhere. Pure.
 pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], best: Option<(Token, Claims)>, now: Timestamp) -> Finding {
     let target = Arc::clone(&finding.target);
-    if state.is_some_and(|s| s.ask.as_ref().is_some_and(|ask| *ask != ask_hash(&target))) {
+    if state.is_some_and(|s| s.ask.as_ref().is_some_and(|ask| *ask != *ask_hash(&target))) {
         finding.mint = Some(Reason::Changed);
         return finding;
     }
@@ -165,7 +165,7 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
     let held = Held { token, claims, generation };
     if unrecorded {
         finding.adopted = Some(Box::new(adoption::line(&target, &held, seen, state, now)));
-    } else if state.is_some_and(|s| s.jti.as_deref() != Some(held.issue().as_str())) && !wrong.is_empty() {
+    } else if state.is_some_and(|s| s.jti.as_ref().is_none_or(|jti| *jti != *held.issue())) && !wrong.is_empty() {
         // Only an older token is left: it is no cure for a place that lost the newest.
         finding.mint = Some(Reason::Repair);
         return finding;
@@ -179,13 +179,13 @@ pub fn judge(mut finding: Finding, state: Option<&TargetState>, seen: &[Look], b
 /// Whether this is another token than the recorded one, which stands nowhere any more: in a fleet two members may have
 /// minted in the same second, and what stands is the one in use.
 fn is_twin(token: &Token, claims: &Claims, state: Option<&TargetState>, seen: &[Look]) -> bool {
-    let Some(recorded) = state.and_then(|s| s.jti.as_deref()) else { return false };
+    let Some(recorded) = state.and_then(|s| s.jti.as_ref()) else { return false };
     let gone = |look: &Look| match look {
-        Look::Seen(seen) => seen.issue.as_deref() != Some(recorded),
+        Look::Seen(seen) => seen.issue.as_deref().is_none_or(|issue| *recorded != *issue),
         Look::Nothing => true,
         Look::Unknown => false,
     };
-    issue(claims, token) != recorded && seen.iter().all(gone)
+    *recorded != *issue(claims, token) && seen.iter().all(gone)
 }
 
 /// Looks at a place as closely as is asked for.
@@ -264,7 +264,7 @@ pub fn newest<'a>(seen: impl Iterator<Item = &'a mut Seen>, now: Timestamp) -> O
 
 pub(super) fn recorded_at<'a>(state: &'a TargetState, place: &Place) -> Option<&'a PlaceState> {
     let (sink, at) = (place.sink.kind(), place.sink.place());
-    state.places.iter().find(|p| p.sink == sink && p.place == at)
+    state.place(sink, &at)
 }
 
 /// Which places do not have what they should have.
@@ -280,10 +280,10 @@ fn wrong_places(
         let recorded = state.and_then(|s| recorded_at(s, place));
         let settled = |p: &PlaceState| !p.owed() && p.outcome != Outcome::Failed;
         let ok = match (&seen[index], recorded) {
-            (Look::Unknown, Some(p)) => !unrecorded && settled(p) && p.jti == state.and_then(|s| s.jti.clone()),
+            (Look::Unknown, Some(p)) => !unrecorded && settled(p) && p.jti.as_ref() == state.and_then(|s| s.jti.as_ref()),
             (Look::Unknown | Look::Nothing, _) => false,
             (Look::Seen(seen), Some(p)) if !unrecorded && !place.format.merges() => {
-                seen.right && p.sha256.as_ref() == Some(&seen.sha256) && !p.owed()
+                seen.right && p.sha256.as_ref().is_some_and(|sha256| *sha256 == *seen.sha256) && !p.owed()
             }
             (Look::Seen(seen), _) => seen.right && holds(seen, current.as_deref()),
         };

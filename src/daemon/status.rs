@@ -231,15 +231,15 @@ impl View<'_> {
     fn target(&self, target: &Target) -> TargetStatus {
         let now = Timestamp::now();
         let state = self.state.target(&target.name);
-        let course = self.courses.and_then(|c| c.get(target.name.as_str()));
+        let course = self.courses.and_then(|c| c.get(&*target.name));
         let host = &self.scene.host;
         let armed = course.and_then(|c| c.armed).and_then(|(at, _)| Timestamp::from_millisecond(at).ok());
         let planned = step::next_rotation(target, state, now, host);
         let troubled = course.is_some_and(|c| c.failures > 0);
         TargetStatus {
-            name: target.name.clone(),
+            name: target.name.to_string(),
             labels: target.labels.clone(),
-            cluster: target.cluster.clone(),
+            cluster: target.cluster.to_string(),
             service_account: format!("{}/{}", target.ask.namespace, target.ask.service_account),
             state: if self.state.is_withdrawn(&target.name) {
                 Standing::Withdrawn
@@ -247,7 +247,7 @@ impl View<'_> {
                 step::standing(target, state, course.is_some_and(|c| c.rotating), course.map_or(0, |c| c.failures), now, host)
             },
             generation: self.state.generation(&target.name),
-            jti: state.and_then(|s| s.jti.clone()),
+            jti: state.and_then(|s| s.jti.as_ref()).map(ToString::to_string),
             issued_at: state.and_then(|s| s.issued_at),
             expires_at: state.and_then(|s| s.expires_at),
             proven_at: course.and_then(|c| c.proven_at).max(state.and_then(|s| s.proven_at)),
@@ -258,7 +258,7 @@ impl View<'_> {
             owner: None,
             sinks: target.deliver.iter().map(|place| rows::sink(place, state)).collect(),
             hooks: target.after.iter().map(|hook| rows::heard(hook, state)).collect(),
-            notes: course.into_iter().flat_map(|c| c.notes.clone()).chain(state.into_iter().flat_map(revocation::notes)).collect(),
+            notes: course.into_iter().flat_map(|c| c.flaws.notes.clone()).chain(state.into_iter().flat_map(revocation::notes)).collect(),
         }
     }
 }

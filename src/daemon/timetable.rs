@@ -87,8 +87,8 @@ impl Timetable {
         let course = |target: &Arc<Target>| {
             let mut course = Course::new(Arc::clone(target));
             course.recall(state.target(&target.name));
-            let recorded = state.targets.get_key_value(target.name.as_str());
-            (recorded.map_or_else(|| Arc::from(target.name.as_str()), |(name, _)| Arc::clone(name)), course)
+            let recorded = state.targets.get_key_value(&*target.name);
+            (recorded.map_or_else(|| Arc::clone(&target.name), |(name, _)| Arc::clone(name)), course)
         };
         let courses = plan.targets.iter().map(course).collect();
         let (timers, leaves, shared) = (Timers::new(), leaves::Leaves::default(), shared::Shared::default());
@@ -97,8 +97,8 @@ impl Timetable {
 
     /// The name of a target, the one that its course goes by where it has one.
     fn name_of(&self, target: &Target) -> Arc<str> {
-        let known = self.courses.get_key_value(target.name.as_str());
-        known.map_or_else(|| Arc::from(target.name.as_str()), |(name, _)| Arc::clone(name))
+        let known = self.courses.get_key_value(&*target.name);
+        known.map_or_else(|| Arc::clone(&target.name), |(name, _)| Arc::clone(name))
     }
 
     /// What is to be done since this was last asked.
@@ -133,7 +133,7 @@ impl Timetable {
             return;
         }
         self.skews.insert(cluster.to_owned(), skew);
-        let theirs = self.courses.iter().filter(|(_, course)| course.target.cluster == cluster);
+        let theirs = self.courses.iter().filter(|(_, course)| *course.target.cluster == *cluster);
         let names = theirs.map(|(name, _)| Arc::clone(name)).collect();
         self.rejudge(names, moment);
     }
@@ -145,21 +145,21 @@ impl Timetable {
         for name in &change.removed {
             self.retire(name, deleting.contains(name), moment);
         }
-        let changed: HashSet<&String> = change.changed.iter().collect();
+        let changed: HashSet<&str> = change.changed.iter().map(String::as_str).collect();
         let mut looked = Vec::new();
         for target in change::renewed(&before, plan) {
             if self.waits_for_owner(target) {
                 continue;
             }
-            match self.courses.get_mut(target.name.as_str()) {
+            match self.courses.get_mut(&*target.name) {
                 Some(course) => {
                     course.target = Arc::clone(target);
-                    if !changed.contains(&target.name) {
+                    if !changed.contains(&*target.name) {
                         continue;
                     }
                     course.found = false;
                 }
-                None => drop(self.courses.insert(Arc::from(target.name.as_str()), Course::new(Arc::clone(target)))),
+                None => drop(self.courses.insert(Arc::clone(&target.name), Course::new(Arc::clone(target)))),
             }
             looked.push(Arc::clone(target));
         }
@@ -202,7 +202,7 @@ impl Timetable {
                 Timer::Prove => self.beat(&name, moment),
                 Timer::Pay => {
                     if let Some(course) = self.courses.get_mut(&name) {
-                        course.pay_at = None;
+                        course.debt.edit().pay_at = None;
                     }
                     self.pay(&name, None);
                 }
@@ -230,7 +230,7 @@ impl Timetable {
     /// A cron time has come: its targets are judged anew.
     pub fn tick(&mut self, rule: &CronRule, moment: &Moment<'_>) {
         let theirs = |course: &&Course| course.target.rotate.cron.contains(rule);
-        let names = self.courses.values().filter(theirs).map(|c| Arc::from(c.target.name.as_str())).collect();
+        let names = self.courses.values().filter(theirs).map(|c| Arc::clone(&c.target.name)).collect();
         self.rejudge(names, moment);
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,8 +21,31 @@ use super::watch::own;
 use crate::schedule::{Plan, Target};
 use crate::sink::{SinkSpec, file};
 
-/// File name → targets.
-type Names = HashMap<OsString, Vec<Arc<str>>>;
+/// A file name, and a target that has a file of that name.
+type Named = (Box<OsStr>, Arc<str>);
+
+/// File names, each with a target, in order: a list takes half the room of a table, and a folder may have a hundred thousand.
+#[derive(Default)]
+struct Names(Vec<Named>);
+
+impl Names {
+    fn new(mut names: Vec<Named>) -> Self {
+        names.sort_unstable();
+        names.shrink_to_fit();
+        Self(names)
+    }
+
+    fn extend(&mut self, more: Self) {
+        let both = std::mem::take(&mut self.0).into_iter().chain(more.0);
+        *self = Self::new(both.collect());
+    }
+
+    /// The targets that have a file of that name.
+    fn of(&self, file: &OsStr) -> impl Iterator<Item = &Arc<str>> {
+        let from = self.0.partition_point(|(name, _)| **name < *file);
+        self.0[from..].iter().take_while(move |(name, _)| **name == *file).map(|(_, target)| target)
+    }
+}
 
 /// What is watched.
 #[derive(Default)]
@@ -77,11 +100,11 @@ impl Touched {
     /// Watches the folders of all file places of the plan. What cannot be watched is seen by the next proof.
     pub fn watch(plan: &Plan) -> Self {
         let places = plan.targets.iter().flat_map(|target| target.deliver.iter().map(move |place| (&target.name, &place.sink)));
-        Self::on(places.flat_map(|(name, sink)| watched(sink).map(move |at| (at, name.as_str()))))
+        Self::on(places.flat_map(|(name, sink)| watched(sink).map(move |at| (at, Arc::clone(name)))))
     }
 
     /// Watches folders for names in them, each of which stands for something.
-    pub fn on<'a>(names: impl Iterator<Item = ((&'a Path, &'a OsStr), &'a str)>) -> Self {
+    pub fn on<'a>(names: impl Iterator<Item = ((&'a Path, &'a OsStr), Arc<str>)>) -> Self {
         let fd = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
             Ok(fd) => Arc::new(fd),
             Err(error) => {
@@ -89,17 +112,17 @@ impl Touched {
                 return Self::default();
             }
         };
-        let mut folders: HashMap<PathBuf, Names> = HashMap::new();
+        let mut folders: HashMap<PathBuf, Vec<Named>> = HashMap::new();
         for ((folder, name), stands_for) in names {
             if !folders.contains_key(folder) {
-                folders.insert(folder.to_owned(), Names::default());
+                folders.insert(folder.to_owned(), Vec::new());
             }
             let Some(names) = folders.get_mut(folder) else { continue };
-            names.entry(name.to_owned()).or_default().push(Arc::from(stands_for));
+            names.push((name.into(), stands_for));
         }
         let mut touched = Self { fd: Some(fd), ..Self::default() };
         for (folder, names) in folders {
-            touched.add(folder, names);
+            touched.add(folder, Names::new(names));
         }
         touched
     }
@@ -184,9 +207,9 @@ impl Touched {
                 Ok(event) => {
                     let file = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
                     let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(targets) = file.and_then(|file| files.watched.get(&event.wd())?.get(file)) {
+                    if let Some((file, names)) = file.zip(files.watched.get(&event.wd())) {
                         let moved = event.events().contains(ReadFlags::MOVED_TO);
-                        touches.extend(targets.iter().map(|target| Touch { target: Arc::clone(target), moved }));
+                        touches.extend(names.of(file).map(|target| Touch { target: Arc::clone(target), moved }));
                     }
                 }
                 Err(Errno::AGAIN) => break,

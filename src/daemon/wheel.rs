@@ -43,6 +43,7 @@ use crate::record::{Kind, Line};
 use crate::schedule::cron::CronRule;
 use crate::schedule::{Problem, Target};
 use crate::sink::delivery::Delivered;
+use crate::token::wipe;
 use prepare::Prepared;
 
 /// Longest sleep, ms: steps of the wall clock that the kernel does not tell of are noticed by then at the latest.
@@ -256,6 +257,7 @@ impl Wheel {
                     self.unsettled -= 1;
                     if self.unsettled == 0 {
                         notify(&self.summary());
+                        drop(tokio::task::spawn_blocking(wipe::give_back));
                     }
                 }
             }

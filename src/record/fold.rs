@@ -24,7 +24,7 @@ pub(super) use file::fold_file;
 pub use hooks::HookState;
 pub use leaver::Leaver;
 pub use markers::MarkerState;
-pub use target::{PlaceState, TargetState, Trouble};
+pub use target::{Detour, PlaceState, TargetState, Trouble};
 
 /// What all lines so far amount to.
 #[derive(Debug, Clone, PartialEq)]

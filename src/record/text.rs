@@ -69,12 +69,9 @@ pub(super) fn owned_labels<S: AsRef<str>>(labels: &BTreeMap<S, S>) -> BTreeMap<S
     labels.iter().map(|(key, value)| (key.as_ref().to_owned(), value.as_ref().to_owned())).collect()
 }
 
-/// The same, where they are others than those that were kept before.
-pub(super) fn assign_labels<S: AsRef<str>>(kept: &mut BTreeMap<String, String>, new: &BTreeMap<S, S>) {
-    let are_those = kept.len() == new.len() && kept.iter().zip(new).all(|(kept, new)| kept.0 == new.0.as_ref() && kept.1 == new.1.as_ref());
-    if !are_those {
-        *kept = owned_labels(new);
-    }
+/// Whether the labels that are kept are these.
+pub(super) fn are_those<S: AsRef<str>>(kept: &BTreeMap<String, String>, new: &BTreeMap<S, S>) -> bool {
+    kept.len() == new.len() && kept.iter().zip(new).all(|(kept, new)| kept.0 == new.0.as_ref() && kept.1 == new.1.as_ref())
 }
 
 #[cfg(test)]
@@ -97,8 +94,10 @@ mod tests {
         }
         let mut labels = BTreeMap::new();
         for new in [vec![("a", "1"), ("b", "2")], vec![("a", "1")], vec![("a", "2")], vec![("b", "2")], vec![]] {
-            assign_labels(&mut labels, &new.iter().copied().collect());
-            assert!(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(new));
+            let new = new.into_iter().collect();
+            assert!(!are_those(&labels, &new));
+            labels = owned_labels(&new);
+            assert!(are_those(&labels, &new));
         }
     }
 }

@@ -66,13 +66,13 @@ impl Change {
         };
         for target in &after.targets {
             match before.target(&target.name) {
-                None => change.added.push(target.name.clone()),
-                Some(old) if !Arc::ptr_eq(old, target) && !same(old, target) => change.changed.push(target.name.clone()),
+                None => change.added.push(target.name.to_string()),
+                Some(old) if !Arc::ptr_eq(old, target) && !same(old, target) => change.changed.push(target.name.to_string()),
                 Some(_) => {}
             }
         }
         let gone = before.targets.iter().filter(|old| after.target(&old.name).is_none());
-        change.removed = gone.map(|old| old.name.clone()).collect();
+        change.removed = gone.map(|old| old.name.to_string()).collect();
         change
     }
 
@@ -110,7 +110,7 @@ pub fn renewed<'a>(before: &Plan, after: &'a Plan) -> Vec<&'a Arc<Target>> {
     let mut is_new = |target: &&Arc<Target>| {
         let is_there = |at: usize| before.targets.get(at).is_some_and(|old| Arc::ptr_eq(old, target));
         if !is_there(at) {
-            match before.by_name.get(target.name.as_str()) {
+            match before.by_name.get(&*target.name) {
                 Some(&found) if is_there(found) => at = found,
                 _ => return true,
             }
@@ -271,7 +271,7 @@ mod tests {
         let mut after = planned(&written.concat());
         assert_eq!(renewed(&before, &after).len(), 5);
         keep_same(&before, &mut after);
-        let names: Vec<&str> = renewed(&before, &after).iter().map(|target| target.name.as_str()).collect();
+        let names: Vec<&str> = renewed(&before, &after).iter().map(|target| &*target.name).collect();
         assert_eq!(names, ["x", "c"]);
         assert!(Arc::ptr_eq(&after.targets[4], &before.targets[0]));
     }

@@ -89,9 +89,9 @@ impl From<FormatFile> for Format {
             FormatFile::Json => Self::Json,
             FormatFile::ExecCredential => Self::ExecCredential,
             FormatFile::Env(env) => Self::Env(env.name.0),
-            FormatFile::Kubeconfig(settings) => Self::Kubeconfig(settings),
-            FormatFile::DockerConfigJson(settings) => Self::DockerConfigJson(settings),
-            FormatFile::ArgoCdCluster(settings) => Self::ArgoCdCluster(settings),
+            FormatFile::Kubeconfig(settings) => Self::Kubeconfig(Box::new(settings)),
+            FormatFile::DockerConfigJson(settings) => Self::DockerConfigJson(Box::new(settings)),
+            FormatFile::ArgoCdCluster(settings) => Self::ArgoCdCluster(Box::new(settings)),
             FormatFile::Template(template) => Self::Template(template.text.0),
         }
     }

@@ -42,11 +42,11 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
         }
         let sink = SinkSpec::File(FileSpec { path: file, mode: Mode(0o600), owner: None, group: None, readers: Vec::new() });
         own.push(Arc::new(Target {
-            name: name_of(name),
+            name: name_of(name).into(),
             labels: std::collections::BTreeMap::new(),
-            cluster: name.clone(),
+            cluster: name.as_str().into(),
             ask,
-            rotate: Rotate { at: AT, cron: Vec::new(), splay: None, window: None },
+            rotate: Rotate { at: AT, cron: Vec::new(), splay: None, window: None }.into(),
             suspend: false,
             prove: true,
             prove_every: PROVE_EVERY,
@@ -73,7 +73,7 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
     }
     own.append(&mut plan.targets);
     plan.targets = own;
-    plan.by_name = plan.targets.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect();
+    plan.by_name = plan.targets.iter().enumerate().map(|(index, target)| (Arc::clone(&target.name), index)).collect();
     plan
 }
 
@@ -94,13 +94,13 @@ mod tests {
     #[test]
     fn a_cluster_with_own_has_a_target_that_stands_before_all_others_and_its_client_knows_the_file() {
         let plan = joined();
-        let names: Vec<&str> = plan.targets.iter().map(|t| t.name.as_str()).collect();
+        let names: Vec<&str> = plan.targets.iter().map(|t| &*t.name).collect();
         assert_eq!(names, ["own/prod", "a"]);
         let own = plan.target("own/prod").unwrap();
         assert_eq!((own.ask.namespace.as_str(), own.ask.service_account.as_str(), own.ask.duration), ("ferry", "me", 43_200));
         assert_eq!(own.deliver[0].file(), Some(PathBuf::from("/state/own/prod/token")));
         assert_eq!(plan.clusters["prod"].own.as_ref().unwrap().token_file, own.deliver[0].file());
-        assert_eq!(plan.target("a").unwrap().name, "a", "the index by name follows");
+        assert_eq!(*plan.target("a").unwrap().name, *"a", "the index by name follows");
     }
 
     #[test]

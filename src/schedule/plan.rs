@@ -30,7 +30,7 @@ pub struct Plan {
     /// Targets in the file's order.
     pub targets: Vec<Arc<Target>>,
     /// Index into `targets` by name.
-    pub by_name: HashMap<String, usize>,
+    pub by_name: HashMap<Arc<str>, usize>,
     /// Where and how long records are kept.
     pub records: RecordsSpec,
     /// Where the control socket stands; the default place when `None`.
@@ -73,11 +73,11 @@ pub struct RecordsSpec {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// Unique name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The owner's own words.
     pub labels: BTreeMap<String, String>,
     /// Name of the cluster.
-    pub cluster: String,
+    pub cluster: Arc<str>,
     /// What the TokenRequest asks.
     pub ask: Ask,
     /// Whether each generation is bound to a marker of its own.
@@ -85,7 +85,7 @@ pub struct Target {
     /// Seconds that the generation before stays good once the newer one is everywhere.
     pub overlap: u64,
     /// When it is rotated.
-    pub rotate: Rotate,
+    pub rotate: Arc<Rotate>,
     /// Not rotated unless asked for.
     pub suspend: bool,
     /// Whether a fresh token is tried on the API server before it is published.

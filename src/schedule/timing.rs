@@ -195,7 +195,7 @@ mod tests {
             ask: Ask { namespace: "a".into(), service_account: "b".into(), duration: 3600, audiences: Vec::new(), bound_to: None },
             revocable: false,
             overlap: 0,
-            rotate,
+            rotate: rotate.into(),
             suspend: false,
             prove: true,
             prove_every: 3600,
@@ -352,7 +352,7 @@ mod tests {
             at in 0.5_f64..0.99, seconds in 600_i64..10_000_000, window in any_window(), name in "[a-z]{1,8}",
         ) {
             let free = target(&name, Rotate { at, cron: Vec::new(), splay: None, window: None });
-            let bound = target(&name, Rotate { window, ..free.rotate.clone() });
+            let bound = target(&name, Rotate { window, ..(*free.rotate).clone() });
             let (free, bound) = (due_by_lifetime(&free, life(seconds), "h"), due_by_lifetime(&bound, life(seconds), "h"));
             prop_assert!(bound <= free);
             prop_assert!(bound == free || bound >= IAT + seconds / 2);

@@ -25,11 +25,11 @@ pub enum Format {
     /// `client.authentication.k8s.io/v1` ExecCredential, with `expirationTimestamp`.
     ExecCredential,
     /// A kubeconfig, or entries merged into one.
-    Kubeconfig(KubeconfigFormat),
+    Kubeconfig(Box<KubeconfigFormat>),
     /// The login of a container registry, as kubelet and docker read it.
-    DockerConfigJson(DockerFormat),
+    DockerConfigJson(Box<DockerFormat>),
     /// A cluster of Argo CD: a labelled Secret of several keys.
-    ArgoCdCluster(ArgoCdFormat),
+    ArgoCdCluster(Box<ArgoCdFormat>),
     /// A text with places for the token and what belongs to it.
     Template(String),
     /// Several files by name, as the kubelet mounts them.
@@ -323,10 +323,10 @@ mod tests {
             Format::Json,
             Format::Env("T".into()),
             Format::ExecCredential,
-            Format::Kubeconfig(KubeconfigFormat::default()),
-            Format::Kubeconfig(KubeconfigFormat { merge: true, ..KubeconfigFormat::default() }),
-            Format::DockerConfigJson(docker),
-            Format::ArgoCdCluster(ArgoCdFormat::default()),
+            Format::Kubeconfig(Box::default()),
+            Format::Kubeconfig(Box::new(KubeconfigFormat { merge: true, ..KubeconfigFormat::default() })),
+            Format::DockerConfigJson(docker.into()),
+            Format::ArgoCdCluster(Box::default()),
             Format::Template("[x]\npassword = {{ token }}\n".into()),
             Format::Files(BTreeMap::from([("ca.crt".into(), FilePart::Ca), ("token".into(), FilePart::Token(Format::Json))])),
         ] {
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_registrys_login_has_the_token_as_password_for_every_registry_among_the_audiences() {
         let claims = r#"{"aud":["https://r.example.com/","other.example.com:5000","api"],"exp":1700003600}"#;
-        let (token, payload) = rendered(claims, &Format::DockerConfigJson(DockerFormat::default()));
+        let (token, payload) = rendered(claims, &Format::DockerConfigJson(Box::default()));
         let read: serde_json::Value = serde_json::from_slice(payload.expose()).unwrap();
         let auths = read["auths"].as_object().unwrap();
         assert_eq!(auths.keys().collect::<Vec<_>>(), ["other.example.com:5000", "r.example.com"]);
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn an_argo_cd_cluster_is_a_labelled_secret_of_several_keys() {
         let settings = ArgoCdFormat { name: None, project: Some("web".into()), namespaces: vec!["a".into(), "b".into()] };
-        let (token, payload) = rendered(HOUR, &Format::ArgoCdCluster(settings));
+        let (token, payload) = rendered(HOUR, &Format::ArgoCdCluster(settings.into()));
         let parts: BTreeMap<&str, &str> =
             payload.parts().iter().map(|part| (part.name.as_str(), std::str::from_utf8(part.expose()).unwrap())).collect();
         assert_eq!(
@@ -374,9 +374,9 @@ mod tests {
         let claims = token.claims().unwrap();
         let bare = Surroundings { cluster: "trial".into(), ..Surroundings::default() };
         for format in [
-            Format::Kubeconfig(KubeconfigFormat::default()),
-            Format::ArgoCdCluster(ArgoCdFormat::default()),
-            Format::DockerConfigJson(DockerFormat::default()),
+            Format::Kubeconfig(Box::default()),
+            Format::ArgoCdCluster(Box::default()),
+            Format::DockerConfigJson(Box::default()),
             Format::Files(BTreeMap::from([("ca.crt".into(), FilePart::Ca)])),
         ] {
             let error = render(&token, &claims, &format, &bare).err().expect("something is missing").to_string();

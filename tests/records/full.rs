@@ -9,6 +9,13 @@ use tokenferry::record::{Appended, Kind, Writer, chain, read};
 
 use super::bench::{ROOMY, durable, finished, opened, root_or_not_run, rotated, rotations, until, within};
 
+/// The targets that are recorded, in order.
+fn targets(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = read(folder).unwrap().targets.keys().map(ToString::to_string).collect();
+    names.sort_unstable();
+    names
+}
+
 /// A small file system of its own, gone with the value.
 struct Small(PathBuf);
 
@@ -34,14 +41,6 @@ fn run(command: &mut Command) {
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}; install mount"));
     let status = finished(&mut child);
     assert!(status.success(), "{command:?}: {status}; as root this test needs the right to mount a tmpfs (CAP_SYS_ADMIN)");
-}
-
-/// Names of the targets that the records know, sorted.
-fn known(folder: &Path) -> Vec<String> {
-    let state = read(folder).unwrap();
-    let mut names: Vec<String> = state.targets.keys().map(|name| name.to_string()).collect();
-    names.sort_unstable();
-    names
 }
 
 fn recovered(writer: &Writer) {
@@ -139,7 +138,7 @@ fn g10_a_deleted_folder_is_made_again_and_opens_with_a_checkpoint_of_all_that_is
     assert_eq!(found.anchor, before.head);
     within(writer.close());
     assert_eq!(rotations(&folder).into_iter().collect::<Vec<_>>(), [("3".to_owned(), 1)]);
-    assert_eq!(known(&folder), ["a", "b", "c"]);
+    assert_eq!(targets(&folder), ["a", "b", "c"]);
     assert_eq!(opened(&folder, ROOMY).notes, Vec::<String>::new());
 }
 
@@ -156,6 +155,6 @@ fn g10_a_file_cut_by_somebody_else_is_left_for_a_new_one() {
     });
     recovered(&writer);
     within(writer.close());
-    assert_eq!(known(&folder), ["a", "b"]);
+    assert_eq!(targets(&folder), ["a", "b"]);
     assert!(chain::verify(&folder, None).is_err(), "a cut is damage");
 }

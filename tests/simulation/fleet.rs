@@ -172,9 +172,7 @@ impl<'a> Fleet<'a> {
 
     /// When a token of that `iat` is due, ms.
     fn due_of(&mut self, target: usize, iat: i64) -> i64 {
-        use std::fmt::Write;
-        self.template.name.clear();
-        write!(self.template.name, "target-{target}").expect("text");
+        self.template.name = format!("target-{target}").into();
         due_by_lifetime(&self.template, Life { issued_at: iat, expires_at: iat + LIFE }, "fleet") * SECOND
     }
 

@@ -243,7 +243,7 @@ impl Life {
         while self.tasks.join_next().await.is_some() {}
         let world = Rc::clone(&self.world);
         // What was on its way, or held in memory alone, is lost.
-        let held = self.table.courses.iter().filter(|(_, course)| course.held.is_some()).map(|(name, _)| name);
+        let held = self.table.courses.iter().filter(|(_, course)| course.debt.held.is_some()).map(|(name, _)| name);
         for name in self.rotating.iter().chain(held) {
             world.excuse(name, 1);
         }
@@ -306,7 +306,7 @@ impl Life {
                     world.excuse(&target.name, 1);
                 }
                 if matches!(target.deliver[0].sink, SinkSpec::File(_)) {
-                    let touch = Touch { target: Arc::from(target.name.as_str()), moved: false };
+                    let touch = Touch { target: Arc::clone(&target.name), moved: false };
                     self.event(|table, moment| table.touched(&[touch], moment));
                 }
             }
@@ -435,7 +435,7 @@ async fn record(world: &World, line: &Line) {
 fn clear(world: &World, clearing: &Clearing) -> Line {
     let mut line = Line::new(Kind::Cleared, world.local());
     identify(&mut line, &clearing.target);
-    line.jti.clone_from(&clearing.state.jti);
+    line.jti = clearing.state.jti.as_ref().map(ToString::to_string);
     for (index, copy) in &clearing.copies {
         let place = &clearing.target.deliver[*index];
         let Some(fallback) = place.fallback.iter().find(|f| f.sink.place() == *copy) else { continue };
@@ -463,11 +463,11 @@ async fn rotate(world: &World, loads: &Loads, turn: Turn) -> Finished {
         mint_took: None,
         places_took: Vec::new(),
     };
-    let upstream = &loads.clusters[&turn.target.cluster];
+    let upstream = &loads.clusters[&*turn.target.cluster];
     let note = |server, local| upstream.note_time(server, local);
     let ordered = world.time();
     let permit = upstream.enter(turn.urgency(world.local())).await;
-    let waits = &world.servers[&turn.target.cluster].longest_wait;
+    let waits = &world.servers[&*turn.target.cluster].longest_wait;
     waits.set(waits.get().max(world.time() - ordered));
     let minted = world.mint(&turn.target, turn.reason, &note).await;
     permit.end(minted.as_ref().map_or_else(MintFailure::verdict, |_| Verdict::Healthy));
@@ -624,7 +624,7 @@ async fn look(world: &World, loads: &Loads, (target, state): Wanted, depth: Dept
         && target.prove
         && let Some((_, claims)) = &best
     {
-        let upstream = &loads.clusters[&target.cluster];
+        let upstream = &loads.clusters[&*target.cluster];
         let permit = upstream.enter(Urgency { deadline: claims.exp.unwrap_or(0), retry: false }).await;
         let note = |server, local| upstream.note_time(server, local);
         let proven = world.prove(&target.cluster, claims.jti.as_deref().unwrap_or_default(), &note).await;
@@ -657,7 +657,7 @@ async fn spare(world: &World, target: &Target, state: Option<&TargetState>, now:
     let mut found = Vec::new();
     for place in &target.deliver {
         let at = place.sink.place();
-        let fell_back = state.is_some_and(|s| s.places.iter().any(|p| p.place == at && p.outcome == Outcome::FellBack));
+        let fell_back = state.is_some_and(|s| s.places.iter().any(|p| *p.place == *at && p.outcome == Outcome::FellBack));
         let places: Vec<&Place> =
             place.fallback.iter().filter(|_| fell_back || state.is_none()).chain(state.is_none().then_some(place)).collect();
         for place in places {

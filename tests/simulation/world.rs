@@ -381,7 +381,7 @@ impl World {
     pub async fn mint(&self, target: &Target, reason: Reason, note: &dyn Fn(f64, f64)) -> Result<Claims, MintFailure> {
         self.count_request(&target.name);
         self.ask(&target.cluster, note).await?;
-        let server = &self.servers[&target.cluster];
+        let server = &self.servers[&*target.cluster];
         let iat = (EPOCH + self.time() + server.skew).div_euclid(1000);
         let life = (target.ask.duration as i64).min(server.longest);
         self.account(&target.name, life * SECOND, reason);
@@ -440,7 +440,7 @@ impl World {
     fn ticked(&self, name: &str, from: i64, to: i64) -> bool {
         let plan = self.plan.borrow();
         let Some(target) = plan.target(name) else { return false };
-        let skew = self.servers[&target.cluster].skew;
+        let skew = self.servers[&*target.cluster].skew;
         let Ok(from) = Timestamp::from_millisecond(EPOCH + from + skew) else { return false };
         let to = EPOCH + to + skew + 5 * SECOND;
         target.rotate.cron.iter().any(|rule| rule.next(from).is_some_and(|at| at.as_millisecond() <= to))
@@ -484,13 +484,13 @@ impl World {
         }
         add(&self.figures.puts);
         let placed = Placed { claims: claims.clone() };
-        let skew = self.servers[&target.cluster].skew;
+        let skew = self.servers[&*target.cluster].skew;
         let ends = claims.exp.expect("every token here ends") * 1000 - EPOCH - skew;
         let older = self.places.borrow().get(&place).is_some_and(|p| p.claims.iat > claims.iat);
         if older {
             self.bad(format!("an older token replaces a newer one at {place}"));
         }
-        self.ends.borrow_mut().push(Reverse((ends, place.clone(), placed.jti().to_owned(), target.name.clone())));
+        self.ends.borrow_mut().push(Reverse((ends, place.clone(), placed.jti().to_owned(), target.name.to_string())));
         self.places.borrow_mut().insert(place, placed);
         Ok(Put::Written)
     }
@@ -547,7 +547,7 @@ impl World {
         let Some(target) = plan.target(name).filter(|t| !t.suspend) else { return };
         let Some(primary) = target.deliver.iter().find(|p| key(&p.sink) == place) else { return };
         add(&self.figures.expired);
-        let server = &self.servers[&target.cluster];
+        let server = &self.servers[&*target.cluster];
         let mut well = server.days.well_since(ends).max(self.absent.borrow().well_since(ends));
         if let Some(store) = primary.sink.store() {
             well = well.max(self.stores[store].days.well_since(ends));
@@ -568,7 +568,7 @@ impl World {
     pub fn check_calm(&self) {
         let now = self.time();
         for target in &self.plan.borrow().targets {
-            let skew = self.servers[&target.cluster].skew;
+            let skew = self.servers[&*target.cluster].skew;
             let mut newest = None;
             for place in &target.deliver {
                 let Some(placed) = self.at(&place.sink) else { self.bad(format!("{} has nothing after a calm", key(&place.sink))) };

@@ -200,7 +200,7 @@ async fn rights(scene: &Scene, cluster: &Cluster, found: &mut Findings) {
 /// What the records tell of a cap: nobody says it, and only a mint shows it.
 fn lifetimes(scene: &Scene, cluster: &Cluster, state: &State, found: &mut Findings) {
     let mut least: Option<(u64, u64, &str)> = None;
-    for target in scene.plan.targets.iter().filter(|target| target.cluster == cluster.name()) {
+    for target in scene.plan.targets.iter().filter(|target| *target.cluster == *cluster.name()) {
         let Some(known) = state.target(&target.name) else { continue };
         if let (Some(requested), Some(granted)) = (known.requested, known.granted)
             && granted < requested

@@ -16,7 +16,7 @@ pub(super) async fn examine(scene: &Scene) -> Vec<Finding> {
             return found.list;
         }
     };
-    let ours = share::sketch(scene.plan.targets.iter().filter(|target| target.is_shared()).map(|target| target.name.as_str()));
+    let ours = share::sketch(scene.plan.targets.iter().filter(|target| target.is_shared()).map(|target| &*target.name));
     let mut same = 0;
     for said in leases.iter().map(|lease| &lease.said) {
         if said.schedule != scene.plan.sha256 {

@@ -52,7 +52,7 @@ fn lost(target: &Target, state: &State, now: i64, outage: i64, host: &str) -> Op
     let (at, duration) =
         (((1.0 - needed as f64 / life as f64) * 1000.0).floor() / 1000.0, (needed as f64 / (1.0 - target.rotate.at) - 1e-6).ceil() as u64);
     Some(Lost {
-        target: target.name.clone(),
+        target: target.name.to_string(),
         outage_from: Timestamp::from_second(from).ok()?,
         expires_at: Timestamp::from_second(ends).ok()?,
         without: outage - left,

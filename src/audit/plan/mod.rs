@@ -116,7 +116,7 @@ pub fn forecast(plan: &Plan, state: &State, now: Timestamp, seconds: i64, first:
             if let Some(left) = left
                 && tightest.as_ref().is_none_or(|(_, least)| left < *least)
             {
-                tightest = Some((target.name.clone(), left));
+                tightest = Some((target.name.to_string(), left));
             }
             earliest.push((at, index, why, left));
             if earliest.len() > first {
@@ -125,7 +125,7 @@ pub fn forecast(plan: &Plan, state: &State, now: Timestamp, seconds: i64, first:
         }
     }
     let next = earliest.into_sorted_vec().into_iter().filter_map(|(at, index, why, left)| {
-        Some(Coming { at: Timestamp::from_second(at).ok()?, target: plan.targets[index].name.clone(), why, left })
+        Some(Coming { at: Timestamp::from_second(at).ok()?, target: plan.targets[index].name.to_string(), why, left })
     });
     Forecast {
         from: now,
@@ -146,7 +146,7 @@ fn gaps(plan: &Plan, state: &State) -> Vec<Gap> {
         let life = u64::try_from(granted(target, state)).unwrap_or(0);
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // lives are far below 2^52
         let due_after = (life as f64 * target.rotate.at) as u64;
-        gaps.push(Gap { target: target.name.clone(), widest_gap, life, due_after });
+        gaps.push(Gap { target: target.name.to_string(), widest_gap, life, due_after });
     }
     gaps.sort_by_key(|gap| i128::from(gap.due_after) - i128::from(gap.widest_gap));
     gaps

@@ -90,7 +90,7 @@ impl Needs {
         for target in &plan.targets {
             needs.add_all(elsewhere(target, cluster));
         }
-        for target in plan.targets.iter().filter(|t| t.cluster == cluster) {
+        for target in plan.targets.iter().filter(|t| *t.cluster == *cluster) {
             for right in rights(target) {
                 needs.add(&right);
             }

@@ -258,9 +258,9 @@ impl<'q, 'a> Made<'q, 'a> {
         self.report.targets.sort_by(|a, b| (a.verdict, &a.course.name, a.course.source).cmp(&(b.verdict, &b.course.name, b.course.source)));
         self.report.monitored.iter_mut().for_each(|file| file.end(&period, self.question.now));
         self.report.groups = groups.into_values().collect();
-        let told: BTreeSet<&String> = self.report.targets.iter().map(|judged| &judged.course.name).collect();
+        let told: BTreeSet<&str> = self.report.targets.iter().map(|judged| judged.course.name.as_str()).collect();
         let expected = plan.iter().flat_map(|plan| &plan.targets).filter(|target| self.asked_for(&target.name));
-        let untold = expected.filter(|target| !told.contains(&target.name));
+        let untold = expected.filter(|target| !told.contains(&*target.name));
         let said = |target: &Arc<Target>| format!("target {} is in the schedule, and no record of the period tells of it", target.name);
         let untold: Vec<String> = untold.map(said).collect();
         self.report.missing.extend(untold);

@@ -71,7 +71,7 @@ impl Bound {
 
     /// What the TokenRequest asks then.
     pub fn ask(&self, ask: Ask) -> Ask {
-        Ask { bound_to: Some(Binding::Marker(self.marker.clone())), ..ask }
+        Ask { bound_to: Some(Box::new(Binding::Marker(self.marker.clone()))), ..ask }
     }
 
     /// Deletes the marker; where that fails the note stays for the next run.

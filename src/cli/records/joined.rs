@@ -51,7 +51,7 @@ pub fn show(wish: Wish, context: &Context) -> Result<(), Exit> {
 fn defaults(context: &Context) -> BTreeMap<String, bool> {
     let accepted = read::read(&context.schedule(None));
     let targets = accepted.into_iter().flat_map(|accepted| accepted.plan.targets.clone());
-    targets.map(|target| (target.name.clone(), target.ask.audiences.is_empty())).collect()
+    targets.map(|target| (target.name.to_string(), target.ask.audiences.is_empty())).collect()
 }
 
 fn text(joined: &Joined) -> String {

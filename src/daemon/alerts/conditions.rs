@@ -35,7 +35,7 @@ pub fn of_target(target: &Target, records: &State, doing: Doing, plan: &Plan, no
     let trouble = state.and_then(|state| state.last_error.as_ref());
     let error = trouble.map(|trouble| told(&trouble.error));
     let about = |on: On, word: String, since: Timestamp| Condition {
-        matter: Matter { on, subject: Subject::Target(target.name.clone()) },
+        matter: Matter { on, subject: Subject::Target(target.name.to_string()) },
         state: word,
         since,
         expires_at: state.and_then(|state| state.expires_at),
@@ -61,8 +61,8 @@ pub fn of_target(target: &Target, records: &State, doing: Doing, plan: &Plan, no
     }
     let owed = state.into_iter().flat_map(|state| &state.places).filter(|place| place.owed());
     if let Some(place) = owed.min_by_key(|place| place.since) {
-        let error = place.error.as_ref().map(|error| told(&format!("{}: {error}", place.place)));
-        let kind = place.kind.clone();
+        let error = place.detour.error.as_ref().map(|error| told(&format!("{}: {error}", place.place)));
+        let kind = place.detour.kind.clone();
         amiss.push(Condition { error, error_kind: kind, ..about(On::Owed, word(place.outcome), place.since) });
     }
 }
@@ -182,7 +182,7 @@ mod tests {
             ..SinkLine::new("file", "/run/t", outcome)
         };
         Line {
-            target: Some(target.name.clone()),
+            target: Some(target.name.to_string()),
             reason: Some(Reason::New),
             jti: (kind == Kind::Rotated).then(|| "j".into()),
             issued_at: (kind == Kind::Rotated).then(|| at(0)),

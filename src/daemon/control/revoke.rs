@@ -61,7 +61,7 @@ pub(super) async fn take(body: &[u8], asks: &mpsc::Sender<Ask>, actor: Actor) ->
         Ok(Some(answer)) => answer,
         Ok(None) => {
             let name = wanted.target.clone();
-            return match astray::of(Box::new(move |target| target.name == name), asks).await {
+            return match astray::of(Box::new(move |target| *target.name == *name), asks).await {
                 Some(away) if !away.is_empty() => astray::refusal(&away),
                 Some(_) => problem(StatusCode::NOT_FOUND, "no target of the schedule is meant by that"),
                 None => going(),
@@ -83,7 +83,7 @@ async fn successor(target: &str, asks: &mpsc::Sender<Ask>, actor: Actor) -> Opti
     let (reply, taken) = oneshot::channel();
     let (waiter, mut told) = mpsc::unbounded_channel();
     let name = target.to_owned();
-    asks.send(Ask::Rotate(Box::new(move |target| target.name == name), actor, waiter, reply)).await.ok()?;
+    asks.send(Ask::Rotate(Box::new(move |target| *target.name == *name), actor, waiter, reply)).await.ok()?;
     taken.await.ok()?;
     told.recv().await.map(|told| told.line)
 }

@@ -57,14 +57,14 @@ pub fn here(mut plan: Plan) -> Plan {
     }
     let me = this_member();
     plan.targets.retain(|target| target.hosts.is_empty() || target.hosts.iter().any(|glob| pattern::matches(glob, &me)));
-    plan.by_name = plan.targets.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect();
+    plan.by_name = plan.targets.iter().enumerate().map(|(index, target)| (Arc::clone(&target.name), index)).collect();
     plan
 }
 
 /// A sketch of what a plan serves.
 fn kin(plan: &Plan) -> String {
     let names = plan.targets.iter().filter(|target| target.is_shared());
-    share::sketch(names.map(|target| target.name.as_str()))
+    share::sketch(names.map(|target| &*target.name))
 }
 
 /// Our seat in the fleet. Shared by the loop, the rotations and the pulse.

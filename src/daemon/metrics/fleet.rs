@@ -42,7 +42,7 @@ pub(super) fn register(registry: &mut Registry, status: &Status) {
     let owners = Family::<Owner, Gauge>::default();
     for target in &status.targets {
         if let Some(owner) = &target.owner {
-            owners.get_or_create(&Owner { target: target.name.clone(), member: owner.clone() }).set(1);
+            owners.get_or_create(&Owner { target: target.name.to_string(), member: owner.clone() }).set(1);
         }
     }
     registry.register("target_owner", "1 with the member of the fleet that serves the target", owners);

@@ -20,19 +20,8 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn place(target: &Target, index: usize, jti: &str, outcome: Outcome, since: i64) -> PlaceState {
-    PlaceState {
-        sink: "file".into(),
-        place: target.deliver[index].sink.place(),
-        outcome,
-        sha256: None,
-        jti: Some(jti.into()),
-        fallback: None,
-        since: at(since),
-        kind: None,
-        error: None,
-        returned_at: None,
-        copies: Vec::new(),
-    }
+    let place = target.deliver[index].sink.place();
+    PlaceState { jti: Some(jti.into()), ..PlaceState::new("file", &place, outcome, at(since)) }
 }
 
 fn marker(generation: u64, jti: Option<&str>) -> MarkerState {
@@ -43,7 +32,7 @@ fn marker(generation: u64, jti: Option<&str>) -> MarkerState {
         uid: format!("uid-{generation}"),
         first: generation,
         generation,
-        jti: jti.map(str::to_owned),
+        jti: jti.map(Into::into),
         expires_at: Some(at(3600)),
         asked: None,
         error: None,
@@ -68,8 +57,9 @@ fn settled(target: &Target) -> TargetState {
             since: at(130),
             told_at: Some(at(130)),
             error: None,
-        }],
-        markers: vec![marker(1, Some("j1")), marker(2, Some("j2"))],
+        }]
+        .into(),
+        markers: vec![marker(1, Some("j1")), marker(2, Some("j2"))].into(),
         ..TargetState::default()
     }
 }
@@ -98,7 +88,7 @@ fn g2_nothing_goes_while_a_place_is_behind_or_a_hook_is_not_told_or_the_newest_i
         ("fell back", |t, s| s.places[1] = place(t, 1, "j1", Outcome::FellBack, 100)),
         ("failed", |t, s| s.places[1] = place(t, 1, "j2", Outcome::Failed, 100)),
         ("unknown", |_, s| s.places.truncate(1)),
-        ("hook", |_, s| s.hooks[0].outcome = Heard::Failed),
+        ("hook", |_, s| s.hooks.edit()[0].outcome = Heard::Failed),
         ("refused", |_, s| s.rejected_at = Some(at(200))),
         ("over", |_, s| s.expires_at = Some(at(2999))),
     ];
@@ -106,9 +96,9 @@ fn g2_nothing_goes_while_a_place_is_behind_or_a_hook_is_not_told_or_the_newest_i
         let mut state = settled(&target);
         spoil(&target, &mut state);
         assert_eq!(revocable(&target, &state, false, late), (vec![], None), "{what}");
-        state.markers[0].asked = Some(Asked::Delivered);
+        state.markers.edit()[0].asked = Some(Asked::Delivered);
         assert_eq!(gone(&target, &state, late), Vec::<u64>::new(), "{what}: asked for, but not at once");
-        state.markers[0].asked = Some(Asked::Now);
+        state.markers.edit()[0].asked = Some(Asked::Now);
         assert_eq!(gone(&target, &state, late), [1], "{what}: asked for at once");
     }
 }
@@ -117,11 +107,11 @@ fn g2_nothing_goes_while_a_place_is_behind_or_a_hook_is_not_told_or_the_newest_i
 fn what_a_person_asks_for_does_not_wait_for_the_overlap_and_the_newest_goes_only_at_once() {
     let target = target();
     let mut state = settled(&target);
-    for marker in &mut state.markers {
+    for marker in state.markers.edit().iter_mut() {
         marker.asked = Some(Asked::Delivered);
     }
     assert_eq!(gone(&target, &state, 131), [1]);
-    state.markers[1].asked = Some(Asked::Now);
+    state.markers.edit()[1].asked = Some(Asked::Now);
     assert_eq!(gone(&target, &state, 131), [1, 2]);
 }
 
@@ -129,7 +119,7 @@ fn what_a_person_asks_for_does_not_wait_for_the_overlap_and_the_newest_goes_only
 fn a_marker_that_nobody_uses_goes_unless_a_rotation_may_take_it() {
     let target = target();
     let mut state = settled(&target);
-    state.markers[0] = marker(1, None);
+    state.markers.edit()[0] = marker(1, None);
     assert_eq!(revocable(&target, &state, true, 2000).0, vec![]);
     assert_eq!(gone(&target, &state, 2000), [1]);
 }
@@ -151,15 +141,15 @@ proptest! {
             }
         }
         if !told {
-            state.hooks[0].outcome = Heard::Pending;
+            state.hooks.edit()[0].outcome = Heard::Pending;
         }
         for (generation, used, asked) in generations.into_iter().filter(|(generation, ..)| *generation > 2) {
             let mut more = marker(generation, used.then_some("jx"));
             more.asked = asked.then_some(Asked::Delivered);
-            state.markers.push(more);
+            state.markers.edit().push(more);
         }
         let (go, again) = revocable(&target, &state, rotating, now);
-        prop_assert!(go.iter().all(|marker| marker.jti.as_deref() != Some("j2")));
+        prop_assert!(go.iter().all(|marker| marker.jti != Some("j2".into())));
         if behind != [false, false] || !told {
             prop_assert!(go.is_empty() && again.is_none());
         }

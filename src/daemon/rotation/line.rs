@@ -75,8 +75,8 @@ fn about(line: &mut Line, turn: &Turn) {
 
 /// What every record of a target says of it.
 pub fn identify(line: &mut Line, target: &Target) {
-    line.target = Some(target.name.clone());
-    line.cluster = Some(target.cluster.clone());
+    line.target = Some(target.name.to_string());
+    line.cluster = Some(target.cluster.to_string());
     line.service_account = Some(format!("{}/{}", target.ask.namespace, target.ask.service_account));
     line.labels.clone_from(&target.labels);
     line.ask = Some(ask_hash(target));

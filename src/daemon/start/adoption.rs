@@ -33,7 +33,7 @@ pub(super) fn line(target: &Target, held: &Held, seen: &[Look], state: Option<&T
             let outcome = if there.is_some() { Outcome::Unchanged } else { Outcome::Owed };
             SinkLine {
                 sha256: there.map(|s| s.sha256.clone()),
-                fallback: before.and_then(|p| p.fallback.clone()),
+                fallback: before.and_then(|p| p.detour.fallback.clone()),
                 ..SinkLine::new(place.sink.kind(), place.sink.place(), outcome)
             }
         })

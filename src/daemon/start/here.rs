@@ -61,7 +61,7 @@ pub(super) fn is_as_recorded(target: &Target, state: &TargetState, files: &Files
     let holds = |place: &Place, seen: Option<&Surveyed>| {
         let Some(Ok(Some(held))) = seen.map(|seen| &seen.held) else { return false };
         let recorded = recorded_at(state, place).filter(|p| !p.owed() && p.jti == state.jti && !place.format.merges());
-        held.right && recorded.is_some_and(|p| p.sha256.as_ref() == Some(&held.payload.sha256()))
+        held.right && recorded.is_some_and(|p| p.sha256.as_ref().is_some_and(|sha256| *sha256 == *held.payload.sha256()))
     };
     let mut at = 0;
     let mut is_there = |place: &Place| {
@@ -72,7 +72,7 @@ pub(super) fn is_as_recorded(target: &Target, state: &TargetState, files: &Files
     state.jti.is_some()
         && state.issued_at.is_some()
         && target.deliver.iter().all(&mut is_there)
-        && state.ask.as_ref().is_none_or(|ask| *ask == ask_hash(target))
+        && state.ask.as_ref().is_none_or(|ask| *ask == *ask_hash(target))
 }
 
 /// What has to be mended on this host before the target can be served: folders, owners, kubeconfig.

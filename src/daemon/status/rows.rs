@@ -78,15 +78,15 @@ pub struct LeavingStatus {
 
 pub(super) fn sink(place: &crate::sink::Place, state: Option<&TargetState>) -> SinkStatus {
     let (sink, at) = (place.sink.kind(), place.sink.place());
-    let recorded = state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at));
+    let recorded = state.and_then(|s| s.place(sink, &at));
     SinkStatus {
         sink: sink.into(),
         place: at,
         file: place.file(),
         outcome: recorded.map(|p| p.outcome),
         since: recorded.map(|p| p.since),
-        fallback: recorded.and_then(|p| p.fallback.clone()),
-        error: recorded.and_then(|p| p.error.clone()),
+        fallback: recorded.and_then(|p| p.detour.fallback.clone()),
+        error: recorded.and_then(|p| p.detour.error.clone()),
         fallbacks: place
             .fallback
             .iter()

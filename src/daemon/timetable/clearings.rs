@@ -22,7 +22,7 @@ impl Timetable {
     /// Has the copies removed that may go now.
     pub(super) fn clear(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
         let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(name)) else { return };
-        course.clear_at = None;
+        course.debt.edit().clear_at = None;
         let now = moment.ms();
         let (copies, again) = failback::clearable(&course.target.deliver, state, step::life(state), now / 1000);
         // What tokens do just now is judged when they are done.

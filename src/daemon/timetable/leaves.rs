@@ -76,7 +76,7 @@ impl Timetable {
         for name in &names {
             let Some(course) = self.courses.get_mut(name) else { continue };
             let (target, rotating) = (Arc::clone(&course.target), course.rotating);
-            course.wanted = None;
+            course.asked.edit().wanted = None;
             let farewell = Farewell { target, reason: Reason::Withdrawn, actor: Some(actor.clone()), waiters: vec![waiter.clone()] };
             self.part(name, farewell, rotating, moment);
         }
@@ -135,7 +135,7 @@ impl Timetable {
         course.arm(name, &mut self.timers, None);
         course.arm_pay(name, &mut self.timers, None);
         course.arm_clear(name, &mut self.timers, None);
-        course.held = None;
+        course.debt.edit().held = None;
         course.failures = 0;
         if std::mem::take(&mut course.paying) {
             self.orders.push(Order::StopPaying(Arc::clone(name)));
@@ -152,13 +152,13 @@ impl Timetable {
             if !seen.insert((sink, at.clone())) {
                 continue;
             }
-            let recorded = state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at));
+            let recorded = state.and_then(|s| s.place(sink, &at));
             let leftover = Leftover::of(place);
             let sealed = leftover.is_some() && !place.encrypt_to.is_empty();
             leaves.push(LeaveLine {
                 sink: sink.to_owned(),
                 outcome: if leftover.is_some() { Parting::Owed } else { Parting::Beyond },
-                sha256: recorded.and_then(|place| place.sha256.clone()),
+                sha256: recorded.and_then(|place| place.sha256.as_ref().map(ToString::to_string)),
                 place: at,
                 error: None,
                 leftover,
@@ -166,7 +166,7 @@ impl Timetable {
             });
         }
         // Last: a token is taken back before it dies.
-        leaves.extend(state.into_iter().flat_map(|state| &state.markers).map(marker));
+        leaves.extend(state.into_iter().flat_map(|state| state.markers.iter()).map(marker));
         leaves
     }
 
@@ -249,7 +249,7 @@ impl Timetable {
         if self.manner.once || !waiters.is_empty() {
             self.orders.push(Order::Tell(waiters, Box::new(told)));
         }
-        if let Some(actor) = self.courses.get_mut(name).and_then(|course| course.wanted.take()) {
+        if let Some(actor) = self.courses.get_mut(name).and_then(|course| course.asked.edit().wanted.take()) {
             self.rotate(name, if actor.is_some() { Reason::Manual } else { Reason::New }, actor);
         }
     }

@@ -29,7 +29,7 @@ impl Timetable {
     /// that stand on a file system or store that hangs are found later than the others.
     pub(super) fn look(&mut self, targets: Vec<Arc<Target>>, why: Looking) {
         for target in &targets {
-            if let Some(course) = self.courses.get_mut(target.name.as_str()) {
+            if let Some(course) = self.courses.get_mut(&*target.name) {
                 course.seen_from = self.state.target(&target.name).map_or(0, |s| s.generation);
             }
         }
@@ -37,7 +37,7 @@ impl Timetable {
         for mut part in parts::parts(targets) {
             // What ends first is found first, and need not wait for all others.
             part.sort_by_cached_key(|target| ends(target).map_or(i64::MAX, Timestamp::as_second));
-            let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(t.name.as_str()).cloned());
+            let wanted = |t: &Arc<Target>| (Arc::clone(t), self.state.targets.get(&*t.name).cloned());
             let looks = part.chunks(TOGETHER).map(|some| some.iter().map(wanted).collect());
             if why == Looking::Start {
                 self.orders.push(Order::Begin(looks.collect()));
@@ -78,7 +78,7 @@ impl Timetable {
         }
         let stale = self.is_stale(&name);
         let Some(course) = self.courses.get_mut(&name) else { return };
-        course.notes = finding.notes;
+        course.flaws.edit().notes = finding.notes;
         course.found = true;
         if self.state.is_withdrawn(&name) && !self.manner.force {
             self.arm_next_proof(&name, moment);
@@ -97,7 +97,7 @@ impl Timetable {
         }
         let Some(course) = self.courses.get_mut(&name) else { return };
         if let Some((held, places)) = finding.copy {
-            course.held = Some(held);
+            course.debt.edit().held = Some(held);
             self.pay(&name, Some(places));
         }
         let forced = self.manner.force;
@@ -130,7 +130,7 @@ impl Timetable {
             self.arm_look(&name, depth, pause(depth), moment);
             return;
         }
-        if course.held.is_some() {
+        if course.debt.held.is_some() {
             self.arm_next_proof(&name, moment);
             return;
         }
@@ -140,7 +140,7 @@ impl Timetable {
         if let Some(Proven::Refused(why)) = &finding.proven {
             let mut line = Line::new(Kind::Rejected, moment.now);
             identify(&mut line, &finding.target);
-            line.jti = self.state.target(&name).and_then(|s| s.jti.clone());
+            line.jti = self.state.target(&name).and_then(|s| s.jti.as_ref()).map(ToString::to_string);
             line.error = Some(format!("the delivered token is refused: {why}"));
             self.record(line);
             self.mend(&name, Reason::Rejected, moment);
@@ -168,7 +168,7 @@ impl Timetable {
         if let Some((held, places)) = finding.copy {
             tracing::warn!(target_name = &*name, "places do not have what was delivered; they are written again");
             if let Some(course) = self.courses.get_mut(&name) {
-                course.held = Some(held);
+                course.debt.edit().held = Some(held);
             }
             self.pay(&name, Some(places));
         }

@@ -19,12 +19,12 @@ impl Timetable {
         if course.rotating || course.paying {
             return;
         }
-        let Some(held) = course.held.clone() else { return };
+        let Some(held) = course.debt.held.clone() else { return };
         let state = self.state.target(name);
         let recorded = |index: usize| {
             let place = &course.target.deliver[index];
             let (sink, at) = (place.sink.kind(), place.sink.place());
-            state.and_then(|s| s.places.iter().find(|p| p.sink == sink && p.place == at))
+            state.and_then(|s| s.place(sink, &at))
         };
         let owed = |index: &usize| recorded(*index).is_some_and(|p| p.owed());
         let places = places.unwrap_or_else(|| (0..course.target.deliver.len()).filter(owed).collect());
@@ -32,14 +32,14 @@ impl Timetable {
             .into_iter()
             .map(|index| {
                 let at = recorded(index);
-                let fallback = at.and_then(|p| p.fallback.clone()).filter(|_| at.is_some_and(|p| p.outcome == Outcome::FellBack));
+                let fallback = at.and_then(|p| p.detour.fallback.clone()).filter(|_| at.is_some_and(|p| p.outcome == Outcome::FellBack));
                 let served =
                     fallback.and_then(|f| course.target.deliver[index].fallback.iter().position(|p| p.sink.place() == f).map(|i| (i, f)));
                 Owed { index, served, before: at.map(|p| p.outcome) }
             })
             .collect();
         if work.is_empty() {
-            course.held = None;
+            course.debt.edit().held = None;
             return;
         }
         course.paying = true;
@@ -53,20 +53,21 @@ impl Timetable {
         }
         let Some(course) = self.courses.get_mut(name) else { return };
         course.paying = false;
-        if course.held.as_ref().is_some_and(|now| !Arc::ptr_eq(now, held)) {
+        if course.debt.held.as_ref().is_some_and(|now| !Arc::ptr_eq(now, held)) {
             return;
         }
         let owed: Vec<&Delivered> = delivered.iter().map(|(_, d)| d).filter(|d| d.outcome.is_owed()).collect();
         if owed.is_empty() {
-            course.held = None;
-            course.tries = 0;
+            let mut debt = course.debt.edit();
+            (debt.held, debt.tries) = (None, 0);
+            drop(debt);
             course.failures = 0;
         } else if !self.manner.once {
-            course.tries += 1;
+            course.debt.edit().tries += 1;
             let fault =
                 owed.iter().map(|d| rotation::fault_of(d)).max_by_key(|f| f.passing).unwrap_or(Fault { passing: true, retry_after: None });
             let life = self.state.target(name).and_then(step::life);
-            let at = step::retry(moment.ms(), course.tries, fault, life, moment.world.share());
+            let at = step::retry(moment.ms(), course.debt.tries, fault, life, moment.world.share());
             course.arm_pay(name, &mut self.timers, Some(at));
         }
         self.arm_clear(name, moment);

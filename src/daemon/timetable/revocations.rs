@@ -52,7 +52,7 @@ pub fn line_of(kind: Kind, target: &Target, marker: &MarkerState, now: Timestamp
     identify(&mut line, target);
     line.ask = None;
     line.generation = Some(marker.generation);
-    line.jti.clone_from(&marker.jti);
+    line.jti = marker.jti.as_ref().map(ToString::to_string);
     line.expires_at = marker.expires_at;
     line.markers = vec![marker.to_line()];
     line
@@ -67,16 +67,16 @@ impl Timetable {
         }
         let now = moment.ms();
         let (go, again) = revocation::revocable(&course.target, state, course.rotating, now.div_euclid(1000));
-        let at = if go.is_empty() { again.map(|at| at.saturating_mul(1000)) } else { Some(now.max(course.unrevoked.1)) };
+        let at = if go.is_empty() { again.map(|at| at.saturating_mul(1000)) } else { Some(now.max(course.revocation.unrevoked.1)) };
         // `once` does now what may be done now, and tries nothing again.
-        let at = at.filter(|at| !self.manner.once || *at <= now && course.unrevoked.0 == 0);
+        let at = at.filter(|at| !self.manner.once || *at <= now && course.revocation.unrevoked.0 == 0);
         course.arm_revoke(name, &mut self.timers, at);
     }
 
     /// Has the markers deleted that may go now.
     pub(super) fn revoke_due(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
         let (Some(course), Some(state)) = (self.courses.get_mut(name), self.state.target(name)) else { return };
-        course.revoke_at = None;
+        course.revocation.edit().revoke_at = None;
         let (markers, _) = revocation::revocable(&course.target, state, course.rotating, moment.ms().div_euclid(1000));
         if course.revoking || markers.is_empty() {
             return self.arm_revoke(name, moment);
@@ -85,7 +85,7 @@ impl Timetable {
         let bound = |held: &&Arc<Held>| {
             held.claims.kubernetes.secret.as_ref().is_some_and(|secret| markers.iter().any(|marker| marker.uid == secret.uid))
         };
-        let evidence = course.evidence.iter().filter(bound).cloned().collect();
+        let evidence = course.revocation.evidence.iter().filter(bound).cloned().collect();
         // A rotation under way may share a marker that no record knows.
         let strays = state.issued_at.filter(|_| !course.rotating && course.target.revocable).map(|issued_at| Strays {
             known: state.markers.iter().map(binding::object).collect(),
@@ -109,11 +109,13 @@ impl Timetable {
                 return asker.tell(Revoked { ends_by, ..*answer });
             }
         };
-        course.evidence.extend(evidence);
-        course.unrevoked = (0, 0);
         let mut asker = asker;
         asker.uids = chosen.iter().map(|marker| marker.uid.clone()).collect();
-        course.askers.push(asker);
+        let mut revocation = course.revocation.edit();
+        revocation.evidence.extend(evidence);
+        revocation.unrevoked = (0, 0);
+        revocation.askers.push(asker);
+        drop(revocation);
         let target = Arc::clone(&course.target);
         for marker in chosen {
             let asked = Some(if demand.now { Asked::Now } else { Asked::Delivered });
@@ -130,7 +132,7 @@ impl Timetable {
     pub(super) fn succeed(&mut self, name: &Arc<str>, moment: &Moment<'_>) {
         let (Some(course), Some(state)) = (self.courses.get(name), self.state.target(name)) else { return };
         let wanted = state.newest_marker().is_some_and(|marker| marker.asked.is_some());
-        let others_go = course.revoke_at.is_some() || course.revoking;
+        let others_go = course.revocation.revoke_at.is_some() || course.revoking;
         let crowded = course.target.revocable && state.markers.len() >= RING && others_go;
         let under_way = course.rotating || course.failures > 0;
         if wanted && !under_way && !crowded {
@@ -157,10 +159,11 @@ impl Timetable {
             }
         }
         let Some(course) = self.courses.get_mut(name) else { return };
-        course.unrevoked = match fault {
+        let mut revocation = course.revocation.edit();
+        revocation.unrevoked = match fault {
             None => (0, 0),
             Some(fault) => {
-                let tries = course.unrevoked.0 + 1;
+                let tries = revocation.unrevoked.0 + 1;
                 (tries, step::retry(moment.ms(), tries, fault, None, moment.world.share()))
             }
         };
@@ -169,7 +172,8 @@ impl Timetable {
             let secret = held.claims.kubernetes.secret.as_ref();
             secret.is_some_and(|s| state.is_some_and(|state| state.markers.iter().any(|marker| marker.uid == s.uid)))
         };
-        course.evidence.retain(stands);
+        revocation.evidence.retain(stands);
+        drop(revocation);
         let dead = state.is_some_and(|state| state.rejected_at.is_some());
         if dead && !course.rotating && course.failures == 0 && !self.manner.once {
             self.arm(name, moment);
@@ -180,8 +184,9 @@ impl Timetable {
 
     fn tell_gone(&mut self, name: &Arc<str>, uid: &str, line: &Line) {
         let Some(course) = self.courses.get_mut(name) else { return };
-        for asker in std::mem::take(&mut course.askers) {
-            course.askers.extend(asker.heard(uid, line));
+        let mut revocation = course.revocation.edit();
+        for asker in std::mem::take(&mut revocation.askers) {
+            revocation.askers.extend(asker.heard(uid, line));
         }
     }
 
@@ -200,8 +205,9 @@ impl Timetable {
 
     fn tell_owed(&mut self, name: &Arc<str>, meant: impl Fn(&Asker) -> bool, why: &str) {
         let Some(course) = self.courses.get_mut(name) else { return };
-        let (told, kept): (Vec<Asker>, Vec<Asker>) = std::mem::take(&mut course.askers).into_iter().partition(meant);
-        course.askers = kept;
+        let mut revocation = course.revocation.edit();
+        let (told, kept): (Vec<Asker>, Vec<Asker>) = std::mem::take(&mut revocation.askers).into_iter().partition(meant);
+        revocation.askers = kept;
         for asker in told {
             let records = asker.records.clone();
             asker.tell(Revoked { error: Some(why.to_owned()), records, ..Revoked::new(name, Word::Owed) });
@@ -231,7 +237,7 @@ impl Timetable {
             .targets
             .get(&**name)
             .into_iter()
-            .flat_map(|state| &state.markers)
+            .flat_map(|state| state.markers.iter())
             .map(|m| format!("{}/{}", m.namespace, m.name))
             .collect();
         if !left.is_empty() && !delete {
@@ -245,7 +251,7 @@ impl Timetable {
 fn ends_by(target: &Target) -> String {
     let ask = &target.ask;
     let account = format!("deleting ServiceAccount {}/{}, which ends every token of it", ask.namespace, ask.service_account);
-    match &ask.bound_to {
+    match ask.bound_to.as_deref() {
         Some(Binding::Secret(name)) => format!("deleting Secret {}/{name}, to which it is bound, or {account}", ask.namespace),
         Some(Binding::Pod(name)) => format!("deleting Pod {}/{name}, to which it is bound, or {account}", ask.namespace),
         Some(Binding::Node(name)) => format!("deleting Node {name}, to which it is bound, or {account}"),

@@ -23,9 +23,9 @@ impl Timetable {
         names.sort_unstable();
         for name in &names {
             let Some(course) = self.courses.get_mut(name) else { continue };
-            course.waiters.push(waiter.clone());
+            course.asked.edit().waiters.push(waiter.clone());
             if course.rotating {
-                course.wanted = Some(Some(actor.clone()));
+                course.asked.edit().wanted = Some(Some(actor.clone()));
             } else {
                 self.rotate(name, Reason::Manual, Some(actor.clone()));
             }
@@ -40,7 +40,7 @@ impl Timetable {
         }
         // What is published now would be taken away again.
         if self.leaves.is_working(name) {
-            course.wanted = Some(actor);
+            course.asked.edit().wanted = Some(actor);
             return;
         }
         course.rotating = true;
@@ -88,18 +88,20 @@ impl Timetable {
         course.rotating = false;
         let disturbed = course.moves.end(&line, now);
         if !failed {
-            course.notes.clear();
+            course.flaws.edit().notes.clear();
             // Each place was read back when it was written.
             course.proven_at = Some(moment.now);
         }
         let minted = line.issued_at.is_some();
+        let mut debt = course.debt.edit();
         if minted || held.is_some() {
-            course.held = held;
+            debt.held = held;
         }
-        course.tries = 0;
+        debt.tries = 0;
+        drop(debt);
         course.failures = if failed { course.failures + 1 } else { 0 };
         let failures = course.failures;
-        if course.held.is_some() {
+        if course.debt.held.is_some() {
             let at = step::retry(now, 1, fault.unwrap_or(Fault { passing: true, retry_after: None }), None, moment.world.share());
             course.arm_pay(name, &mut self.timers, (!self.manner.once).then_some(at));
         }
@@ -108,12 +110,12 @@ impl Timetable {
         let again = match fault {
             // A token that some place waits for is delivered again, not minted again. Where minting itself failed, that
             // token's own time has come: the next try waits like any other.
-            Some(_) if minted && course.held.is_some() => None,
+            Some(_) if minted && course.debt.held.is_some() => None,
             Some(fault) => Some((step::retry(now, failures, fault, life, moment.world.share()), line.reason.unwrap_or(Reason::Lifetime))),
             None => None,
         };
         let target = Arc::clone(&course.target);
-        let held = course.held.clone();
+        let held = course.debt.held.clone();
         let due = again.or_else(|| match &held {
             // Its own life counts, not that of the older token which some place still has.
             Some(held) => self.due_of(&target, held, moment),
@@ -147,7 +149,7 @@ impl Timetable {
         }
         let mut line = Line::new(Kind::Rejected, moment.now);
         identify(&mut line, own);
-        line.jti = state.and_then(|s| s.jti.clone());
+        line.jti = state.and_then(|s| s.jti.as_ref()).map(ToString::to_string);
         line.error = Some("the daemon's own credential is missing, has ended, or is refused".into());
         self.record(line);
     }
@@ -155,7 +157,7 @@ impl Timetable {
     /// The daemon's own credential for a cluster is good again: what failed without it is tried at once.
     pub(super) fn freed(&mut self, own: &Target, moment: &Moment<'_>) {
         let Some(cluster) = own::cluster_of(&own.name) else { return };
-        let waits = |course: &Course| course.target.cluster == cluster && course.failures > 0 && !course.rotating;
+        let waits = |course: &Course| *course.target.cluster == *cluster && course.failures > 0 && !course.rotating;
         let mut waiting: Vec<(Arc<str>, Reason)> =
             self.courses.iter().filter(|(_, c)| waits(c)).filter_map(|(name, c)| Some((Arc::clone(name), c.armed?.1))).collect();
         waiting.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -168,8 +170,10 @@ impl Timetable {
     fn report(&mut self, name: &Arc<str>, line: Line, moment: &Moment<'_>) {
         let told = Told { line, standing: self.standing(name, moment.now) };
         let Some(course) = self.courses.get_mut(name) else { return };
-        let wanted = course.wanted.take();
-        let waiters = if wanted.is_some() { Vec::new() } else { std::mem::take(&mut course.waiters) };
+        let mut asked = course.asked.edit();
+        let wanted = asked.wanted.take();
+        let waiters = if wanted.is_some() { Vec::new() } else { std::mem::take(&mut asked.waiters) };
+        drop(asked);
         if self.manner.once || !waiters.is_empty() {
             self.orders.push(Order::Tell(waiters, Box::new(told)));
         }

@@ -46,11 +46,11 @@ impl Timetable {
         if !self.shared.fleet {
             return false;
         }
-        let waits = target.is_shared() && !self.courses.contains_key(target.name.as_str());
+        let waits = target.is_shared() && !self.courses.contains_key(&*target.name);
         if waits {
-            self.shared.elsewhere.insert(Arc::from(target.name.as_str()));
+            self.shared.elsewhere.insert(Arc::clone(&target.name));
         } else {
-            self.shared.elsewhere.remove(target.name.as_str());
+            self.shared.elsewhere.remove(&*target.name);
         }
         waits
     }
@@ -68,7 +68,7 @@ impl Timetable {
     pub fn take(&mut self, targets: Vec<Arc<Target>>) {
         let mut wanted = Vec::with_capacity(targets.len());
         for target in targets {
-            let name: Arc<str> = Arc::from(target.name.as_str());
+            let name: Arc<str> = Arc::clone(&target.name);
             self.shared.elsewhere.remove(&name);
             let mut course = Course::new(Arc::clone(&target));
             course.recall(self.state.target(&name));
@@ -105,11 +105,11 @@ impl Timetable {
     /// while. Whether it waits for that.
     pub(super) fn waits_to_see(&mut self, name: &Arc<str>, unseen: bool, moment: &Moment<'_>) -> bool {
         let Some(course) = self.courses.get_mut(name) else { return false };
-        if !unseen || course.unseen >= PATIENCE {
-            course.unseen = 0;
+        if !unseen || course.flaws.unseen >= PATIENCE {
+            course.flaws.edit().unseen = 0;
             return false;
         }
-        course.unseen += 1;
+        course.flaws.edit().unseen += 1;
         course.arm_take(name, &mut self.timers, Some(moment.ms() + UNSEEN));
         true
     }
@@ -117,7 +117,7 @@ impl Timetable {
     /// Places that did not show what they hold are looked at again.
     pub(super) fn look_again(&mut self, name: &Arc<str>) {
         let Some(course) = self.courses.get_mut(name) else { return };
-        course.take_at = None;
+        course.flaws.edit().take_at = None;
         let target = Arc::clone(&course.target);
         self.look(vec![target], Looking::Takeover);
     }
@@ -144,7 +144,7 @@ impl Timetable {
         self.record(*line);
         if let Some((held, places)) = finding.copy {
             if let Some(course) = self.courses.get_mut(&name) {
-                course.held = Some(held);
+                course.debt.edit().held = Some(held);
             }
             self.pay(&name, Some(places));
         }
@@ -156,10 +156,10 @@ impl Timetable {
 impl Course {
     /// Sets the time at which places that did not show what they hold are looked at again.
     pub fn arm_take(&mut self, name: &Arc<str>, timers: &mut crate::daemon::course::Timers, at: Option<i64>) {
-        if let Some(at) = self.take_at {
+        if let Some(at) = self.flaws.take_at {
             timers.remove(&(at, Arc::clone(name), Timer::Take));
         }
-        self.take_at = at;
+        self.flaws.edit().take_at = at;
         if let Some(at) = at {
             timers.insert((at, Arc::clone(name), Timer::Take));
         }

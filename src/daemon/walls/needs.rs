@@ -28,7 +28,7 @@ pub(super) fn of(plan: &Plan, records: &Path) -> Vec<Need> {
                 SinkSpec::Directory(spec) => (&*spec.files_as.path, &spec.files_as.path),
                 _ => continue,
             };
-            needs.push(Need { folder: folder.to_owned(), target: Some(target.name.clone()), path: path.clone() });
+            needs.push(Need { folder: folder.to_owned(), target: Some(target.name.to_string()), path: path.clone() });
         }
     }
     let textfile = plan.unasked.textfile.as_ref();

@@ -11,7 +11,7 @@ use crate::daemon::scene::Scene;
 use crate::daemon::start::readable;
 use crate::daemon::timetable::Clearing;
 use crate::record::fold::TargetState;
-use crate::record::{Kind, Line, Outcome, SinkLine};
+use crate::record::{Hex, Kind, Line, Outcome, SinkLine};
 use crate::schedule::Target;
 use crate::sink::{self, Leftover, Ours, Removal};
 use crate::token::Payload;
@@ -29,14 +29,14 @@ impl Wheel {
             for (index, copy) in copies {
                 match remove(&scene, &target, &state, index, &copy).await {
                     Ok(line) => gone.push(line),
-                    Err(why) => tracing::warn!(target_name = target.name, copy, "the copy in the fallback stays for now: {why}"),
+                    Err(why) => tracing::warn!(target_name = &*target.name, copy, "the copy in the fallback stays for now: {why}"),
                 }
             }
             let line = (!gone.is_empty()).then(|| {
                 let mut line = Line::new(Kind::Cleared, Timestamp::now());
                 identify(&mut line, &target);
                 line.generation = Some(state.generation);
-                line.jti.clone_from(&state.jti);
+                line.jti = state.jti.as_ref().map(ToString::to_string);
                 line.sinks = gone;
                 line
             });
@@ -54,10 +54,10 @@ impl Wheel {
 async fn remove(scene: &Scene, target: &Target, state: &TargetState, index: usize, copy: &str) -> Result<SinkLine, String> {
     let place = &target.deliver[index];
     let (kind, at) = (place.sink.kind(), place.sink.place());
-    let recorded = state.places.iter().find(|p| p.sink == kind && p.place == at).and_then(|p| p.sha256.as_deref());
+    let recorded = state.place(kind, &at).and_then(|p| p.sha256.as_ref());
     let held = sink::held(&place.sink, &scene.stores, WITHIN).await.map_err(|failure| failure.message)?;
     let sha256 = held.map(|payload| payload.sha256());
-    if sha256.is_none() || sha256.as_deref() != recorded {
+    if sha256.is_none() || sha256.as_deref().map(Hex::from).as_ref() != recorded {
         return Err(format!("{at} does not hold what was delivered there"));
     }
     let stands = place.fallback.iter().find(|f| f.sink.place() == copy).and_then(Leftover::of);

@@ -67,7 +67,7 @@ impl Wheel {
         let (mut gone, mut ours, mut lines) = (Vec::new(), Vec::new(), standing(&fleet, &before, &view));
         let plan = Arc::clone(&self.scene.plan);
         for target in plan.targets.iter().filter(|target| target.is_shared()) {
-            let name: Arc<str> = Arc::from(target.name.as_str());
+            let name: Arc<str> = Arc::clone(&target.name);
             let (was, is) = (!self.table.is_elsewhere(&name), view.is_ours(&name));
             // In another term nothing is as we left it.
             if was && (!is || renewed) {
@@ -154,7 +154,7 @@ impl Wheel {
         let view = self.scene.fleet.as_ref().filter(|fleet| fleet.is_kept()).map(|fleet| fleet.view());
         let away = self.scene.plan.targets.iter().filter(|target| self.table.is_elsewhere(&target.name) && meant(target));
         let owner = |name: &str| view.as_ref().and_then(|view| view.owner(name).filter(|owner| *owner != view.me)).map(str::to_owned);
-        away.map(|target| Elsewhere { target: target.name.clone(), member: owner(&target.name) }).collect()
+        away.map(|target| Elsewhere { target: target.name.to_string(), member: owner(&target.name) }).collect()
     }
 
     fn fleet_status(&self, fleet: &Fleet, view: &View) -> FleetStatus {

@@ -86,7 +86,7 @@ impl Wheel {
                 target: name.to_string(),
                 generation: state.generation,
                 round: state.round,
-                issue: token.and_then(|token| token.jti.clone()).unwrap_or_default(),
+                issue: token.and_then(|token| token.jti.as_ref()).map(ToString::to_string).unwrap_or_default(),
                 expires_at: token.and_then(|token| token.expires_at),
                 path: target.deliver.iter().find_map(crate::sink::Place::file),
             });

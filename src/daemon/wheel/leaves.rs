@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 impl Wheel {
     /// Without a daemon: these targets are withdrawn, then the loop ends.
     pub(super) async fn withdraw(&mut self, targets: &[Arc<Target>], actor: &Actor) {
-        let names: HashSet<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+        let names: HashSet<&str> = targets.iter().map(|target| &*target.name).collect();
         // What comes of it is among the outcomes.
         let (waiter, _) = mpsc::unbounded_channel();
         self.event(|table, moment| table.withdraw(&|target| names.contains(&*target.name), actor, &waiter, moment)).await;

@@ -32,6 +32,6 @@ impl Wheel {
                 Done::Rehearsed
             });
         }
-        targets.iter().map(|target| target.name.clone()).collect()
+        targets.iter().map(|target| target.name.to_string()).collect()
     }
 }

@@ -16,6 +16,7 @@ use crate::daemon::systemd;
 use crate::record::{Actor, Kind, Line};
 use crate::schedule::Problem;
 use crate::schedule::change::{self, Change};
+use crate::token::wipe;
 
 impl Wheel {
     pub(super) async fn answer(&mut self, ask: Ask) {
@@ -138,7 +139,10 @@ impl Wheel {
         let unwatched = std::mem::replace(&mut self.watched, watched);
         self.turn_outward();
         // A hundred thousand targets are not dropped in a moment.
-        drop(tokio::spawn(aside(move || drop((before, unwatched)))));
+        drop(tokio::spawn(aside(move || {
+            drop((before, unwatched));
+            wipe::give_back();
+        })));
         for setting in change.settings.iter().filter(|setting| change::AT_START.contains(setting)) {
             tracing::warn!(setting, "this setting is another one now; it is taken up at the next start");
         }

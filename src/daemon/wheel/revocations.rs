@@ -51,7 +51,7 @@ impl Wheel {
             return;
         };
         let (target, scene) = (Arc::clone(&course.target), Arc::clone(&self.scene));
-        let held = course.held.clone();
+        let held = course.debt.held.clone();
         let marked = self.table.state.target(&target.name).is_some_and(|state| !state.markers.is_empty());
         self.tasks.spawn(async move {
             let mut evidence: Vec<Arc<Held>> = held.into_iter().collect();
@@ -90,7 +90,7 @@ impl Wheel {
                             outcomes.extend(futures_util::future::join_all(found.iter().map(one)).await);
                         }
                         Err(refusal) => {
-                            tracing::warn!(target_name = target.name, "markers without a record were not looked for: {refusal}")
+                            tracing::warn!(target_name = &*target.name, "markers without a record were not looked for: {refusal}")
                         }
                     }
                 }
@@ -114,7 +114,7 @@ impl Wheel {
 /// A marker that no record knows, as one that a record would.
 fn stray(target: &Target, marker: crate::cluster::marker::Marker, generation: u64) -> MarkerState {
     MarkerState {
-        cluster: target.cluster.clone(),
+        cluster: target.cluster.to_string(),
         namespace: marker.namespace,
         name: marker.name,
         uid: marker.uid,

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{HookState, MarkerState, PlaceState, State, TargetState, Trouble};
+use super::{Detour, HookState, MarkerState, PlaceState, State, TargetState, Trouble};
+use crate::record::hex::Hex;
 use crate::record::line::{Kind, Line, SinkLine, Standing};
-use crate::record::text::{owned, owned_labels};
+use crate::record::text::{owned, owned_labels, text};
 
 impl State {
     /// One line per target, closed by `checkpointEnd` with their count. Folding them gives this state
@@ -30,16 +31,16 @@ impl TargetState {
         Line {
             target: Some(name.to_owned()),
             generation: Some(self.generation),
-            cluster: self.cluster.clone(),
-            service_account: self.service_account.clone(),
-            ask: self.ask.clone(),
-            labels: self.labels.clone(),
+            cluster: self.cluster.as_deref().map(str::to_owned),
+            service_account: self.service_account.as_deref().map(str::to_owned),
+            ask: self.ask.as_ref().map(Hex::to_string),
+            labels: (*self.labels).clone(),
             reason: self.reason,
             requested: self.requested,
             granted: self.granted,
             issued_at: self.issued_at,
             expires_at: self.expires_at,
-            jti: self.jti.clone(),
+            jti: self.jti.as_ref().map(Hex::to_string),
             proof: self.proof,
             sinks: self.places.iter().map(PlaceState::to_line).collect(),
             hooks: self.hooks.iter().map(HookState::to_line).collect(),
@@ -51,7 +52,7 @@ impl TargetState {
                 rejected_at: self.rejected_at,
                 failed_at: self.last_error.as_ref().map(|trouble| trouble.at),
                 failures: self.failures,
-                mended: self.mended,
+                mended: self.mended.as_deref().copied(),
             }),
             ..Line::new(Kind::Checkpoint, now)
         }
@@ -61,12 +62,12 @@ impl TargetState {
         let standing = line.standing.clone().unwrap_or_default();
         Self {
             generation: line.generation.unwrap_or(0),
-            cluster: owned(line.cluster.as_ref()),
-            service_account: owned(line.service_account.as_ref()),
-            ask: owned(line.ask.as_ref()),
-            labels: owned_labels(&line.labels),
+            cluster: text(line.cluster.as_ref()).map(Box::from),
+            service_account: text(line.service_account.as_ref()).map(Box::from),
+            ask: text(line.ask.as_ref()).map(Hex::from),
+            labels: owned_labels(&line.labels).into(),
             reason: line.reason,
-            jti: owned(line.jti.as_ref()),
+            jti: text(line.jti.as_ref()).map(Hex::from),
             issued_at: line.issued_at,
             expires_at: line.expires_at,
             requested: line.requested,
@@ -75,48 +76,45 @@ impl TargetState {
             proven_at: standing.proven_at,
             rejected_at: standing.rejected_at,
             last_rotation: standing.last_rotation,
-            last_error: standing.failed_at.map(|at| Trouble { at, error: owned(line.error.as_ref()).unwrap_or_default() }),
+            last_error: standing.failed_at.map(|at| Box::new(Trouble { at, error: owned(line.error.as_ref()).unwrap_or_default() })),
             failures: standing.failures,
-            mended: standing.mended,
+            mended: standing.mended.map(Box::new),
             places: line.sinks.iter().map(|sink| PlaceState::from_line(sink, line.time)).collect(),
-            hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect(),
-            markers: line.markers.iter().map(MarkerState::from_checkpoint).collect(),
+            hooks: line.hooks.iter().map(|hook| HookState::from_line(hook, line.time)).collect::<Vec<_>>().into(),
+            markers: line.markers.iter().map(MarkerState::from_checkpoint).collect::<Vec<_>>().into(),
         }
     }
 }
 
 impl PlaceState {
     fn to_line(&self) -> SinkLine {
+        let Detour { fallback, kind, error, returned_at, copies } = (*self.detour).clone();
         SinkLine {
-            sink: self.sink.clone(),
-            place: self.place.clone(),
-            outcome: self.outcome,
-            sha256: self.sha256.clone(),
-            attempts: 0,
-            kind: self.kind.clone(),
-            error: self.error.clone(),
-            fallback: self.fallback.clone(),
-            jti: self.jti.clone(),
+            sha256: self.sha256.as_ref().map(Hex::to_string),
+            kind,
+            error,
+            fallback,
+            jti: self.jti.as_ref().map(Hex::to_string),
             since: Some(self.since),
-            returned_at: self.returned_at,
-            copies: self.copies.clone(),
-            tried: None,
+            returned_at,
+            copies,
+            ..SinkLine::new(&*self.sink, &*self.place, self.outcome)
         }
     }
 
     fn from_line<S: AsRef<str>>(line: &SinkLine<S>, time: Timestamp) -> Self {
-        Self {
-            sink: line.sink.as_ref().to_owned(),
-            place: line.place.as_ref().to_owned(),
-            outcome: line.outcome,
-            sha256: owned(line.sha256.as_ref()),
-            jti: owned(line.jti.as_ref()),
+        let detour = Detour {
             fallback: owned(line.fallback.as_ref()),
-            since: line.since.unwrap_or(time),
             kind: owned(line.kind.as_ref()),
             error: owned(line.error.as_ref()),
             returned_at: line.returned_at,
             copies: line.copies.iter().map(|copy| copy.as_ref().to_owned()).collect(),
+        };
+        Self {
+            sha256: text(line.sha256.as_ref()).map(Hex::from),
+            jti: text(line.jti.as_ref()).map(Hex::from),
+            detour: detour.into(),
+            ..Self::new(line.sink.as_ref(), line.place.as_ref(), line.outcome, line.since.unwrap_or(time))
         }
     }
 }

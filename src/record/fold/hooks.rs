@@ -71,13 +71,14 @@ impl TargetState {
 
     /// A token arrived: these hooks have to be told of it. `whole` lines list all that the target has.
     pub(super) fn hooks_due<S: AsRef<str>>(&mut self, line: &Line<S>, whole: bool) {
+        let mut hooks = self.hooks.edit();
         if whole {
-            self.hooks.retain(|hook| line.hooks.iter().any(|due| hook.is_that_of(due)));
+            hooks.retain(|hook| line.hooks.iter().any(|due| hook.is_that_of(due)));
         }
         let generation = line.generation.unwrap_or(self.generation);
         for due in &line.hooks {
-            match self.hooks.iter_mut().find(|hook| hook.is_that_of(due)) {
-                None => self.hooks.push(HookState { generation, ..HookState::from_line(due, line.time) }),
+            match hooks.iter_mut().find(|hook| hook.is_that_of(due)) {
+                None => hooks.push(HookState { generation, ..HookState::from_line(due, line.time) }),
                 Some(hook) => {
                     hook.round = if hook.generation == generation { hook.round + 1 } else { 0 };
                     hook.generation = generation;
@@ -90,10 +91,11 @@ impl TargetState {
 
     /// Hooks were told. What is said of a token that is not the newest any more changes nothing.
     pub(super) fn told<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        let mut hooks = self.hooks.edit();
         for told in &line.hooks {
             let newest =
                 |hook: &&mut HookState| hook.is_that_of(told) && Some(hook.generation) == line.generation && hook.round == told.round;
-            let Some(hook) = self.hooks.iter_mut().find(newest) else { continue };
+            let Some(hook) = hooks.iter_mut().find(newest) else { continue };
             if hook.outcome != told.outcome {
                 hook.since = line.time;
             }

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 
 use super::TargetState;
+use crate::record::hex::Hex;
 use crate::record::line::{Kind, Line};
 use crate::record::marker::{Asked, MarkerLine};
-use crate::record::text::assign;
+use crate::record::text::{assign, text};
 
 /// A marker that stands as far as records know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub struct MarkerState {
     /// The last one.
     pub generation: u64,
     /// `jti` of the last token; `None` where nobody got a token that is bound to it.
-    pub jti: Option<String>,
+    pub jti: Option<Hex<16>>,
     /// That token's `exp`.
     pub expires_at: Option<Timestamp>,
     /// What a person wants of its revocation.
@@ -58,7 +59,7 @@ impl MarkerState {
     pub(super) fn to_checkpoint(&self) -> MarkerLine {
         MarkerLine {
             generation: Some(self.generation),
-            jti: self.jti.clone(),
+            jti: self.jti.as_ref().map(Hex::to_string),
             expires_at: self.expires_at,
             error: self.error.clone(),
             ..self.to_line()
@@ -70,7 +71,7 @@ impl MarkerState {
         Self {
             generation,
             first: line.first.unwrap_or(generation),
-            jti: line.jti.clone(),
+            jti: line.jti.as_deref().map(Hex::from),
             expires_at: line.expires_at,
             error: line.error.clone(),
             ..Self::new(line)
@@ -101,21 +102,22 @@ impl TargetState {
     /// A token was, or would have been, bound to these. A name that is used again is another object.
     pub(super) fn marked<S: AsRef<str>>(&mut self, line: &Line<S>) {
         let generation = line.generation.unwrap_or(self.generation);
+        let mut markers = self.markers.edit();
         for bound in &line.markers {
             let place = |m: &MarkerState| (m.cluster == bound.cluster, m.namespace == bound.namespace, m.name == bound.name);
-            self.markers.retain(|m| m.uid == bound.uid || place(m) != (true, true, true));
-            let index = self.markers.iter().position(|m| m.is_that_of(bound)).unwrap_or_else(|| {
-                self.markers.push(MarkerState { first: generation, ..MarkerState::new(bound) });
-                self.markers.len() - 1
+            markers.retain(|m| m.uid == bound.uid || place(m) != (true, true, true));
+            let index = markers.iter().position(|m| m.is_that_of(bound)).unwrap_or_else(|| {
+                markers.push(MarkerState { first: generation, ..MarkerState::new(bound) });
+                markers.len() - 1
             });
-            let marker = &mut self.markers[index];
+            let marker = &mut markers[index];
             if marker.jti.is_none() {
                 marker.first = generation;
             }
             marker.generation = marker.generation.max(generation);
             // A token without times was never handed to any place.
             if line.issued_at.is_some() {
-                assign(&mut marker.jti, line.jti.as_ref());
+                marker.jti = text(line.jti.as_ref()).map(Hex::from);
                 marker.expires_at = line.expires_at;
             }
         }
@@ -123,8 +125,9 @@ impl TargetState {
 
     /// Markers are to go, or could not be made to go yet.
     pub(super) fn revoking<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        let mut markers = self.markers.edit();
         for told in &line.markers {
-            if let Some(marker) = self.markers.iter_mut().find(|m| m.is_that_of(told)) {
+            if let Some(marker) = markers.iter_mut().find(|m| m.is_that_of(told)) {
                 marker.asked = marker.asked.max(told.asked);
                 assign(&mut marker.error, line.error.as_ref());
             }
@@ -137,7 +140,7 @@ impl TargetState {
         if self.jti.is_some() && self.markers.iter().any(|m| gone(m) && m.jti == self.jti) {
             self.rejected_at = Some(line.time);
         }
-        self.markers.retain(|marker| !gone(marker));
+        self.markers.edit().retain(|marker| !gone(marker));
     }
 
     /// The marker of the token in use.
@@ -197,7 +200,7 @@ mod tests {
     fn a_marker_is_that_of_the_last_token_bound_to_it_and_covers_all_of_them() {
         let state = fold(&[line(Kind::Rotated, 3, Some("a"), marker(3, "u")), line(Kind::Rotated, 4, Some("b"), marker(3, "u"))]);
         let newest = state.targets["ci"].newest_marker().unwrap();
-        assert_eq!((newest.first, newest.generation, newest.jti.as_deref()), (3, 4, Some("b")));
+        assert_eq!((newest.first, newest.generation, newest.jti.clone()), (3, 4, Some("b".into())));
         assert!(newest.covers(3) && newest.covers(4) && !newest.covers(5));
     }
 

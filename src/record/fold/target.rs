@@ -1,12 +1,16 @@
 //! What became of one target: how each event changes it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::{HookState, MarkerState};
+use crate::record::hex::Hex;
 use crate::record::line::{Line, Mended, Outcome, Proof, Reason, SinkLine};
-use crate::record::text::{assign, assign_labels, text};
+use crate::record::rare::{Blank, Rare};
+use crate::record::text::{are_those, assign, owned, owned_labels, text};
+use crate::sink::SINKS;
 
 /// What the records say of one target.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,17 +18,17 @@ pub struct TargetState {
     /// Tokens minted so far.
     pub generation: u64,
     /// Its cluster.
-    pub cluster: Option<String>,
+    pub cluster: Option<Box<str>>,
     /// `NAMESPACE/NAME`.
-    pub service_account: Option<String>,
+    pub service_account: Option<Box<str>>,
     /// Names what its token was asked for.
-    pub ask: Option<String>,
+    pub ask: Option<Hex<8>>,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Rare<BTreeMap<String, String>>,
     /// Why it was last rotated.
     pub reason: Option<Reason>,
     /// `jti` of the newest token that reached a place.
-    pub jti: Option<String>,
+    pub jti: Option<Hex<16>>,
     /// That token's `iat`.
     pub issued_at: Option<Timestamp>,
     /// That token's `exp`.
@@ -42,17 +46,17 @@ pub struct TargetState {
     /// When the target was last `rotated` or `adopted`.
     pub last_rotation: Option<Timestamp>,
     /// The last failure, until a success.
-    pub last_error: Option<Trouble>,
+    pub last_error: Option<Box<Trouble>>,
     /// `failed` records since the last success.
     pub failures: u64,
     /// Rotations that mended something, one after the other: what keeps mending from becoming a loop, over restarts too.
-    pub mended: Option<Mended>,
+    pub mended: Option<Box<Mended>>,
     /// Its places, in the schedule's order.
     pub places: Vec<PlaceState>,
     /// Its hooks, as far as they had something to be told of.
-    pub hooks: Vec<HookState>,
+    pub hooks: Rare<Vec<HookState>>,
     /// Its markers, oldest first.
-    pub markers: Vec<MarkerState>,
+    pub markers: Rare<Vec<MarkerState>>,
 }
 
 /// A failure and its time.
@@ -65,22 +69,29 @@ pub struct Trouble {
 }
 
 /// What the records say of one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PlaceState {
     /// The sink's key in the schedule.
-    pub sink: String,
+    pub sink: Cow<'static, str>,
     /// The place as people name it.
-    pub place: String,
+    pub place: Box<str>,
     /// What became of it last.
     pub outcome: Outcome,
     /// SHA-256 of the bytes that stand there, of whichever token.
-    pub sha256: Option<String>,
+    pub sha256: Option<Hex<32>>,
     /// `jti` of the token that stands there.
-    pub jti: Option<String>,
-    /// Where the newest token was put instead.
-    pub fallback: Option<String>,
+    pub jti: Option<Hex<16>>,
     /// Since when it has this outcome: an owed place keeps the time at which it became owed.
     pub since: Timestamp,
+    /// What is said of it while it is not written, and of what stood in for it.
+    pub detour: Rare<Detour>,
+}
+
+/// What goes, or went, another way than to the place itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detour {
+    /// Where the newest token was put instead.
+    pub fallback: Option<String>,
     /// The failure's machine word, while it is not written.
     pub kind: Option<String>,
     /// The failure in words, while it is not written.
@@ -91,7 +102,22 @@ pub struct PlaceState {
     pub copies: Vec<String>,
 }
 
+impl Blank for Detour {
+    const BLANK: &'static Self = &Self { fallback: None, kind: None, error: None, returned_at: None, copies: Vec::new() };
+
+    fn is_blank(&self) -> bool {
+        self == Self::BLANK
+    }
+}
+
 impl PlaceState {
+    /// A place of which no more is known yet.
+    pub fn new(sink: &str, place: &str, outcome: Outcome, since: Timestamp) -> Self {
+        let known = SINKS.iter().find(|kind| **kind == sink);
+        let sink = known.map_or_else(|| Cow::Owned(sink.to_owned()), |kind| Cow::Borrowed(*kind));
+        Self { sink, place: place.into(), outcome, sha256: None, jti: None, since, detour: Rare::default() }
+    }
+
     /// Whether the place still waits for the newest token.
     pub fn owed(&self) -> bool {
         matches!(self.outcome, Outcome::Owed | Outcome::FellBack)
@@ -102,58 +128,54 @@ impl PlaceState {
         arrived(self.outcome)
     }
 
-    fn is_that_of<S: AsRef<str>>(&self, line: &SinkLine<S>) -> bool {
-        self.sink == line.sink.as_ref() && self.place == line.place.as_ref()
+    /// Whether that is its name.
+    pub fn is_at(&self, sink: &str, place: &str) -> bool {
+        self.sink == sink && *self.place == *place
     }
 
-    fn new<S: AsRef<str>>(line: &SinkLine<S>, time: Timestamp) -> Self {
-        Self {
-            sink: line.sink.as_ref().to_owned(),
-            place: line.place.as_ref().to_owned(),
-            outcome: line.outcome,
-            sha256: None,
-            jti: None,
-            fallback: None,
-            since: time,
-            kind: None,
-            error: None,
-            returned_at: None,
-            copies: Vec::new(),
-        }
-    }
-
-    fn take<S: AsRef<str>>(&mut self, line: &SinkLine<S>, jti: Option<&S>, time: Timestamp) {
+    fn take<S: AsRef<str>>(&mut self, line: &SinkLine<S>, jti: Option<&Hex<16>>, time: Timestamp) {
         let arrived = arrived(line.outcome);
         let was_owed = self.owed();
         if arrived || self.outcome != line.outcome {
             self.since = time;
         }
         self.outcome = line.outcome;
-        assign(&mut self.fallback, line.fallback.as_ref());
-        assign(&mut self.kind, line.kind.as_ref());
-        assign(&mut self.error, line.error.as_ref());
         if arrived {
-            assign(&mut self.sha256, line.sha256.as_ref());
-            assign(&mut self.jti, jti);
+            self.sha256 = text(line.sha256.as_ref()).map(Hex::from);
+            self.jti = jti.cloned();
+        }
+        let mut detour = self.detour.edit();
+        assign(&mut detour.fallback, line.fallback.as_ref());
+        assign(&mut detour.kind, line.kind.as_ref());
+        assign(&mut detour.error, line.error.as_ref());
+        if arrived {
             if was_owed {
-                self.returned_at = (!self.copies.is_empty()).then_some(time);
+                detour.returned_at = (!detour.copies.is_empty()).then_some(time);
             }
-        } else if self.owed() {
-            self.returned_at = None;
+        } else if line.outcome.is_owed() {
+            detour.returned_at = None;
         }
         if line.outcome == Outcome::FellBack
-            && let Some(copy) = line.fallback.as_ref().map(AsRef::as_ref)
-            && !self.copies.iter().any(|known| known == copy)
+            && let Some(copy) = text(line.fallback.as_ref())
+            && !detour.copies.iter().any(|known| known == copy)
         {
-            self.copies.push(copy.to_owned());
+            detour.copies.push(copy.to_owned());
         }
     }
 
     fn cleared<S: AsRef<str>>(&mut self, line: &SinkLine<S>) {
-        self.copies.retain(|copy| line.fallback.as_ref().is_none_or(|gone| gone.as_ref() != copy));
-        if self.copies.is_empty() {
-            self.returned_at = None;
+        let mut detour = self.detour.edit();
+        detour.copies.retain(|copy| text(line.fallback.as_ref()) != Some(copy));
+        if detour.copies.is_empty() {
+            detour.returned_at = None;
         }
+    }
+}
+
+/// Takes what a line says, where it says something else.
+fn rename(known: &mut Option<Box<str>>, told: Option<&str>) {
+    if told.is_some() && told != known.as_deref() {
+        *known = told.map(Box::from);
     }
 }
 
@@ -163,18 +185,23 @@ fn arrived(outcome: Outcome) -> bool {
 }
 
 impl TargetState {
+    /// What the records say of one of its places.
+    pub fn place(&self, sink: &str, place: &str) -> Option<&PlaceState> {
+        self.places.iter().find(|known| known.is_at(sink, place))
+    }
+
     /// A rotation that is done: its line lists every place, so places that it does not list are gone.
     pub(super) fn rotated<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.describe(line);
         self.take_token(line);
-        self.places.retain(|place| line.sinks.iter().any(|sink| place.is_that_of(sink)));
+        self.places.retain(|place| line.sinks.iter().any(|sink| place.is_at(sink.sink.as_ref(), sink.place.as_ref())));
         self.take_places(line);
         self.hooks_due(line, true);
         self.reason = line.reason.or(self.reason);
         if matches!(line.reason, Some(Reason::Repair | Reason::Rejected)) {
             let lasted = |last: &Mended| line.time.as_second() - last.at.as_second() >= Mended::FOR_GOOD;
-            let times = self.mended.filter(|last| !lasted(last)).map_or(0, |last| last.times);
-            self.mended = Some(Mended { at: line.time, times: times.saturating_add(1) });
+            let times = self.mended.as_deref().filter(|last| !lasted(last)).map_or(0, |last| last.times);
+            self.mended = Some(Box::new(Mended { at: line.time, times: times.saturating_add(1) }));
         }
         self.succeeded(line.time);
     }
@@ -194,7 +221,7 @@ impl TargetState {
 
     /// An owed place has the token. Once none is owed the failure that left it so is over.
     pub(super) fn paid<S: AsRef<str>>(&mut self, line: &Line<S>) {
-        if text(line.jti.as_ref()) != self.jti.as_deref() && line.expires_at.is_some() {
+        if !self.is_of(line) && line.expires_at.is_some() {
             self.take_token(line);
         }
         self.take_places(line);
@@ -208,7 +235,7 @@ impl TargetState {
     /// A copy in a fallback is gone: the place that it stood in for has held for long enough.
     pub(super) fn cleared<S: AsRef<str>>(&mut self, line: &Line<S>) {
         for sink in &line.sinks {
-            if let Some(place) = self.places.iter_mut().find(|place| place.is_that_of(sink)) {
+            if let Some(place) = self.places.iter_mut().find(|place| place.is_at(sink.sink.as_ref(), sink.place.as_ref())) {
                 place.cleared(sink);
             }
         }
@@ -227,30 +254,33 @@ impl TargetState {
     /// The token at hand is refused. A line about another token (a fresh one that was never published)
     /// says nothing of this one.
     pub(super) fn rejected<S: AsRef<str>>(&mut self, line: &Line<S>) {
-        if line.jti.is_none() || text(line.jti.as_ref()) == self.jti.as_deref() {
+        if line.jti.is_none() || self.is_of(line) {
             self.rejected_at = Some(line.time);
         }
         self.trouble(line);
     }
 
+    /// Whether a line is about the token that is known.
+    fn is_of<S: AsRef<str>>(&self, line: &Line<S>) -> bool {
+        text(line.jti.as_ref()).map(Hex::from) == self.jti
+    }
+
     fn describe<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.generation = self.generation.max(line.generation.unwrap_or(0));
-        if line.cluster.is_some() {
-            assign(&mut self.cluster, line.cluster.as_ref());
+        rename(&mut self.cluster, text(line.cluster.as_ref()));
+        rename(&mut self.service_account, text(line.service_account.as_ref()));
+        if let Some(ask) = text(line.ask.as_ref()) {
+            self.ask = Some(Hex::from(ask));
         }
-        if line.service_account.is_some() {
-            assign(&mut self.service_account, line.service_account.as_ref());
+        if !are_those(&self.labels, &line.labels) {
+            self.labels = owned_labels(&line.labels).into();
         }
-        if line.ask.is_some() {
-            assign(&mut self.ask, line.ask.as_ref());
-        }
-        assign_labels(&mut self.labels, &line.labels);
         self.take_markers(line);
     }
 
     fn take_token<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.generation = self.generation.max(line.generation.unwrap_or(0));
-        assign(&mut self.jti, line.jti.as_ref());
+        self.jti = text(line.jti.as_ref()).map(Hex::from);
         self.issued_at = line.issued_at;
         self.expires_at = line.expires_at;
         self.requested = line.requested;
@@ -261,14 +291,15 @@ impl TargetState {
     }
 
     fn take_places<S: AsRef<str>>(&mut self, line: &Line<S>) {
+        let jti = text(line.jti.as_ref()).map(Hex::from);
         for sink in &line.sinks {
-            let index = self.places.iter().position(|place| place.is_that_of(sink)).unwrap_or_else(|| {
+            let index = self.places.iter().position(|place| place.is_at(sink.sink.as_ref(), sink.place.as_ref())).unwrap_or_else(|| {
                 // Room for one more, not for the three that a list grows by: most targets have one place.
                 self.places.reserve_exact(1);
-                self.places.push(PlaceState::new(sink, line.time));
+                self.places.push(PlaceState::new(sink.sink.as_ref(), sink.place.as_ref(), sink.outcome, line.time));
                 self.places.len() - 1
             });
-            self.places[index].take(sink, line.jti.as_ref(), line.time);
+            self.places[index].take(sink, jti.as_ref(), line.time);
         }
     }
 
@@ -279,7 +310,7 @@ impl TargetState {
     }
 
     fn trouble<S: AsRef<str>>(&mut self, line: &Line<S>) {
-        let error = line.error.as_ref().or_else(|| line.sinks.iter().find_map(|sink| sink.error.as_ref()));
-        self.last_error = Some(Trouble { at: line.time, error: error.map_or("", AsRef::as_ref).to_owned() });
+        let error = owned(line.error.as_ref()).or_else(|| line.sinks.iter().find_map(|sink| owned(sink.error.as_ref())));
+        self.last_error = Some(Box::new(Trouble { at: line.time, error: error.unwrap_or_default() }));
     }
 }

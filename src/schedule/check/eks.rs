@@ -99,7 +99,7 @@ fn circle(cluster: &str, targets: &[Arc<Target>], clusters: &BTreeMap<String, Ar
     let (mut here, mut passed, mut told) = (cluster, vec![cluster], Vec::new());
     loop {
         let name = login(clusters.get(here)?)?;
-        let target = targets.iter().find(|target| target.name == name)?;
+        let target = targets.iter().find(|target| *target.name == *name)?;
         told.push(format!("cluster {here} logs in with target {name}, which cluster {} mints", target.cluster));
         here = &target.cluster;
         if passed.contains(&here) {

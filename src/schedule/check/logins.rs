@@ -64,7 +64,7 @@ impl Planner<'_> {
 impl Planner<'_> {
     /// Where the target of that name is; that it is nowhere is told.
     pub(super) fn login_target(&mut self, spot: &Spot<'_>, steps: &[Step<'_>], name: &str, targets: &[Arc<Target>]) -> Option<usize> {
-        let found = targets.iter().position(|target| target.name == name);
+        let found = targets.iter().position(|target| *target.name == *name);
         // What is wrong with a target that is there was said of it.
         if found.is_none() && !self.names.contains_key(name) {
             let mut known: Vec<&str> = self.names.keys().map(|name| &**name).collect();
@@ -86,7 +86,9 @@ fn circle(store: &str, targets: &[Arc<Target>], stores: &BTreeMap<String, Arc<St
     while let Some(way) = ways.pop() {
         let here = way.last().copied()?;
         let Some((name, _)) = stores.get(here).and_then(|spec| spec.login()) else { continue };
-        let Some(target) = targets.iter().find(|target| target.name == name).filter(|target| readable(target).is_none()) else { continue };
+        let Some(target) = targets.iter().find(|target| *target.name == *name).filter(|target| readable(target).is_none()) else {
+            continue;
+        };
         for next in target.deliver.iter().filter_map(|place| place.sink.store()) {
             let way: Vec<&str> = way.iter().copied().chain([name, next]).collect();
             if next == store {

@@ -70,8 +70,7 @@ impl Planner<'_> {
     /// themselves have not, or the plan that they stood in would have been refused.
     pub(super) fn collides(&self, before: &[&[Arc<Target>]]) -> bool {
         let taken = |target: &Arc<Target>| {
-            self.names.contains_key(target.name.as_str())
-                || target.places().any(|place| self.places.contains_key(&self.place_key(&place.sink)))
+            self.names.contains_key(&*target.name) || target.places().any(|place| self.places.contains_key(&self.place_key(&place.sink)))
         };
         before.iter().copied().flatten().any(taken)
     }

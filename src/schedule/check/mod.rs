@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use crate::schedule::cron::CronTexts;
 use crate::schedule::file::{ScheduleFile, TargetFile, later};
-use crate::schedule::plan::{Plan, Target};
+use crate::schedule::plan::{Plan, Rotate, Target};
 use crate::schedule::problem::{Problem, Severity};
 use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
@@ -206,6 +206,10 @@ struct Planner<'a> {
     places: HashMap<Digest, deliver::Writer>,
     crons: CronTexts,
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
+    /// The cluster of the target that was planned last: the next one mostly has the same.
+    cluster: Option<Arc<str>>,
+    /// The same of its rotation.
+    rotation: Option<Arc<Rotate>>,
 }
 
 impl<'a> Planner<'a> {
@@ -221,6 +225,8 @@ impl<'a> Planner<'a> {
             places: HashMap::new(),
             crons: CronTexts::default(),
             zones: HashMap::new(),
+            cluster: None,
+            rotation: None,
         }
     }
 
@@ -246,11 +252,11 @@ impl<'a> Planner<'a> {
     }
 
     /// The index of these targets by name; what told one from the other so far is let go.
-    fn index(&mut self, planned: &[Arc<Target>]) -> HashMap<String, usize> {
+    fn index(&mut self, planned: &[Arc<Target>]) -> HashMap<Arc<str>, usize> {
         // Both and the index at once would be the most that is ever in memory.
         self.places = HashMap::new();
         let spent = std::mem::take(&mut self.names);
-        let index = || planned.iter().enumerate().map(|(index, target)| (target.name.clone(), index)).collect();
+        let index = || planned.iter().enumerate().map(|(index, target)| (Arc::clone(&target.name), index)).collect();
         if planned.len() < MANY {
             return index();
         }

@@ -1,6 +1,7 @@
 //! One target: its defaults filled in, its values checked.
 
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 
 use super::report::Spot;
 use super::{Defaults, Planner, rules};
@@ -69,6 +70,14 @@ impl<'s> Subject<'s> {
     }
 }
 
+/// What is equal to the last one is the last one: a hundred thousand targets mostly have the same.
+fn alike<T: PartialEq + ?Sized>(last: &mut Option<Arc<T>>, this: Arc<T>) -> Arc<T> {
+    match last {
+        Some(last) if *last == this => Arc::clone(last),
+        _ => Arc::clone(last.insert(this)),
+    }
+}
+
 impl Planner<'_> {
     pub(super) fn say(&mut self, subject: &Subject<'_>, steps: &[Step<'_>], severity: Severity, message: &str) {
         let (spot, _) = subject.origin(steps);
@@ -116,13 +125,13 @@ impl Planner<'_> {
         }
         let (namespace, service_account) = account?;
         let target = Target {
-            name: name?,
+            name: name?.into(),
             labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
-            cluster: cluster?,
-            ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned() },
+            cluster: alike(&mut self.cluster, cluster?.into()),
+            ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned().map(Box::new) },
             revocable,
             overlap,
-            rotate,
+            rotate: alike(&mut self.rotation, Arc::new(rotate)),
             suspend: own.suspend.or(shared.suspend).unwrap_or(false),
             prove,
             prove_every,

@@ -70,7 +70,7 @@ impl Wheel {
     }
 
     fn doing(&self, target: &Target) -> Doing {
-        let course = self.table.courses.get(target.name.as_str());
+        let course = self.table.courses.get(&*target.name);
         course.map_or_else(Doing::default, |course| Doing { rotating: course.rotating, failures: course.failures })
     }
 

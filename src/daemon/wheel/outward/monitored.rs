@@ -1,6 +1,7 @@
 //! Tokens that others mint: read when they are touched, and recorded when they change.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -64,9 +65,10 @@ pub(super) fn watch(files: &[MonitorSpec]) -> Touched {
     if files.is_empty() {
         return Touched::default();
     }
-    let named = files.iter().filter_map(|spec| Some((spec.path.parent()?, spec.path.file_name()?, spec.path.to_string_lossy())));
+    let named =
+        files.iter().filter_map(|spec| Some((spec.path.parent()?, spec.path.file_name()?, Arc::<str>::from(spec.path.to_string_lossy()))));
     let named: Vec<_> = named.collect();
     // What a kubelet mounts changes by its `..data` alone.
-    let both = named.iter().flat_map(|(folder, name, path)| [*name, OsStr::new("..data")].map(|name| ((*folder, name), &**path)));
+    let both = named.iter().flat_map(|(folder, name, path)| [*name, OsStr::new("..data")].map(|name| ((*folder, name), Arc::clone(path))));
     Touched::on(both)
 }

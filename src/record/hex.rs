@@ -1,0 +1,106 @@
+//! A text that nearly always is so many bytes in hex: a hash, a UUID.
+
+use std::fmt;
+
+/// Such a text, kept as these bytes. Sixteen of them are those of a UUID, with its dashes. Any other text is kept as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hex<const N: usize>(Kept<N>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kept<const N: usize> {
+    Bytes([u8; N]),
+    Text(Box<str>),
+}
+
+/// Bytes of a UUID, and where the dashes stand in its text.
+const UUID: usize = 16;
+const DASHES: [usize; 4] = [8, 13, 18, 23];
+
+impl<const N: usize> From<&str> for Hex<N> {
+    fn from(text: &str) -> Self {
+        Self(bytes(text).map_or_else(|| Kept::Text(text.into()), Kept::Bytes))
+    }
+}
+
+/// The bytes, where each text of them is this one.
+fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let dashes = if N == UUID { &DASHES[..] } else { &[] };
+    if text.len() != 2 * N + dashes.len() {
+        return None;
+    }
+    let (mut bytes, mut digits) = ([0; N], 0);
+    for (at, sign) in text.bytes().enumerate() {
+        let digit = match sign {
+            b'-' if dashes.contains(&at) => continue,
+            _ if dashes.contains(&at) => return None,
+            b'0'..=b'9' => sign - b'0',
+            b'a'..=b'f' => sign - b'a' + 10,
+            _ => return None,
+        };
+        bytes[digits / 2] = bytes[digits / 2] << 4 | digit;
+        digits += 1;
+    }
+    Some(bytes)
+}
+
+impl<const N: usize> fmt::Display for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = match &self.0 {
+            Kept::Text(text) => return f.write_str(text),
+            Kept::Bytes(bytes) => bytes,
+        };
+        for (at, byte) in bytes.iter().enumerate() {
+            if N == UUID && matches!(at, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl<const N: usize> PartialEq<str> for Hex<N> {
+    fn eq(&self, other: &str) -> bool {
+        match &self.0 {
+            Kept::Bytes(known) => bytes(other).as_ref() == Some(known),
+            Kept::Text(text) => **text == *other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_and_uuids_take_no_room_beside_their_own() {
+        let uuid = Hex::<16>::from("0b8f0e3c-9f2d-4c1e-8a51-00ff7a6b5c4d");
+        assert!(matches!(uuid.0, Kept::Bytes(_)));
+        assert!(matches!(Hex::<8>::from("0123456789abcdef").0, Kept::Bytes(_)));
+        assert_eq!((size_of::<Option<Hex<8>>>(), size_of::<Option<Hex<16>>>(), size_of::<Option<Hex<32>>>()), (24, 24, 40));
+    }
+
+    fn stays(text: &str) {
+        let (ask, id, hash) = (Hex::<8>::from(text), Hex::<16>::from(text), Hex::<32>::from(text));
+        assert_eq!([ask.to_string(), id.to_string(), hash.to_string()], [text, text, text]);
+        assert!(ask == *text && id == *text && hash == *text);
+        let other = format!("{text}.");
+        assert!(ask != *other && id != *other && hash != *other);
+    }
+
+    #[test]
+    fn a_text_of_another_form_is_kept_as_it_is() {
+        for text in ["", "-", "a", "0123456789ABCDEF", "0B8F0E3C-9F2D-4C1E-8A51-00FF7A6B5C4D", "0b8f0e3c9f2d-4c1e-8a51--00ff7a6b5c4d", "é"]
+        {
+            stays(text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_text_stays_what_it_is(hex in "[0-9a-f]{15,17}|[0-9a-f]{64}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{4}-[0-9a-f]{4}-[0-9a-f]{12}", any in ".{0,40}") {
+            stays(&hex);
+            stays(&any);
+        }
+    }
+}
