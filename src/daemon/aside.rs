@@ -12,8 +12,8 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     let (give, take) = oneshot::channel();
     let runtime = Handle::current();
     let begun = std::thread::Builder::new().name("aside".into()).spawn(move || {
-        // On Linux this is of the thread, and of those that it starts (setpriority(2)). A thread that may not give way does
-        // the work all the same.
+        // On Linux this is of the thread, and of those that it starts (setpriority(2)). A thread that may not give way, as under
+        // the system call filter of our units, does the work all the same.
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::debug!(%error, "long work does not give way to the loop");
         }

@@ -180,6 +180,7 @@ impl Wheel {
             self.tell_head(false);
             let next = self.table.next().into_iter().chain(hooks).chain(unasked).chain(self.head_due()).min();
             let wake = next.map_or(self.longest_sleep, |at| (at - now_ms()).clamp(0, self.longest_sleep));
+            // In no order: in a storm of rotations there is always one that has just ended, and who asks would wait for the last.
             tokio::select! {
                 Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
                     Ok(done) => self.done(done, &notify).await,
