@@ -1,12 +1,13 @@
 //! What a place holds now: read without following a link, opening a device or waiting for a pipe.
 
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::account::{self, Wish};
@@ -55,7 +56,7 @@ pub(super) fn read(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<
 
 /// A published file, open for reading.
 pub(super) struct Open {
-    pub(super) fd: OwnedFd,
+    pub(super) file: File,
     pub(super) right: bool,
     pub(super) links: u64,
     size: u64,
@@ -81,7 +82,7 @@ pub(super) fn open(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<
         && wish.acl.stands(&fd, &folder.fd, wish.mode);
     let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
     #[allow(clippy::useless_conversion)] // st_nlink is as wide as the platform likes
-    Ok(Some(Open { fd, right, links: stat.st_nlink.into(), size, modified: stat.st_mtime }))
+    Ok(Some(Open { file: fd.into(), right, links: stat.st_nlink.into(), size, modified: stat.st_mtime }))
 }
 
 /// The bytes of what is published, if anything is.
@@ -139,23 +140,10 @@ impl Open {
 
     /// Its bytes, one more than `most` at the most.
     fn read(&self, most: u64) -> Result<Zeroizing<Vec<u8>>, Errno> {
-        let room = |size: u64| usize::try_from(size.min(most)).unwrap_or(0) + 1;
-        let mut bytes = Zeroizing::new(vec![0; room(self.size)]);
-        let mut filled = 0;
-        loop {
-            // It has grown since it was looked at.
-            if filled == bytes.len() {
-                if filled as u64 > most {
-                    break;
-                }
-                bytes.resize(room(2 * filled as u64), 0);
-            }
-            match retry_on_intr(|| rustix::io::read(&self.fd, &mut bytes[filled..]))? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        bytes.truncate(filled);
+        let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        let room = usize::try_from(self.size.min(most)).unwrap_or(0) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        (&self.file).take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 }

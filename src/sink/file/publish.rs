@@ -40,7 +40,7 @@ pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payl
     if !unsure && let Ok(Some(file)) = held::open(folder, name, wish) {
         if file.right && file.holds(&bytes) {
             // Whoever wrote it may have died before it was durable.
-            return durable(path, commit::sync(&file.fd).and_then(|()| commit::sync(&folder.fd))).map(|()| Put::Unchanged);
+            return durable(path, commit::sync(&file.file).and_then(|()| commit::sync(&folder.fd))).map(|()| Put::Unchanged);
         }
         if file.links > 1 {
             tracing::warn!(path = %path.display(), "the published file has a second name, which keeps the old token");
