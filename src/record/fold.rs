@@ -6,6 +6,7 @@ mod file;
 mod hooks;
 mod leaver;
 mod markers;
+mod place;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,7 +25,8 @@ pub(super) use file::fold_file;
 pub use hooks::HookState;
 pub use leaver::Leaver;
 pub use markers::MarkerState;
-pub use target::{Detour, PlaceState, TargetState, Trouble};
+pub use place::{Detour, PlaceState};
+pub use target::{TargetState, Trouble};
 
 /// What all lines so far amount to.
 #[derive(Debug, Clone, PartialEq)]
