@@ -36,7 +36,7 @@ pub struct Rare<T>(Option<Box<T>>);
 impl<T: Blank> Rare<T> {
     /// The value, to be changed. What is blank afterwards takes no room again.
     pub fn edit(&mut self) -> Edit<'_, T> {
-        Edit(&mut self.0)
+        Edit { kept: &mut self.0, fresh: T::default() }
     }
 }
 
@@ -72,27 +72,33 @@ impl<T: Blank + fmt::Debug> fmt::Debug for Rare<T> {
     }
 }
 
-/// A value that is being changed.
-pub struct Edit<'a, T: Blank>(&'a mut Option<Box<T>>);
+/// A value that is being changed. One that stays blank is never put in a box: each folded line sets what it does not say.
+pub struct Edit<'a, T: Blank> {
+    kept: &'a mut Option<Box<T>>,
+    /// In its place, as long as there is none.
+    fresh: T,
+}
 
 impl<T: Blank> Deref for Edit<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_deref().unwrap_or(T::BLANK)
+        self.kept.as_deref().unwrap_or(&self.fresh)
     }
 }
 
 impl<T: Blank> DerefMut for Edit<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.0.get_or_insert_default()
+        self.kept.as_deref_mut().unwrap_or(&mut self.fresh)
     }
 }
 
 impl<T: Blank> Drop for Edit<'_, T> {
     fn drop(&mut self) {
         if self.is_blank() {
-            *self.0 = None;
+            *self.kept = None;
+        } else if self.kept.is_none() {
+            *self.kept = Some(Box::new(std::mem::take(&mut self.fresh)));
         }
     }
 }
@@ -110,5 +116,8 @@ mod tests {
         rare.edit().clear();
         assert!(rare.0.is_none(), "what was cleared is let go");
         assert!(Rare::from(Vec::<u8>::new()).0.is_none());
+        let mut edit = rare.edit();
+        edit.clear();
+        assert!(edit.kept.is_none(), "nothing is put in a box to say nothing");
     }
 }
