@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::token::render::hex;
+
 /// Such a text, kept as these bytes. Sixteen of them are those of a UUID, with its dashes. Any other text is kept as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hex<const N: usize>(Kept<N>);
@@ -45,17 +47,14 @@ fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 impl<const N: usize> fmt::Display for Hex<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = match &self.0 {
-            Kept::Text(text) => return f.write_str(text),
-            Kept::Bytes(bytes) => bytes,
-        };
-        for (at, byte) in bytes.iter().enumerate() {
-            if N == UUID && matches!(at, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
+        match &self.0 {
+            Kept::Text(text) => f.write_str(text),
+            Kept::Bytes(bytes) if N == UUID => {
+                let parts = [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]];
+                f.write_str(&parts.map(hex).join("-"))
             }
-            write!(f, "{byte:02x}")?;
+            Kept::Bytes(bytes) => f.write_str(&hex(bytes)),
         }
-        Ok(())
     }
 }
 
