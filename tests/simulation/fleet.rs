@@ -56,7 +56,6 @@ enum What {
     Renew(usize),
     Tick,
     Deliver(usize, usize),
-    Due(usize),
     Write(usize),
     Fail,
     Mend(usize),
@@ -83,17 +82,20 @@ struct Fleet<'a> {
     chance: &'a Chance,
     now: i64,
     queue: BinaryHeap<Reverse<(i64, u64, What)>>,
+    /// Targets to look at, apart: a million of them would make every other step slow.
+    dues: BinaryHeap<Reverse<(i64, u64, usize)>>,
     seq: u64,
     fleet: Vec<Member>,
     names: Vec<u64>,
     /// `iat` at each target's place, and when it is due.
     places: Vec<(i64, i64)>,
+    /// When a token issued at 0 is due, in seconds: without a window the time moves with the `iat`.
+    ages: Vec<i64>,
     leases: BTreeMap<usize, Lease>,
     record: u64,
     api: bool,
     down: Vec<bool>,
     shares: HashMap<Vec<String>, Rc<Vec<u8>>>,
-    template: Target,
     /// Whether writes ask for leave, and whether who takes a target reads its age off the place.
     fenced: bool,
     reads: bool,
@@ -133,20 +135,26 @@ impl<'a> Fleet<'a> {
             writes: Vec::new(),
             runs: 0,
         };
+        let mut template: Target = (*plan.targets[0]).clone();
+        let age = |target: usize| {
+            template.name = format!("target-{target}").into();
+            due_by_lifetime(&template, Life { issued_at: 0, expires_at: LIFE }, "fleet")
+        };
         let mut fleet = Self {
             chance,
             now: 0,
             queue: BinaryHeap::new(),
+            dues: BinaryHeap::new(),
             seq: 0,
             fleet: (0..members).map(member).collect(),
             names: (0..targets).map(|n| share::hash(&format!("target-{n}"))).collect(),
             places: vec![(i64::MIN, 0); targets],
+            ages: (0..targets).map(age).collect(),
             leases: BTreeMap::new(),
             record: 0,
             api: true,
             down: vec![false; clusters],
             shares: HashMap::new(),
-            template: (*plan.targets[0]).clone(),
             fenced,
             reads,
             moved: 0,
@@ -155,7 +163,7 @@ impl<'a> Fleet<'a> {
         for index in 0..targets {
             // Whatever was before: ages of all sorts.
             fleet.write(index, -chance.between(0, LIFE / 2));
-            fleet.at(fleet.places[index].1.max(MINUTE), What::Due(index));
+            fleet.look(fleet.places[index].1.max(MINUTE), index);
         }
         for index in 0..members {
             fleet.at(chance.between(0, RENEW), What::Renew(index));
@@ -170,10 +178,15 @@ impl<'a> Fleet<'a> {
         self.queue.push(Reverse((at, self.seq, what)));
     }
 
+    /// Looks at a target then.
+    fn look(&mut self, at: i64, target: usize) {
+        self.seq += 1;
+        self.dues.push(Reverse((at, self.seq, target)));
+    }
+
     /// When a token of that `iat` is due, ms.
-    fn due_of(&mut self, target: usize, iat: i64) -> i64 {
-        self.template.name = format!("target-{target}").into();
-        due_by_lifetime(&self.template, Life { issued_at: iat, expires_at: iat + LIFE }, "fleet") * SECOND
+    fn due_of(&self, target: usize, iat: i64) -> i64 {
+        (iat + self.ages[target]) * SECOND
     }
 
     fn write(&mut self, target: usize, iat: i64) {
@@ -194,7 +207,9 @@ impl<'a> Fleet<'a> {
             return;
         }
         let view = self.fleet[index].members.view();
-        let names = view.sharers().to_vec();
+        // Each member names itself first; whose a target is does not depend on it.
+        let mut names = view.sharers().to_vec();
+        names.sort();
         let owners = match self.shares.get(&names) {
             Some(owners) => Rc::clone(owners),
             None => {
@@ -202,7 +217,7 @@ impl<'a> Fleet<'a> {
                 let number = |at: usize| names[at].trim_start_matches("node-").parse::<u8>().expect("a number");
                 let owners = self.names.iter().map(|target| share::owner(*target, &hashes).map_or(u8::MAX, number));
                 let owners = Rc::new(owners.collect::<Vec<u8>>());
-                if self.shares.len() > 64 {
+                if self.shares.len() >= 512 {
                     self.shares.clear();
                 }
                 self.shares.insert(names, Rc::clone(&owners));
@@ -211,13 +226,16 @@ impl<'a> Fleet<'a> {
         };
         let (term, me) = (self.fleet[index].view.term, u8::try_from(index).expect("few members"));
         let renewed = term != view.term;
-        for target in 0..self.names.len() {
-            let was = self.fleet[index].view.member && self.fleet[index].owners.get(target) == Some(&me);
-            if view.member && owners[target] == me && (!was || renewed) {
+        let before = (self.fleet[index].view.member && !renewed).then(|| Rc::clone(&self.fleet[index].owners));
+        if view.member && before.as_ref().is_none_or(|before| !Rc::ptr_eq(before, &owners)) {
+            for (target, _) in owners.iter().enumerate().filter(|(_, owner)| **owner == me) {
+                if before.as_ref().is_some_and(|before| before.get(target) == Some(&me)) {
+                    continue;
+                }
                 if self.reads {
                     self.fleet[index].believed[target] = i32::try_from(self.places[target].0).expect("some days");
                 } else {
-                    self.at(self.now, What::Due(target));
+                    self.look(self.now, target);
                 }
             }
         }
@@ -283,17 +301,17 @@ impl<'a> Fleet<'a> {
                 self.figures.late += 1;
                 self.figures.latest = self.figures.latest.max(self.now - (iat + LIFE) * SECOND);
             }
-            return self.at(self.now + 5 * SECOND, What::Due(target));
+            return self.look(self.now + 5 * SECOND, target);
         };
         let believed = i64::from(self.fleet[owner].believed[target]);
         let thinks = self.due_of(target, believed.max(-LIFE * 10));
         if self.now < thinks {
-            return self.at(thinks, What::Due(target));
+            return self.look(thinks, target);
         }
         // Another one may have minted meanwhile: the place says.
         if self.reads && self.now < due {
             self.fleet[owner].believed[target] = i32::try_from(iat).expect("some days");
-            return self.at(due, What::Due(target));
+            return self.look(due, target);
         }
         self.figures.mints += 1;
         self.figures.minted_again += u64::from(self.now < due);
@@ -302,7 +320,7 @@ impl<'a> Fleet<'a> {
         self.fleet[owner].writes.push((target, self.now / SECOND, term));
         self.at(self.now + self.chance.between(50, SLOW), What::Write(owner));
         // A write that never comes is noticed by whoever owns the target then.
-        self.at(self.now + MINUTE, What::Due(target));
+        self.look(self.now + MINUTE, target);
     }
 
     /// Writes that are under way come to their places, as far as they may.
@@ -328,7 +346,7 @@ impl<'a> Fleet<'a> {
         // What was not written is looked at before the next mint.
         for target in stopped {
             self.fleet[index].believed[target] = i32::try_from(self.places[target].0).expect("some days");
-            self.at(self.now, What::Due(target));
+            self.look(self.now, target);
         }
         if !waiting.is_empty() {
             self.fleet[index].writes = waiting;
@@ -382,10 +400,12 @@ impl<'a> Fleet<'a> {
             return;
         }
         let running: Vec<usize> = (0..self.fleet.len()).filter(|member| self.reaches(*member) && self.fleet[*member].view.member).collect();
-        for target in 0..self.names.len() {
-            let served = running.iter().filter(|member| self.serves(**member, target)).count();
-            self.figures.unserved += u64::from(served == 0);
+        let mut served = vec![false; self.names.len()];
+        for member in &running {
+            let owners = self.fleet[*member].owners.iter();
+            served.iter_mut().zip(owners).for_each(|(served, owner)| *served |= usize::from(*owner) == *member);
         }
+        self.figures.unserved += served.iter().filter(|served| !**served).count() as u64;
         if let Some(first) = running.first() {
             let mut shares = vec![0usize; self.fleet.len()];
             self.fleet[*first].owners.iter().for_each(|owner| shares[usize::from(*owner)] += 1);
@@ -396,9 +416,21 @@ impl<'a> Fleet<'a> {
     }
 
     fn run(mut self, until: i64) -> Figures {
-        while let Some(Reverse((at, _, what))) = self.queue.pop() {
+        let mut day = 0;
+        while let Some(Reverse((at, seq, what))) = self.queue.pop() {
+            while let Some(Reverse((due, _, target))) =
+                self.dues.peek().copied().filter(|Reverse((due, turn, _))| (*due, *turn) < (at, seq))
+            {
+                self.dues.pop();
+                self.now = due;
+                self.due(target);
+            }
             if at > until {
                 break;
+            }
+            if long() && at / DAY > day {
+                day = at / DAY;
+                println!("day {day}: {:?}", self.figures);
             }
             self.now = at;
             match what {
@@ -413,7 +445,6 @@ impl<'a> Fleet<'a> {
                     self.at(at + SECOND, What::Tick);
                 }
                 What::Deliver(index, from) => self.deliver(index, from),
-                What::Due(target) => self.due(target),
                 What::Write(index) => self.writes(index),
                 What::Fail => self.fail(),
                 What::Mend(index) => self.mend(index),
