@@ -41,6 +41,12 @@ impl Run {
             let (schedule, places, walls) = (examined.clone(), places.clone(), Arc::clone(&walls));
             Box::pin(async move { serde_json::json!(doctor::within(schedule, places, walls, probe).await) })
         });
-        super::on_one_thread(async { daemon::run(beginning, examine).await.map_err(Exit::from) })
+        super::on_one_thread(async {
+            // A task among the others: whoever wakes the runtime's first future does so by a system call, even on its own thread.
+            match tokio::spawn(daemon::run(beginning, examine)).await {
+                Ok(result) => result.map_err(Exit::from),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        })
     }
 }

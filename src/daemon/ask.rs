@@ -164,7 +164,7 @@ impl Asker {
 }
 
 /// Chooses targets: takes a target, says whether it is meant.
-pub type Selector = Box<dyn Fn(&Target) -> bool + Send>;
+pub type Selector = Box<dyn Fn(&Target) -> bool + Send + Sync>;
 
 /// What became of a reload.
 #[derive(Debug, Clone, serde::Serialize)]

@@ -37,6 +37,8 @@ struct Queue {
     taken_callers: Vec<oneshot::Sender<Appended>>,
     /// Since when the thread has been writing.
     busy_since: Option<Instant>,
+    /// Whether the one that watches it looks again by itself.
+    watched: bool,
     /// The disk has not answered for so long that nobody waits for it.
     stalled: bool,
     /// Lines that were turned away since the thread last looked.
@@ -65,6 +67,7 @@ impl Shared {
             callers: Vec::new(),
             taken_callers: Vec::new(),
             busy_since: None,
+            watched: false,
             stalled: false,
             turned_away: 0,
             health,
@@ -143,7 +146,9 @@ impl Shared {
         queue.lines = 0;
         queue.taken_callers = std::mem::take(&mut queue.callers);
         queue.busy_since = Some(Instant::now());
-        self.busy.notify_one();
+        if !queue.watched {
+            self.busy.notify_one();
+        }
         Taken { batches: std::mem::take(&mut queue.batches), turned_away: std::mem::take(&mut queue.turned_away), closing: queue.closing }
     }
 
@@ -162,7 +167,10 @@ impl Shared {
         queue.health.error = error;
         queue.health.head.clone_from(&state.head);
         queue.health.seq = state.seq;
-        send(queue.taken_callers.drain(..), outcome);
+        let callers = std::mem::take(&mut queue.taken_callers);
+        drop(queue);
+        // Whoever is woken appends the next line, and is not to wait for this lock.
+        send(callers.into_iter(), outcome);
     }
 
     /// Takes note of whether the last head was signed.
@@ -183,12 +191,14 @@ impl Shared {
         while !queue.gone {
             let left = match queue.busy_since.filter(|_| !queue.stalled) {
                 None => {
+                    queue.watched = false;
                     queue = self.busy.wait(queue).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
                 Some(since) => (since + patience).saturating_duration_since(Instant::now()),
             };
             if !left.is_zero() {
+                queue.watched = true;
                 queue = self.busy.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
