@@ -70,6 +70,6 @@ fn measure(part: Part, report: &mut Report, options: &Options) {
         Part::Disk => disk::run(report, options),
         Part::Records => records::run(report, options),
         Part::Stores => stores::run(report, options),
-        Part::Size => size::run(report, options),
+        Part::Size => size::run(report),
     }
 }

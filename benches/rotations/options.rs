@@ -64,8 +64,6 @@ pub struct Options {
     pub lines: usize,
     /// The API server signs with P-256 instead of RSA 2048, which clusters sign with unless told otherwise.
     pub p256: bool,
-    /// Build the release binary to measure its size: link-time optimisation takes many minutes.
-    pub size: bool,
     /// Minutes of the soak, which then is all that is done.
     pub soak: Option<usize>,
     /// Targets of each of its daemons.
@@ -85,8 +83,7 @@ const USAGE: &str = "usage: cargo bench --bench rotations -- [--only PART,…] [
     --rest SECONDS  how long the fleet is watched at rest (60)
     --lines N       record lines to fold (1000000)
     --p256          the API server signs ES256 instead of RS256
-    --soak MINUTES  not the table: ten thousand targets with tokens of one minute, and a kill -9 a minute (1440: a day)
-    --size          build the real release binary and measure it (many minutes)";
+    --soak MINUTES  not the table: ten thousand targets with tokens of one minute, and a kill -9 a minute (1440: a day)";
 
 impl Options {
     /// Of the words behind the program's name; the usage, and the end, where they make no sense.
@@ -109,7 +106,6 @@ impl Options {
                 "--lines" => options.lines = number(1_000),
                 "--p256" => options.p256 = true,
                 "--soak" => options.soak = Some(number(3)),
-                "--size" => options.size = true,
                 "--brief" => options.make_brief(),
                 "--only" => options.parts = parts(&arguments.next().unwrap_or_else(|| usage())),
                 _ => usage(),
@@ -131,7 +127,6 @@ impl Options {
             rest: Duration::from_secs(60),
             lines: 1_000_000,
             p256: false,
-            size: false,
             soak: None,
             soaked: 10_000,
         }
@@ -152,7 +147,6 @@ impl Options {
             soaked: 500,
             parts: std::mem::take(&mut self.parts),
             p256: self.p256,
-            size: self.size,
             soak: self.soak,
         };
     }

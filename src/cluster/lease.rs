@@ -91,6 +91,8 @@ pub struct Lease {
     pub said: Said,
     /// When its holder says it renewed it, unix ms by the holder's clock.
     pub renewed: Option<i64>,
+    /// When it was last written, unix ms by the API server's own clock (`managedFields`), in whole seconds.
+    pub written: Option<i64>,
     /// Changes with every write.
     pub record: String,
     /// That very object.
@@ -126,6 +128,14 @@ struct Metadata {
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    managed_fields: Vec<Managed>,
+}
+
+/// Who wrote some of its fields, and when: a renewal changes `renewTime`, so that each moves the time.
+#[derive(Deserialize)]
+struct Managed {
+    time: Option<Timestamp>,
 }
 
 #[derive(Default, Deserialize)]
@@ -150,6 +160,7 @@ impl Written {
         Some(Lease {
             said: Said { member, run, daemon, schedule, version, kin },
             renewed: self.spec.renew_time.map(Timestamp::as_millisecond),
+            written: self.metadata.managed_fields.iter().filter_map(|managed| managed.time).max().map(Timestamp::as_millisecond),
             record: self.metadata.resource_version,
             uid: self.metadata.uid,
             transitions: self.spec.lease_transitions.unwrap_or(0),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::share;
-use super::view::{Seen, View};
+use super::view::{Seen, View, warnings};
 use crate::cluster::lease::{Lease, Said};
 
 /// A member whose Lease did not change for that long is dead, ms.
@@ -19,8 +19,11 @@ pub const RENEW: i64 = 6_000;
 pub const DEADLINE: i64 = 10_000;
 /// Where nothing was heard for that long we do not know how others do, ms.
 pub const HEARD: i64 = 9_000;
+/// Who joins gives every other member that long to show that it lives, ms: where the API server was away for all, whoever
+/// lives tries again every two seconds.
+const PATIENCE: i64 = 5_000;
 /// Clocks that differ by more are told of, ms.
-const SKEW: i64 = 60_000;
+pub(super) const SKEW: i64 = 60_000;
 /// The Lease of one that is dead for so long is removed, ms.
 const FORGOTTEN: i64 = 600_000;
 
@@ -214,6 +217,16 @@ impl Members {
         self.tried = self.tried.max(begun);
     }
 
+    /// We are about to join, by a write that the API server made at `written` (unix ms, its own clock): by that clock we know
+    /// how long the others had been silent before we could hear them.
+    pub fn joins(&mut self, written: Option<i64>, now: i64) {
+        for member in self.others.values_mut().filter(|_| !matches!(self.own, Own::Member(_))) {
+            if let (Some(ours), Some(theirs)) = (written, member.lease.written) {
+                member.changed = member.changed.min((now - (ours - theirs)).max(now - LEASE + PATIENCE));
+            }
+        }
+    }
+
     /// Our Lease could not be tried, or was refused: we go on as we are.
     pub fn failed(&mut self, begun: i64, why: &str) {
         self.tried = self.tried.max(begun);
@@ -262,7 +275,7 @@ impl Members {
             alive: other.alive,
             schedule: other.lease.said.schedule.clone(),
             version: other.lease.said.version.clone(),
-            warnings: self.warnings(other),
+            warnings: if other.alive { warnings(said, &other.lease.said, other.skew) } else { Vec::new() },
         });
         let own = Seen {
             name: said.member.clone(),
@@ -283,31 +296,6 @@ impl Members {
             names,
             hashes,
         }
-    }
-
-    fn warnings(&self, other: &Member) -> Vec<String> {
-        let (theirs, ours) = (&other.lease.said, &self.said);
-        let mut warnings = Vec::new();
-        if !other.alive {
-            return warnings;
-        }
-        let short = |sha256: &str| sha256.chars().take(12).collect::<String>();
-        if theirs.schedule != ours.schedule {
-            let (a, b) = (short(&theirs.schedule), short(&ours.schedule));
-            warnings.push(if share::is_kin(&theirs.kin, &ours.kin) {
-                format!("it has another schedule ({a}, ours is {b}): until both have the same each serves all of its own targets")
-            } else {
-                format!("its schedule ({a}, ours is {b}) has nothing of ours: two fleets use one Lease name; give each its own `fleet.lease.name`")
-            });
-        }
-        if theirs.version != ours.version {
-            warnings.push(format!("it runs version {}, we run {}: bring all members to one", theirs.version, ours.version));
-        }
-        if other.skew.abs() > SKEW {
-            let way = if other.skew > 0 { "ahead of" } else { "behind" };
-            warnings.push(format!("its clock is {} s {way} ours: set the wrong one right", other.skew.abs() / 1000));
-        }
-        warnings
     }
 }
 

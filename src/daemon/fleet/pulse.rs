@@ -110,7 +110,12 @@ async fn hold(fleet: &Fleet, before: Option<&Lease>, begun: i64) -> Result<(), R
     let cluster = Arc::clone(&lock(&fleet.cluster));
     let said = lock(&fleet.members).said().clone();
     let lease = cluster.hold_lease(&fleet.spec, &said, LEASE.unsigned_abs() / 1000, before).await?;
-    fleet.tell(|members| members.renewed(&lease.record, begun, uptime()));
+    fleet.tell(|members| {
+        let now = uptime();
+        members.joins(lease.written, now);
+        members.renewed(&lease.record, begun, now);
+        members.tick(now);
+    });
     *lock(&fleet.held) = Some(lease);
     Ok(())
 }

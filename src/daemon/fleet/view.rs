@@ -1,6 +1,8 @@
 //! The fleet at one moment: who is in it, and who owns what. Pure.
 
+use super::members::SKEW;
 use super::share;
+use crate::cluster::lease::Said;
 
 /// A member, as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,4 +63,28 @@ impl View {
     pub fn is_ours(&self, target: &str) -> bool {
         self.member && self.owner(target) == Some(self.me.as_str())
     }
+}
+
+/// What a person should mend of a member that lives; `skew`: its clock less ours, ms.
+pub(super) fn warnings(ours: &Said, theirs: &Said, skew: i64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let short = |sha256: &str| sha256.chars().take(12).collect::<String>();
+    if theirs.schedule != ours.schedule {
+        let (a, b) = (short(&theirs.schedule), short(&ours.schedule));
+        warnings.push(if share::is_kin(&theirs.kin, &ours.kin) {
+            format!("it has another schedule ({a}, ours is {b}): until both have the same each serves all of its own targets")
+        } else {
+            format!(
+                "its schedule ({a}, ours is {b}) has nothing of ours: two fleets use one Lease name; give each its own `fleet.lease.name`"
+            )
+        });
+    }
+    if theirs.version != ours.version {
+        warnings.push(format!("it runs version {}, we run {}: bring all members to one", theirs.version, ours.version));
+    }
+    if skew.abs() > SKEW {
+        let way = if skew > 0 { "ahead of" } else { "behind" };
+        warnings.push(format!("its clock is {} s {way} ours: set the wrong one right", skew.abs() / 1000));
+    }
+    warnings
 }

@@ -95,6 +95,46 @@ fn a_member_whose_lease_does_not_change_is_dead_after_fifteen_seconds_and_not_be
     assert!(alive(&members, "b"), "who writes lives");
 }
 
+/// That Lease, written then by the API server's clock.
+fn written(mut lease: Lease, at: i64) -> Lease {
+    lease.written = Some(at);
+    lease
+}
+
+#[test]
+fn who_joins_knows_by_the_api_servers_clock_who_is_dead_already() {
+    // The API server's clock is a year off: only differences count.
+    let server = WALL - 31_536_000_000;
+    let mut members = Members::new(said("a"));
+    let others = [("b", 14_000), ("c", 12_000), ("d", 600_000), ("e", 1_000)];
+    members.listed(others.map(|(name, ago)| written(lease(said(name), 1), server - ago)).into(), 0, 0, WALL);
+    members.joins(Some(server), 0);
+    members.renewed("2", 0, 0);
+    let dead_at = |name: &str| {
+        (0..=LEASE).step_by(1_000).find(|now| {
+            let mut members = members.clone();
+            pass(&mut members, 1_000, *now);
+            !alive(&members, name)
+        })
+    };
+    assert_eq!(dead_at("c"), Some(PATIENCE), "twelve seconds and five are more than fifteen");
+    assert_eq!((dead_at("b"), dead_at("d")), (Some(PATIENCE), Some(PATIENCE)), "each gets the time to show itself");
+    assert_eq!(dead_at("e"), Some(LEASE - 1_000));
+    members.written(lease(said("b"), 9), 4_000, WALL);
+    pass(&mut members, 4_000, LEASE);
+    assert!(alive(&members, "b"), "who writes lives");
+}
+
+#[test]
+fn whoever_is_a_member_goes_by_what_it_has_heard_itself() {
+    let mut members = Members::new(said("a"));
+    members.listed(vec![written(lease(said("b"), 1), WALL)], 0, 0, WALL);
+    members.renewed("2", 0, 0);
+    members.joins(Some(WALL + 600_000), 0);
+    pass(&mut members, 1_000, LEASE - 1_000);
+    assert!(alive(&members, "b"));
+}
+
 #[test]
 fn a_lease_that_is_given_up_is_free_at_once() {
     let mut members = two();
