@@ -218,11 +218,13 @@ impl Members {
     }
 
     /// We are about to join, by a write that the API server made at `written` (unix ms, its own clock): by that clock we know
-    /// how long the others had been silent before we could hear them.
+    /// how long the others had been silent before we could hear them; a second less, for it cuts fractions off, and who was
+    /// dead for us before its Lease ran out would go on as its owner.
     pub fn joins(&mut self, written: Option<i64>, now: i64) {
         for member in self.others.values_mut().filter(|_| !matches!(self.own, Own::Member(_))) {
             if let (Some(ours), Some(theirs)) = (written, member.lease.written) {
-                member.changed = member.changed.min((now - (ours - theirs)).max(now - LEASE + PATIENCE));
+                let silent = (ours - theirs - 1_000).min(LEASE - PATIENCE);
+                member.changed = member.changed.min(now - silent);
             }
         }
     }
