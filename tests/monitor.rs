@@ -60,7 +60,8 @@ fn each_state_of_a_file_of_others_is_seen_when_it_changes_and_told_everywhere() 
     host.start();
     assert_eq!(until_state(&host, "missing")["reason"], "does not exist");
     assert_eq!(host.run(&["status"]).code, Some(1), "a monitored token that is not well needs a person");
-    until("that is told", 60, || host.path("told").exists());
+    // The file is there before its first line is.
+    until("that is told", 60, || host.path("told").exists() && host.read("told").contains('\n'));
     let told: Value = serde_json::from_str(host.read("told").lines().next().unwrap()).unwrap();
     assert_eq!(
         (&told["alert"], &told["about"][0]["file"], &told["about"][0]["state"]),
