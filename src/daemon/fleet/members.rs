@@ -221,11 +221,11 @@ impl Members {
     /// how long the others had been silent before we could hear them; a second less, for it cuts fractions off, and who was
     /// dead for us before its Lease ran out would go on as its owner.
     pub fn joins(&mut self, written: Option<i64>, now: i64) {
-        for member in self.others.values_mut().filter(|_| !matches!(self.own, Own::Member(_))) {
-            if let (Some(ours), Some(theirs)) = (written, member.lease.written) {
-                let silent = (ours - theirs - 1_000).min(LEASE - PATIENCE);
-                member.changed = member.changed.min(now - silent);
-            }
+        let Some(ours) = written.filter(|_| !matches!(self.own, Own::Member(_))) else { return };
+        for member in self.others.values_mut() {
+            let Some(theirs) = member.lease.written else { continue };
+            let silent = (ours - theirs - 1_000).min(LEASE - PATIENCE);
+            member.changed = member.changed.min(now - silent);
         }
     }
 

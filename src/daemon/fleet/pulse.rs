@@ -114,7 +114,6 @@ async fn hold(fleet: &Fleet, before: Option<&Lease>, begun: i64) -> Result<(), R
         let now = uptime();
         members.joins(lease.written, now);
         members.renewed(&lease.record, begun, now);
-        members.tick(now);
     });
     *lock(&fleet.held) = Some(lease);
     Ok(())
