@@ -2,6 +2,7 @@
 //! handed out one at a time, so that a file with 100,000 of them stays cheap.
 
 mod access;
+mod located;
 mod node;
 mod parse;
 mod pieces;

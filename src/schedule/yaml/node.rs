@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_yaml::Spanned;
+
+use super::located::{Located, located};
 
 /// Where something stands. Both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -175,17 +176,15 @@ impl Node {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(from)?;
-        let bytes = spanned.defined.span();
-        let span = (whole(bytes.byte_offset().unwrap_or(0)), whole(bytes.byte_len().unwrap_or(0)));
-        Ok(Self { at: place(&spanned.referenced), value: spanned.value, span })
+        let Located { value, at, span } = located(from, true)?;
+        Ok(Self { at, value, span })
     }
 }
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Box<str>>::deserialize(from)?;
-        Ok(Self { at: place(&spanned.referenced), text: spanned.value })
+        let Located { value: text, at, .. } = located(from, false)?;
+        Ok(Self { at, text })
     }
 }
 
@@ -193,14 +192,6 @@ impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Tree)
     }
-}
-
-pub(super) fn place(location: &serde_yaml::Location) -> At {
-    At { line: whole(location.line()).max(1), column: whole(location.column()).max(1) }
-}
-
-fn whole(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 pub(super) struct Tree;

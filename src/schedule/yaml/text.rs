@@ -1,6 +1,5 @@
 //! Is it a text at all, is it YAML, and where in it does something stand?
 
-use super::node::place;
 use super::{At, START};
 
 /// Most bytes that one file may have.
@@ -67,6 +66,11 @@ pub fn not_utf8(bytes: &[u8]) -> Broken {
     let good = std::str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len);
     let text = String::from_utf8_lossy(&bytes[..good]);
     Broken { at: position(&text, text.len()), message: "this is no UTF-8 text: save the file as UTF-8".into() }
+}
+
+fn place(location: &serde_yaml::Location) -> At {
+    let whole = |number| usize::try_from(number).unwrap_or(usize::MAX).max(1);
+    At { line: whole(location.line()), column: whole(location.column()) }
 }
 
 /// What the YAML parser found, in our words and without the lines around it: they are nobody's business.

@@ -65,9 +65,11 @@ pub(super) struct Open {
 
 /// Opens what is published, if anything is.
 pub(super) fn open(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<Open>, Failure> {
-    if stat(folder, name, wish)?.is_none() {
-        return Ok(None);
-    }
+    if stat(folder, name, wish)?.is_none() { Ok(None) } else { open_seen(folder, name, wish) }
+}
+
+/// The same, where [`stat`] has just seen something that may be opened.
+pub(super) fn open_seen(folder: &Folder, name: &OsStr, wish: &Wish) -> Result<Option<Open>, Failure> {
     let path = folder.path.join(name);
     let fd = match openat(&folder.fd, name, OPEN, Mode::empty()) {
         Ok(fd) => fd,
@@ -126,7 +128,12 @@ fn refuse(stat: &Stat, folder: &Folder, name: &OsStr, wish: &Wish) -> Result<(),
 impl Open {
     /// Whether the file's bytes are these.
     pub(super) fn holds(&self, bytes: &[u8]) -> bool {
-        self.size == bytes.len() as u64 && self.read(self.size).is_ok_and(|read| *read == *bytes)
+        if self.size != bytes.len() as u64 {
+            return false;
+        }
+        // So many and no more: whether more comes would be one more question.
+        let mut read = Zeroizing::new(vec![0; bytes.len()]);
+        (&self.file).read_exact(&mut read).is_ok() && *read == *bytes
     }
 
     /// All its bytes, where they can be those of a token's place.

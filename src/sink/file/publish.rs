@@ -30,14 +30,17 @@ static UNSURE: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default)
 /// that others of the file heed.
 pub(super) fn publish(folder: &Folder, name: &OsStr, wish: &Wish, payload: &Payload, ticket: &Ticket) -> Result<Put, Failure> {
     let path = folder.path.join(name);
-    held::stat(folder, name, wish)?;
+    let seen = held::stat(folder, name, wish)?;
     let _lock = if payload.merges() { Some(Lock::take(folder, name)?) } else { None };
     let held = if payload.merges() { held::bytes(folder, name, wish)? } else { None };
     let merged = payload.onto(held.as_deref().map(Vec::as_slice));
     let bytes = merged.map_err(|why| local(format!("cannot merge into {}, which is left as it is: {why}", path.display())))?;
     let unsure = is_unsure(&path);
     // One that we may not read is published anew: only its reader could say whether it is the same.
-    if !unsure && let Ok(Some(file)) = held::open(folder, name, wish) {
+    if !unsure
+        && seen.is_some()
+        && let Ok(Some(file)) = held::open_seen(folder, name, wish)
+    {
         if file.right && file.holds(&bytes) {
             // Whoever wrote it may have died before it was durable.
             return durable(path, commit::sync(&file.file).and_then(|()| commit::sync(&folder.fd))).map(|()| Put::Unchanged);
