@@ -19,7 +19,7 @@ fn attempt(script: &str, seconds: u64) -> Result<Put, Failure> {
 }
 
 fn attempt_of(command: Vec<String>, seconds: u64) -> Result<Put, Failure> {
-    let spec = SinkSpec::Command(CommandSpec { command, timeout: Duration::from_secs(seconds) });
+    let spec = SinkSpec::Command(Box::new(CommandSpec { command, timeout: Duration::from_secs(seconds) }));
     let context = Context {
         target: "ci",
         issue: "i",
@@ -111,7 +111,7 @@ fn one_that_floods_its_output_blocks_nobody_and_its_end_is_kept() {
 
 #[test]
 fn one_that_never_reads_a_large_payload_and_ends_well_has_not_taken_it() {
-    let spec = SinkSpec::Command(CommandSpec { command: vec!["/bin/true".into()], timeout: Duration::from_secs(20) });
+    let spec = SinkSpec::Command(Box::new(CommandSpec { command: vec!["/bin/true".into()], timeout: Duration::from_secs(20) }));
     let context = Context {
         target: "ci",
         issue: "i",

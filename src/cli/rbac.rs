@@ -93,7 +93,7 @@ impl Rbac {
         let mut plan = accepted.plan;
         if self.withdraw {
             for target in &mut plan.targets {
-                Arc::make_mut(target).when_removed = WhenRemoved::Delete;
+                Arc::make_mut(&mut Arc::make_mut(target).terms).when_removed = WhenRemoved::Delete;
             }
         }
         let plan = Arc::new(plan);

@@ -138,7 +138,7 @@ mod tests {
         let file = FileSpec { path: COPY.into(), mode: Mode::default(), owner: None, group: None, readers: Vec::new() };
         let vault = VaultSpec { store: "v".into(), mount: "secret".into(), path: "a".into(), key: "token".into(), ..VaultSpec::default() };
         let place = |sink, fallback| Place { sink, format: Format::Raw, encrypt_to: Vec::new(), required: true, fallback, when_paid };
-        vec![place(SinkSpec::Vault(vault), vec![place(SinkSpec::File(file), Vec::new())])]
+        vec![place(SinkSpec::Vault(Box::new(vault)), vec![place(SinkSpec::File(file), Vec::new())])]
     }
 
     fn line(kind: Kind, at: i64, jti: i64, outcome: Outcome) -> Line {

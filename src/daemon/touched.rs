@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,12 +22,20 @@ use super::watch::own;
 use crate::schedule::{Plan, Target};
 use crate::sink::{SinkSpec, file};
 
-/// A file name, and a target that has a file of that name.
-type Named = (Box<OsStr>, Arc<str>);
+/// What stands for a file name, and a target that has a file of that name.
+type Named = (u64, Arc<str>);
 
 /// File names, each with a target, in order: a list takes half the room of a table, and a folder may have a hundred thousand.
+/// Should two names ever be one here, a target is looked at too often.
 #[derive(Default)]
 struct Names(Vec<Named>);
+
+/// Stands for a file name in a third of its room.
+fn stand_in(name: &OsStr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
 
 impl Names {
     fn new(mut names: Vec<Named>) -> Self {
@@ -42,8 +51,9 @@ impl Names {
 
     /// The targets that have a file of that name.
     fn of(&self, file: &OsStr) -> impl Iterator<Item = &Arc<str>> {
-        let from = self.0.partition_point(|(name, _)| **name < *file);
-        self.0[from..].iter().take_while(move |(name, _)| **name == *file).map(|(_, target)| target)
+        let file = stand_in(file);
+        let from = self.0.partition_point(|(name, _)| *name < file);
+        self.0[from..].iter().take_while(move |(name, _)| *name == file).map(|(_, target)| target)
     }
 }
 
@@ -118,7 +128,7 @@ impl Touched {
                 folders.insert(folder.to_owned(), Vec::new());
             }
             let Some(names) = folders.get_mut(folder) else { continue };
-            names.push((name.into(), stands_for));
+            names.push((stand_in(name), stands_for));
         }
         let mut touched = Self { fd: Some(fd), ..Self::default() };
         for (folder, names) in folders {

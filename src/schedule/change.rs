@@ -123,40 +123,8 @@ pub fn renewed<'a>(before: &Plan, after: &'a Plan) -> Vec<&'a Arc<Target>> {
 
 /// Whether two targets mean the same, wherever they stand in their files.
 fn same(a: &Target, b: &Target) -> bool {
-    let Target {
-        name,
-        labels,
-        cluster,
-        ask,
-        revocable,
-        overlap,
-        rotate,
-        suspend,
-        prove,
-        prove_every,
-        compliance,
-        when_removed,
-        deliver,
-        after,
-        hosts,
-        first: _,
-        line: _,
-    } = a;
-    *name == b.name
-        && *labels == b.labels
-        && *cluster == b.cluster
-        && *ask == b.ask
-        && *revocable == b.revocable
-        && *overlap == b.overlap
-        && *rotate == b.rotate
-        && *suspend == b.suspend
-        && *prove == b.prove
-        && *prove_every == b.prove_every
-        && *compliance == b.compliance
-        && *when_removed == b.when_removed
-        && *deliver == b.deliver
-        && *after == b.after
-        && *hosts == b.hosts
+    let Target { name, terms, ask, deliver, first: _, line: _ } = a;
+    *name == b.name && (Arc::ptr_eq(terms, &b.terms) || *terms == b.terms) && *ask == b.ask && *deliver == b.deliver
 }
 
 /// What belongs to no target.

@@ -229,7 +229,7 @@ macro_rules! place_file {
             /// The sink where it is one that is used as it is written, and its `format`.
             pub fn listed(&self) -> Option<(SinkSpec, &Format)> {
                 $(if let Some(written) = &self.$field {
-                    return Some((SinkSpec::$variant(written.spec.clone()), &written.format));
+                    return Some((SinkSpec::$variant(Box::new(written.spec.clone())), &written.format));
                 })*
                 None
             }

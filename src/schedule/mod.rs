@@ -23,5 +23,5 @@ pub mod yaml;
 
 pub use change::Change;
 pub use check::{Sources, include_patterns, plan};
-pub use plan::{Compliance, Plan, RecordsSpec, Rotate, Target, WhenRemoved, Window};
+pub use plan::{Compliance, Plan, RecordsSpec, Rotate, Target, Terms, WhenRemoved, Window};
 pub use problem::{Problem, Severity};

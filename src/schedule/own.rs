@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::schedule::plan::{Compliance, Plan, Rotate, Target, WhenRemoved};
+use crate::schedule::plan::{Compliance, Plan, Rotate, Target, Terms, WhenRemoved};
 use crate::sink::file::{FileSpec, Mode};
 use crate::sink::{Place, SinkSpec, WhenPaid};
 use crate::token::Format;
@@ -41,32 +41,23 @@ pub fn join(mut plan: Plan, state: &Path) -> Plan {
             own.token_file = Some(file.clone());
         }
         let sink = SinkSpec::File(FileSpec { path: file, mode: Mode(0o600), owner: None, group: None, readers: Vec::new() });
-        own.push(Arc::new(Target {
-            name: name_of(name).into(),
+        let terms = Terms {
             labels: std::collections::BTreeMap::new(),
             cluster: name.as_str().into(),
-            ask,
-            rotate: Rotate { at: AT, cron: Vec::new(), splay: None, window: None }.into(),
+            revocable: false,
+            overlap: 0,
+            rotate: Rotate { at: AT, cron: Vec::new(), splay: None, window: None },
             suspend: false,
             prove: true,
             prove_every: PROVE_EVERY,
             compliance: Compliance::default(),
-            revocable: false,
-            overlap: 0,
             when_removed: WhenRemoved::Keep,
-            deliver: vec![Place {
-                sink,
-                format: Format::Raw,
-                encrypt_to: Vec::new(),
-                required: true,
-                fallback: Vec::new(),
-                when_paid: WhenPaid::Keep,
-            }],
             after: Vec::new(),
             hosts: Vec::new(),
-            first: true,
-            line: 0,
-        }));
+        };
+        let place =
+            Place { sink, format: Format::Raw, encrypt_to: Vec::new(), required: true, fallback: Vec::new(), when_paid: WhenPaid::Keep };
+        own.push(Arc::new(Target { name: name_of(name).into(), terms: Arc::new(terms), ask, deliver: vec![place], first: true, line: 0 }));
     }
     if own.is_empty() {
         return plan;

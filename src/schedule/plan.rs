@@ -1,6 +1,7 @@
 //! The file, checked: what the daemon runs by. Every value is whole here; nothing means "not yet filled in".
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,18 +75,31 @@ pub struct RecordsSpec {
 pub struct Target {
     /// Unique name.
     pub name: Arc<str>,
+    /// What it has in common with others; its fields are read as the target's own.
+    pub terms: Arc<Terms>,
+    /// What the TokenRequest asks.
+    pub ask: Ask,
+    /// Where it goes.
+    pub deliver: Vec<Place>,
+    /// Whether others wait for it: the credential of a cluster, the login of a store.
+    pub first: bool,
+    /// Line of its first key in its file, for messages.
+    pub line: usize,
+}
+
+/// What targets mostly have in common, so that a hundred thousand of them share it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Terms {
     /// The owner's own words.
     pub labels: BTreeMap<String, String>,
     /// Name of the cluster.
     pub cluster: Arc<str>,
-    /// What the TokenRequest asks.
-    pub ask: Ask,
     /// Whether each generation is bound to a marker of its own.
     pub revocable: bool,
     /// Seconds that the generation before stays good once the newer one is everywhere.
     pub overlap: u64,
     /// When it is rotated.
-    pub rotate: Arc<Rotate>,
+    pub rotate: Rotate,
     /// Not rotated unless asked for.
     pub suspend: bool,
     /// Whether a fresh token is tried on the API server before it is published.
@@ -96,16 +110,18 @@ pub struct Target {
     pub compliance: Compliance,
     /// What becomes of its places when it goes out of the schedule.
     pub when_removed: WhenRemoved,
-    /// Where it goes.
-    pub deliver: Vec<Place>,
     /// Who is told when it stands there.
     pub after: Vec<HookSpec>,
     /// Globs of the hosts that serve it, in a fleet; empty where it has one owner, or where there is no fleet.
     pub hosts: Vec<String>,
-    /// Whether others wait for it: the credential of a cluster, the login of a store.
-    pub first: bool,
-    /// Line of its first key in its file, for messages.
-    pub line: usize,
+}
+
+impl Deref for Target {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
 }
 
 /// `whenRemoved`: what becomes of a target's places when it goes out of the schedule.

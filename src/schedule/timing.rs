@@ -182,31 +182,28 @@ fn instant(day: jiff::civil::Date, minute: u16, zone: &TimeZone) -> Option<i64> 
 mod tests {
     use super::*;
     use crate::cluster::Ask;
-    use crate::schedule::plan::Compliance;
+    use crate::schedule::plan::{Compliance, Terms};
     use proptest::prelude::*;
 
     const IAT: i64 = 1_780_308_000; // 2026-06-01T10:00:00Z, a Monday
 
     fn target(name: &str, rotate: Rotate) -> Target {
-        Target {
-            name: name.into(),
+        let terms = Terms {
             labels: Default::default(),
             cluster: "prod".into(),
-            ask: Ask { namespace: "a".into(), service_account: "b".into(), duration: 3600, audiences: Vec::new(), bound_to: None },
             revocable: false,
             overlap: 0,
-            rotate: rotate.into(),
+            rotate,
             suspend: false,
             prove: true,
             prove_every: 3600,
             compliance: Compliance::default(),
             when_removed: crate::schedule::plan::WhenRemoved::Keep,
-            deliver: Vec::new(),
             after: Vec::new(),
             hosts: Vec::new(),
-            first: false,
-            line: 1,
-        }
+        };
+        let ask = Ask { namespace: "a".into(), service_account: "b".into(), duration: 3600, audiences: Vec::new(), bound_to: None };
+        Target { name: name.into(), terms: terms.into(), ask, deliver: Vec::new(), first: false, line: 1 }
     }
 
     fn rotate(at: f64) -> Rotate {
@@ -352,7 +349,7 @@ mod tests {
             at in 0.5_f64..0.99, seconds in 600_i64..10_000_000, window in any_window(), name in "[a-z]{1,8}",
         ) {
             let free = target(&name, Rotate { at, cron: Vec::new(), splay: None, window: None });
-            let bound = target(&name, Rotate { window, ..(*free.rotate).clone() });
+            let bound = target(&name, Rotate { window, ..free.rotate.clone() });
             let (free, bound) = (due_by_lifetime(&free, life(seconds), "h"), due_by_lifetime(&bound, life(seconds), "h"));
             prop_assert!(bound <= free);
             prop_assert!(bound == free || bound >= IAT + seconds / 2);

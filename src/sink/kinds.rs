@@ -58,18 +58,19 @@ macro_rules! stores {
 
 macro_rules! sink_spec {
     ($($(#[$doc:meta])* $field:ident, $kind:literal: $variant:ident($spec:ty);)*) => {
-        /// The settings of one sink, as the schedule names it.
+        /// The settings of one sink, as the schedule names it. All but those of a file in a box: a hundred thousand places have
+        /// the room of the largest.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum SinkSpec {
             /// A file on this host.
             File(FileSpec),
             /// Several files on this host, switched as one.
-            Directory(DirectorySpec),
-            $($(#[$doc])* $variant($spec),)*
+            Directory(Box<DirectorySpec>),
+            $($(#[$doc])* $variant(Box<$spec>),)*
             /// A key of a Secret in a cluster.
-            KubernetesSecret(SecretSpec),
+            KubernetesSecret(Box<SecretSpec>),
             /// A program that takes it on its standard input.
-            Command(CommandSpec),
+            Command(Box<CommandSpec>),
         }
 
         /// Keys of a place of which exactly one names the sink.
@@ -91,10 +92,10 @@ macro_rules! sink_spec {
             pub fn kind_of(&self) -> &dyn Sink {
                 match self {
                     Self::File(spec) => spec,
-                    Self::Directory(spec) => spec,
-                    $(Self::$variant(spec) => spec,)*
-                    Self::KubernetesSecret(spec) => spec,
-                    Self::Command(spec) => spec,
+                    Self::Directory(spec) => &**spec,
+                    $(Self::$variant(spec) => &**spec,)*
+                    Self::KubernetesSecret(spec) => &**spec,
+                    Self::Command(spec) => &**spec,
                 }
             }
 
@@ -102,10 +103,10 @@ macro_rules! sink_spec {
             pub fn kind_of_mut(&mut self) -> &mut dyn Sink {
                 match self {
                     Self::File(spec) => spec,
-                    Self::Directory(spec) => spec,
-                    $(Self::$variant(spec) => spec,)*
-                    Self::KubernetesSecret(spec) => spec,
-                    Self::Command(spec) => spec,
+                    Self::Directory(spec) => &mut **spec,
+                    $(Self::$variant(spec) => &mut **spec,)*
+                    Self::KubernetesSecret(spec) => &mut **spec,
+                    Self::Command(spec) => &mut **spec,
                 }
             }
         }

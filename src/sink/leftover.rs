@@ -76,7 +76,7 @@ macro_rules! leftover {
         /// The sink of the list that left it.
         fn by(leftover: Leftover) -> Option<SinkSpec> {
             match leftover {
-                $(Leftover::$variant(spec) => Some(SinkSpec::$variant(spec)),)*
+                $(Leftover::$variant(spec) => Some(SinkSpec::$variant(Box::new(spec))),)*
                 _ => None,
             }
         }
@@ -98,7 +98,7 @@ impl Leftover {
                 Self::Directory { path, files: spec.files.keys().cloned().collect(), owner }
             }
             SinkSpec::KubernetesSecret(spec) => {
-                let SecretSpec { cluster, namespace, name, key, .. } = spec.clone();
+                let SecretSpec { cluster, namespace, name, key, .. } = (**spec).clone();
                 Self::KubernetesSecret { cluster, namespace, name, key }
             }
             SinkSpec::Command(_) => return None,
@@ -111,12 +111,12 @@ impl Leftover {
         Some(match self.clone() {
             Self::Marker { .. } => return None,
             Self::File { path, owner } => SinkSpec::File(FileSpec { path, owner, ..FileSpec::default() }),
-            Self::Directory { path, files, owner } => SinkSpec::Directory(DirectorySpec {
+            Self::Directory { path, files, owner } => SinkSpec::Directory(Box::new(DirectorySpec {
                 files_as: FileSpec { path, owner, ..FileSpec::default() },
                 files: files.into_iter().map(|name| (name, crate::token::render::FilePart::Namespace)).collect(),
-            }),
+            })),
             Self::KubernetesSecret { cluster, namespace, name, key } => {
-                SinkSpec::KubernetesSecret(SecretSpec { cluster, namespace, name, key, adopt: false })
+                SinkSpec::KubernetesSecret(Box::new(SecretSpec { cluster, namespace, name, key, adopt: false }))
             }
             listed => return by(listed),
         })

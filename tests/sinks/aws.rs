@@ -21,7 +21,7 @@ pub async fn place(key: Option<&str>) -> Place {
 pub async fn place_at(moto: &Moto, key: Option<&str>) -> Place {
     let spec = AwsSpec { store: "aws".into(), secret_id: fresh("ci/deployer"), key: key.map(Into::into), ..AwsSpec::default() };
     let outside = Outside::Aws(Box::new(client(&moto.endpoint)));
-    Place { spec: SinkSpec::AwsSecretsManager(spec), stores: stores("aws", store(&moto.endpoint)), limit: Some(65_536), outside }
+    Place { spec: SinkSpec::AwsSecretsManager(spec.into()), stores: stores("aws", store(&moto.endpoint)), limit: Some(65_536), outside }
 }
 
 /// A store at an endpoint, with the credentials of the environment.
@@ -84,7 +84,7 @@ async fn the_other_fields_of_a_json_secret_stay_and_a_secret_of_another_shape_is
         let place = place(Some("token")).await;
         let (client, spec) = parts(&place);
         client.create_secret().name(&spec.secret_id).secret_string(r#"{"user":"ci","list":[1,2]}"#).send().await.unwrap();
-        let adopted = SinkSpec::AwsSecretsManager(AwsSpec { adopt: true, ..spec.clone() });
+        let adopted = SinkSpec::AwsSecretsManager(AwsSpec { adopt: true, ..spec.clone() }.into());
         assert_eq!(attempt(&adopted, &place.stores, "ey.one", "1").await, Ok(Put::Written));
         let text = client.get_secret_value().secret_id(&spec.secret_id).send().await.unwrap().secret_string.unwrap();
         let fields: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -130,7 +130,7 @@ async fn a_missing_secret_named_by_its_arn_is_refused_for_it_cannot_be_created()
     within(async {
         let place = place(None).await;
         let arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:nowhere-AbCdEf";
-        let spec = SinkSpec::AwsSecretsManager(AwsSpec { secret_id: arn.into(), ..parts(&place).1.clone() });
+        let spec = SinkSpec::AwsSecretsManager(AwsSpec { secret_id: arn.into(), ..parts(&place).1.clone() }.into());
         let failure = attempt(&spec, &place.stores, "ey.one", "1").await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused);
         assert!(failure.message.contains("by its ARN"), "{failure}");

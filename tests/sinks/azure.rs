@@ -97,7 +97,12 @@ pub async fn place() -> Place {
     let azure = azure().await;
     let spec = spec(&fresh("ci-deployer"));
     let outside = Outside::Other(Box::new(Secret { azure, spec: spec.clone() }));
-    Place { spec: SinkSpec::AzureKeyVault(spec), stores: stores("azure", azure.federated("assertion")), limit: Some(25_000), outside }
+    Place {
+        spec: SinkSpec::AzureKeyVault(spec.into()),
+        stores: stores("azure", azure.federated("assertion")),
+        limit: Some(25_000),
+        outside,
+    }
 }
 
 #[derive(Clone)]
@@ -109,7 +114,7 @@ struct Secret {
 impl Secret {
     fn of(place: &Place) -> Self {
         let SinkSpec::AzureKeyVault(spec) = &place.spec else { panic!("a place at Azure") };
-        Self { azure: AZURE.get().expect("a place was made there"), spec: spec.clone() }
+        Self { azure: AZURE.get().expect("a place was made there"), spec: (**spec).clone() }
     }
 
     async fn call(&self, method: Method, kind: &str, body: Value) -> Value {
@@ -166,7 +171,7 @@ impl Marks for Secret {
     }
 
     fn adopting(&self) -> SinkSpec {
-        SinkSpec::AzureKeyVault(AzureSpec { adopt: true, ..self.spec.clone() })
+        SinkSpec::AzureKeyVault(AzureSpec { adopt: true, ..self.spec.clone() }.into())
     }
 
     fn owner(&self) -> &'static str {
@@ -232,7 +237,7 @@ async fn kept_versions_stay_and_so_do_those_that_others_made_before_us() {
         let place = place().await;
         let secret = Secret::of(&place);
         secret.set(json!({"text": "theirs"})).await;
-        let keeping = SinkSpec::AzureKeyVault(AzureSpec { adopt: true, keep_versions: Some(3), ..secret.spec.clone() });
+        let keeping = SinkSpec::AzureKeyVault(AzureSpec { adopt: true, keep_versions: Some(3), ..secret.spec.clone() }.into());
         for n in 0..6 {
             put_at(&place, &keeping, &format!("ey.ours.{n}"), 700 * n, 600).await.unwrap();
         }
@@ -301,12 +306,12 @@ async fn an_older_token_never_goes_over_a_newer_one() {
 
 #[tokio::test]
 async fn names_in_great_and_small_letters_are_one_place() {
-    let (great, small) = (SinkSpec::AzureKeyVault(spec("Ci-Deployer")), SinkSpec::AzureKeyVault(spec("ci-deployer")));
+    let (great, small) = (SinkSpec::AzureKeyVault(spec("Ci-Deployer").into()), SinkSpec::AzureKeyVault(spec("ci-deployer").into()));
     assert_eq!(great.place(), small.place());
 }
 
 async fn outcome(store: StoreSpec) -> Result<Put, Failure> {
-    attempt(&SinkSpec::AzureKeyVault(spec(&fresh("login"))), &stores("azure", store), "ey.one", "1").await
+    attempt(&SinkSpec::AzureKeyVault(spec(&fresh("login")).into()), &stores("azure", store), "ey.one", "1").await
 }
 
 #[tokio::test]
@@ -319,7 +324,7 @@ async fn a_file_with_a_clusters_token_or_with_an_applications_secret_logs_in_and
             let before = azure.call(Method::GET, "entra", json!({})).await["logins"].as_i64().unwrap();
             let stores = stores("azure", store);
             for n in 0..3 {
-                let spec = SinkSpec::AzureKeyVault(spec(&fresh("login")));
+                let spec = SinkSpec::AzureKeyVault(spec(&fresh("login")).into());
                 assert_eq!(attempt(&spec, &stores, &format!("ey.{n}"), "1").await, Ok(Put::Written), "{file}");
             }
             let after = azure.call(Method::GET, "entra", json!({})).await["logins"].as_i64().unwrap();
@@ -329,7 +334,7 @@ async fn a_file_with_a_clusters_token_or_with_an_applications_secret_logs_in_and
         assert!(failure.kind == FailureKind::Refused && failure.message.contains("AADSTS7000215"), "{failure}");
         // The secret that is put in the place of the wrong one is taken at once.
         let stores = stores("azure", azure.with_secret(&other));
-        let spec = SinkSpec::AzureKeyVault(spec(&fresh("login")));
+        let spec = SinkSpec::AzureKeyVault(spec(&fresh("login")).into());
         assert!(attempt(&spec, &stores, "ey.one", "1").await.is_err());
         std::fs::copy(azure.file("secret"), azure.file("next")).unwrap();
         std::fs::rename(azure.file("next"), &other).unwrap();
@@ -342,7 +347,7 @@ async fn a_file_with_a_clusters_token_or_with_an_applications_secret_logs_in_and
 async fn a_login_that_was_ended_early_is_made_anew_within_the_same_attempt() {
     within(async {
         let azure = own().await;
-        let (stores, spec) = (stores("azure", azure.federated("assertion")), SinkSpec::AzureKeyVault(spec(&fresh("login"))));
+        let (stores, spec) = (stores("azure", azure.federated("assertion")), SinkSpec::AzureKeyVault(spec(&fresh("login")).into()));
         assert_eq!(attempt(&spec, &stores, "ey.one", "1").await, Ok(Put::Written));
         azure.call(Method::PUT, "entra", json!({"forget": true})).await;
         assert_eq!(attempt(&spec, &stores, "ey.two", "1").await, Ok(Put::Written));
@@ -441,7 +446,7 @@ async fn whatever_answers_in_azures_place_has_its_kind_and_leaves_no_word_in_the
             let answer = json!({"status": status, "headers": head, "body": body});
             azure.call(Method::PUT, &format!("answers/{name}"), answer).await;
             let stores = stores("azure", azure.federated("assertion"));
-            let outcome = attempt(&SinkSpec::AzureKeyVault(spec(&name)), &stores, "ey.canary", "1").await;
+            let outcome = attempt(&SinkSpec::AzureKeyVault(spec(&name).into()), &stores, "ey.canary", "1").await;
             let failure = wire::judged(what, outcome, kind, (kind == FailureKind::Throttled).then_some(7));
             assert!(failure.message.contains(words), "{what}: {failure}");
         }

@@ -93,7 +93,12 @@ pub async fn place_at(bao: &Bao, mount: &str) -> Place {
     let spec =
         VaultSpec { store: "vault".into(), mount: mount.into(), path: fresh("ci/deployer"), key: "token".into(), ..VaultSpec::default() };
     let auth = VaultAuth::Token(TokenAuth { file: bao.root_token_file.clone() });
-    Place { spec: SinkSpec::Vault(spec), stores: stores("vault", store(bao, auth)), limit: Some(1_048_576), outside: Outside::Bao(root) }
+    Place {
+        spec: SinkSpec::Vault(spec.into()),
+        stores: stores("vault", store(bao, auth)),
+        limit: Some(1_048_576),
+        outside: Outside::Bao(root),
+    }
 }
 
 /// A new engine of version 2 refuses writes until it has been set up.
@@ -179,7 +184,7 @@ async fn the_other_fields_of_a_secret_stay() {
             let Outside::Bao(root) = &place.outside else { panic!() };
             let before = json!({"user": "ci", "count": 3, "deep": {"list": [1, null]}});
             root.set_fields(spec_of(&place), before.as_object().unwrap().clone()).await;
-            let adopted = SinkSpec::Vault(VaultSpec { adopt: true, ..spec_of(&place).clone() });
+            let adopted = SinkSpec::Vault(VaultSpec { adopt: true, ..spec_of(&place).clone() }.into());
             assert_eq!(attempt(&adopted, &place.stores, "ey.one", "1").await, Ok(Put::Written), "{mount}");
             let after = Value::Object(root.fields(spec_of(&place)).await);
             assert_eq!(after, json!({"user": "ci", "count": 3, "deep": {"list": [1, null]}, "token": "ey.one"}), "{mount}");
@@ -194,7 +199,7 @@ async fn writers_of_several_fields_at_once_lose_none_that_they_call_written() {
         let place = place("secret").await;
         let Outside::Bao(root) = &place.outside else { panic!() };
         let specs: Vec<VaultSpec> = (0..8).map(|n| VaultSpec { key: format!("key{n}"), ..spec_of(&place).clone() }).collect();
-        let sinks: Vec<SinkSpec> = specs.iter().cloned().map(SinkSpec::Vault).collect();
+        let sinks: Vec<SinkSpec> = specs.iter().map(|spec| SinkSpec::Vault(Box::new(spec.clone()))).collect();
         let outcomes = futures_util::future::join_all(sinks.iter().map(|sink| attempt(sink, &place.stores, "ey.one", "1"))).await;
         let fields = root.fields(spec_of(&place)).await;
         for (spec, outcome) in specs.iter().zip(outcomes) {
@@ -274,7 +279,7 @@ async fn many_puts_at_once_share_one_login() {
                 key: "token".into(),
                 ..VaultSpec::default()
             })
-            .map(SinkSpec::Vault)
+            .map(|spec| SinkSpec::Vault(Box::new(spec)))
             .collect();
         let puts = specs.iter().map(|spec| attempt(spec, &stores, "ey.one", "1"));
         assert!(futures_util::future::join_all(puts).await.iter().all(|outcome| *outcome == Ok(Put::Written)));
@@ -443,12 +448,12 @@ async fn a_namespace_has_its_own_secrets_and_a_missing_one_is_refused() {
             key: "token".into(),
             ..VaultSpec::default()
         };
-        assert_eq!(attempt(&SinkSpec::Vault(spec.clone()), &in_namespace(&name), "ey.one", "1").await, Ok(Put::Written));
+        assert_eq!(attempt(&SinkSpec::Vault(spec.clone().into()), &in_namespace(&name), "ey.one", "1").await, Ok(Put::Written));
         let found = held(&spec, &in_namespace(&name), Duration::from_secs(20)).await.unwrap().unwrap();
         assert_eq!(found.expose(), b"ey.one");
         let escaped = VaultSpec { path: "a%20b/%C3%BC%252f%3F".into(), ..spec.clone() };
         assert_eq!(inside.fields(&escaped).await["token"], json!("ey.one"));
-        let failure = attempt(&SinkSpec::Vault(spec), &in_namespace("nowhere"), "ey.one", "1").await.unwrap_err();
+        let failure = attempt(&SinkSpec::Vault(spec.into()), &in_namespace("nowhere"), "ey.one", "1").await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Refused);
         assert!(failure.message.contains("namespace"), "{failure}");
     })
@@ -464,7 +469,7 @@ async fn a_mount_that_is_missing_or_of_another_kind_is_refused_with_the_way_out(
         for (mount, words) in
             [("nowhere", "there is no engine at the mount `nowhere`"), ("pki", "no KV engine"), ("secret/ci", "move the rest to `path`")]
         {
-            let spec = SinkSpec::Vault(VaultSpec { mount: mount.into(), ..spec_of(&place).clone() });
+            let spec = SinkSpec::Vault(VaultSpec { mount: mount.into(), ..spec_of(&place).clone() }.into());
             let failure = attempt(&spec, &place.stores, "ey.one", "1").await.unwrap_err();
             assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
             assert!(failure.message.contains(words), "{failure}");

@@ -196,7 +196,7 @@ async fn directory() -> Place {
         readers: Vec::new(),
     };
     let files = BTreeMap::from([("token".to_owned(), FilePart::Token(Format::Raw))]);
-    let spec = SinkSpec::Directory(DirectorySpec { files_as, files });
+    let spec = SinkSpec::Directory(DirectorySpec { files_as, files }.into());
     Place { spec, stores: Stores::default(), limit: None, outside: Outside::File { folder } }
 }
 
@@ -205,7 +205,7 @@ async fn command() -> Place {
     let folder = tempfile::tempdir().unwrap();
     let script = "cat > \"$1/taken.$$\" && mv \"$1/taken.$$\" \"$1/taken\"".to_owned();
     let command = vec!["/bin/sh".into(), "-c".into(), script, "put".into(), folder.path().display().to_string()];
-    let spec = SinkSpec::Command(CommandSpec { command, timeout: Duration::from_secs(20) });
+    let spec = SinkSpec::Command(CommandSpec { command, timeout: Duration::from_secs(20) }.into());
     Place { spec, stores: Stores::default(), limit: None, outside: Outside::File { folder } }
 }
 

@@ -45,7 +45,7 @@ pub async fn place() -> Place {
     let google = tokio::task::spawn_blocking(google).await.unwrap();
     let spec = GcpSpec { store: "gcp".into(), secret_id: fresh("ci-deployer"), ..GcpSpec::default() };
     let outside = Outside::Other(Box::new(Secret { spec: spec.clone() }));
-    Place { spec: SinkSpec::GcpSecretManager(spec), stores: stores("gcp", store(&google.address)), limit: Some(65_536), outside }
+    Place { spec: SinkSpec::GcpSecretManager(spec.into()), stores: stores("gcp", store(&google.address)), limit: Some(65_536), outside }
 }
 
 fn project(endpoint: &str) -> GcpStoreSpec {
@@ -119,7 +119,7 @@ impl Marks for Secret {
     }
 
     fn adopting(&self) -> SinkSpec {
-        SinkSpec::GcpSecretManager(GcpSpec { adopt: true, ..self.spec.clone() })
+        SinkSpec::GcpSecretManager(GcpSpec { adopt: true, ..self.spec.clone() }.into())
     }
 
     fn owner(&self) -> &'static str {
@@ -129,7 +129,7 @@ impl Marks for Secret {
 
 fn secret(place: &Place) -> Secret {
     let SinkSpec::GcpSecretManager(spec) = &place.spec else { panic!("a place at Google") };
-    Secret { spec: spec.clone() }
+    Secret { spec: (**spec).clone() }
 }
 
 async fn put_with(place: &Place, spec: &SinkSpec, text: &str, overlap: u64) -> Result<Put, tokenferry::sink::Failure> {
@@ -169,7 +169,7 @@ async fn kept_versions_stay_and_so_do_those_that_others_made_before_us() {
         let secret = secret(&place);
         secret.set(json!({"text": "theirs"})).await;
         secret.set(json!({"text": "theirs too"})).await;
-        let keeping = SinkSpec::GcpSecretManager(GcpSpec { adopt: true, keep_versions: Some(2), ..secret.spec.clone() });
+        let keeping = SinkSpec::GcpSecretManager(GcpSpec { adopt: true, keep_versions: Some(2), ..secret.spec.clone() }.into());
         for n in 0..4 {
             put_with(&place, &keeping, &format!("ey.ours.{n}"), 0).await.unwrap();
         }
@@ -239,7 +239,7 @@ async fn a_redirect_carries_neither_the_token_nor_our_login_anywhere() {
             wire::http("404 Not Found", json, r#"{"error":{"code":404,"message":"canary","status":"NOT_FOUND"}}"#)
         })
         .await;
-        let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+        let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() }.into());
         let failure = attempt(&spec, &stores("gcp", store(&address)), "ey.canary", "1").await.unwrap_err();
         assert!(failure.kind == FailureKind::BadAnswer && failure.message.contains("redirects us"), "{failure}");
         assert!(!failure.message.contains("canary"), "{failure}");
@@ -257,7 +257,7 @@ async fn what_was_damaged_on_its_way_is_no_answer() {
             let payload = format!(r#"{{"data":"ZXkub25l","dataCrc32c":"{sum}"}}"#);
             let body = format!(r#"{{"name":"projects/1/secrets/ci/versions/1","payload":{payload}}}"#);
             let address = wire::canned(wire::http("200 OK", "content-type: application/json\r\n", &body)).await;
-            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() }.into());
             let read = held(&spec, &stores("gcp", store(&address)), Duration::from_secs(20)).await;
             match read {
                 Ok(found) => assert!(is_good && found.unwrap().expose() == b"ey.one", "{sum} was taken"),
@@ -302,7 +302,7 @@ async fn a_federation_that_is_revoked_is_refused_and_one_that_cannot_answer_is_w
             std::fs::write(&file, federation.to_string()).unwrap();
             let mut store = store(&google().address);
             store.gcp_secret_manager.as_mut().unwrap().credentials_file = Some(file);
-            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() }.into());
             let failure = attempt(&spec, &stores("gcp", store), "ey.one", "1").await.unwrap_err();
             assert_eq!(failure.kind, kind, "{failure}");
             assert!(failure.message.contains(words) && !failure.message.contains("canary"), "{failure}");
@@ -359,7 +359,8 @@ async fn a_token_exchange_that_redirects_gets_no_token_and_neither_does_where_it
                 let ways = if acting { vec![by_file] } else { vec![by_file, by_schedule] };
                 for way in ways {
                     let store = StoreSpec { gcp_secret_manager: Some(way), ..StoreSpec::default() };
-                    let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+                    let spec =
+                        SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() }.into());
                     let failure = attempt(&spec, &stores("gcp", store), "ey.one", "1").await.unwrap_err();
                     assert_eq!(*seen.lock().unwrap(), [""; 0], "the redirect was followed");
                     assert!(failure.kind == FailureKind::BadAnswer && failure.message.contains("redirects us"), "{failure}");
@@ -395,7 +396,7 @@ async fn whatever_answers_in_googles_place_has_its_kind_and_leaves_no_word_in_th
     within(async {
         tokio::task::spawn_blocking(google).await.unwrap();
         for (what, answer, kind) in table {
-            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() });
+            let spec = SinkSpec::GcpSecretManager(GcpSpec { store: "gcp".into(), secret_id: "ci".into(), ..GcpSpec::default() }.into());
             let stores = stores("gcp", store(&wire::canned(answer).await));
             let patience = match what {
                 "a version quota" => Some(600),

@@ -81,12 +81,12 @@ async fn place_under(path: &str) -> Place {
         ..HttpSpec::default()
     };
     let outside = Outside::Other(Box::new(Keeper { kept, path, _folder: folder }));
-    Place { spec: SinkSpec::Http(spec), stores: Stores::default(), limit: None, outside }
+    Place { spec: SinkSpec::Http(spec.into()), stores: Stores::default(), limit: None, outside }
 }
 
 fn spec_of(place: &Place) -> HttpSpec {
     let SinkSpec::Http(spec) = &place.spec else { panic!("a place of http") };
-    spec.clone()
+    (**spec).clone()
 }
 
 fn at(url: String) -> HttpSpec {
@@ -99,7 +99,7 @@ async fn what_is_no_token_of_the_target_stays_until_the_schedule_says_adopt() {
         let ours = |found: &Payload| found.expose().starts_with(b"ey.ours");
         let manners = Manners { ours: Ours(&ours), ..Manners::default() };
         let place = place().await;
-        let guarded = SinkSpec::Http(HttpSpec { adopt: false, ..spec_of(&place) });
+        let guarded = SinkSpec::Http(HttpSpec { adopt: false, ..spec_of(&place) }.into());
         place.spoil("theirs").await;
         let failure = attempt_as(&guarded, &place.stores, "ey.ours.2", "1", manners).await.unwrap_err();
         assert!(failure.kind == FailureKind::Refused && failure.message.contains("adopt: true"), "{failure}");
@@ -131,7 +131,7 @@ async fn a_pointer_finds_the_token_within_what_was_sent() {
     within(async {
         let place = place_under("/json").await;
         let way = ReadBack { pointer: Some("/value".into()), url: None };
-        let spec = SinkSpec::Http(HttpSpec { read_back: Some(way), ..spec_of(&place) });
+        let spec = SinkSpec::Http(HttpSpec { read_back: Some(way), ..spec_of(&place) }.into());
         let token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
         let body = format!("{{\"value\":\"{token}\"}}");
         assert_eq!(attempt(&spec, &place.stores, &body, "1").await, Ok(Put::Written));
@@ -160,7 +160,7 @@ async fn verb_kind_of_content_and_body_are_as_written_and_without_a_way_back_eac
             .await;
             let spec = HttpSpec { method: verb, content_type: "application/json".into(), ..at(format!("{address}/x?a=1")) };
             for _ in 0..2 {
-                assert_eq!(attempt(&SinkSpec::Http(spec.clone()), &Stores::default(), "{\"v\":1}", "1").await, Ok(Put::Written));
+                assert_eq!(attempt(&SinkSpec::Http(spec.clone().into()), &Stores::default(), "{\"v\":1}", "1").await, Ok(Put::Written));
             }
             let seen = std::mem::take(&mut *seen.lock().unwrap());
             assert_eq!(seen.len(), 2, "{seen:?}");
@@ -188,13 +188,13 @@ async fn each_answer_has_its_kind_and_leaves_no_word_in_the_message() {
             ("a protocol of its own", b"SSH-2.0-OpenSSH\r\n".to_vec(), FailureKind::Unavailable),
         ] {
             let spec = at(format!("{}/hook?key=canary", wire::canned(answer).await));
-            let failure = attempt(&SinkSpec::Http(spec), &Stores::default(), "ey.canary", "1").await.unwrap_err();
+            let failure = attempt(&SinkSpec::Http(spec.into()), &Stores::default(), "ey.canary", "1").await.unwrap_err();
             assert_eq!(failure.kind, kind, "{what}: {failure}");
             assert!(!failure.message.contains("canary"), "{what}: {failure}");
             let patience = (kind == FailureKind::Throttled).then_some(Duration::from_secs(7));
             assert_eq!(failure.retry_after, patience, "{what}");
         }
-        let failure = attempt(&SinkSpec::Http(at("http://127.0.0.1:1/x".into())), &Stores::default(), "ey", "1").await.unwrap_err();
+        let failure = attempt(&SinkSpec::Http(at("http://127.0.0.1:1/x".into()).into()), &Stores::default(), "ey", "1").await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Unavailable, "{failure}");
     })
     .await;
@@ -207,7 +207,7 @@ async fn headers_that_cannot_be_used_are_our_own_fault_and_are_not_quoted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("headers");
         let spec = HttpSpec { headers_file: Some(path.clone()), ..at(format!("{}/x", server(Kept::default()).await)) };
-        let put = async || attempt(&SinkSpec::Http(spec.clone()), &Stores::default(), "ey", "1").await;
+        let put = async || attempt(&SinkSpec::Http(spec.clone().into()), &Stores::default(), "ey", "1").await;
         assert_eq!(put().await.unwrap_err().kind, FailureKind::Local);
         for text in ["canary", "X Y: canary", "X-A: one\nHost: canary", "X-A: can\u{7f}ary", "content-type: canary"] {
             std::fs::write(&path, text).unwrap();
@@ -244,7 +244,7 @@ async fn a_probe_sends_no_token_and_without_a_way_back_nothing_at_all() {
             manners: Manners::default(),
         };
         let payload = Payload::new(b"ey.canary".to_vec());
-        let probe = async |spec: HttpSpec| sink::probe(&SinkSpec::Http(spec), &payload, context, &Stores::default()).await;
+        let probe = async |spec: HttpSpec| sink::probe(&SinkSpec::Http(spec.into()), &payload, context, &Stores::default()).await;
         assert!(probe(at(format!("{address}/x"))).await.unwrap().contains("no request was sent"));
         assert!(seen.lock().unwrap().is_empty());
         let readable = HttpSpec { read_back: Some(ReadBack::default()), ..at(format!("{address}/x")) };
@@ -258,6 +258,6 @@ async fn a_probe_sends_no_token_and_without_a_way_back_nothing_at_all() {
 #[test]
 fn a_body_takes_the_place_of_the_format() {
     let spec = HttpSpec { body: Some(Body { text: "{\"v\": {{ token|tojson }}}".into() }), ..at("https://h/x".into()) };
-    let format = SinkSpec::Http(spec).kind_of().format();
+    let format = SinkSpec::Http(spec.into()).kind_of().format();
     assert_eq!(format, Some(tokenferry::token::Format::Template("{\"v\": {{ token|tojson }}}".into())));
 }

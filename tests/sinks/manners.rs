@@ -232,7 +232,7 @@ async fn old_versions_in_vault_are_destroyed_once_the_overlap_has_passed_and_not
     within(async {
         let place = super::bao::place("secret").await;
         let SinkSpec::Vault(spec) = &place.spec else { panic!("a place in Vault") };
-        let keeping = SinkSpec::Vault(tokenferry::sink::vault::VaultSpec { keep_versions: Some(2), ..spec.clone() });
+        let keeping = SinkSpec::Vault(tokenferry::sink::vault::VaultSpec { keep_versions: Some(2), ..(**spec).clone() }.into());
         for n in 0..4 {
             put_at(&place, &keeping, &format!("ey.ours.{n}"), n, 600).await.unwrap();
         }
@@ -253,7 +253,7 @@ async fn labels_of_ours_keep_versions_in_aws_and_are_taken_off_once_the_overlap_
     within(async {
         let place = super::aws::place(None).await;
         let (Outside::Aws(client), SinkSpec::AwsSecretsManager(spec)) = (&place.outside, &place.spec) else { panic!("a place in AWS") };
-        let keeping = SinkSpec::AwsSecretsManager(tokenferry::sink::aws::AwsSpec { keep_versions: Some(2), ..spec.clone() });
+        let keeping = SinkSpec::AwsSecretsManager(tokenferry::sink::aws::AwsSpec { keep_versions: Some(2), ..(**spec).clone() }.into());
         let labels = async || {
             let found = client.describe_secret().secret_id(&spec.secret_id).send().await.unwrap();
             let stages = found.version_ids_to_stages().unwrap().values().flatten();

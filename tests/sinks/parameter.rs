@@ -21,7 +21,7 @@ pub async fn place() -> Place {
     let spec = ParameterSpec { store: "aws".into(), name: format!("/ci/{}", fresh("deployer")), ..ParameterSpec::default() };
     let other = Moto { endpoint: moto.endpoint.clone(), spec: spec.clone() };
     Place {
-        spec: SinkSpec::AwsParameterStore(spec),
+        spec: SinkSpec::AwsParameterStore(spec.into()),
         stores: stores("aws", store(&moto.endpoint)),
         limit: Some(4_096),
         outside: Outside::Other(Box::new(other)),
@@ -98,7 +98,7 @@ impl Marks for Moto {
     }
 
     fn adopting(&self) -> SinkSpec {
-        SinkSpec::AwsParameterStore(ParameterSpec { adopt: true, ..self.spec.clone() })
+        SinkSpec::AwsParameterStore(ParameterSpec { adopt: true, ..self.spec.clone() }.into())
     }
 
     fn owner(&self) -> &'static str {
@@ -109,7 +109,7 @@ impl Marks for Moto {
 /// What is known of a place beside its sink.
 fn parts(place: &Place) -> (Moto, &ParameterSpec) {
     let SinkSpec::AwsParameterStore(spec) = &place.spec else { panic!("a parameter") };
-    (Moto { endpoint: servers().moto().endpoint.clone(), spec: spec.clone() }, spec)
+    (Moto { endpoint: servers().moto().endpoint.clone(), spec: (**spec).clone() }, spec)
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_parameter_of_another_type_is_refused_even_where_it_may_be_taken_over(
         let (moto, spec) = parts(&place);
         moto.set("hunter2", "String").await;
         for adopt in [false, true] {
-            let spec = SinkSpec::AwsParameterStore(ParameterSpec { adopt, ..spec.clone() });
+            let spec = SinkSpec::AwsParameterStore(ParameterSpec { adopt, ..spec.clone() }.into());
             let failure = attempt(&spec, &place.stores, "ey.one", "1").await.unwrap_err();
             assert_eq!(failure.kind, FailureKind::Refused, "{failure}");
             assert!(failure.message.contains("SecureString") && !failure.message.contains("hunter2"), "{failure}");
@@ -141,7 +141,7 @@ async fn an_unchanged_parameter_gets_no_new_version_and_an_advanced_one_holds_mo
         let large = "x".repeat(5_000);
         let failure = place.put(&large).await.unwrap_err();
         assert!(failure.kind == FailureKind::TooLarge && failure.message.contains("tier: advanced"), "{failure}");
-        let advanced = SinkSpec::AwsParameterStore(ParameterSpec { tier: Tier::Advanced, ..spec.clone() });
+        let advanced = SinkSpec::AwsParameterStore(ParameterSpec { tier: Tier::Advanced, ..spec.clone() }.into());
         assert_eq!(attempt(&advanced, &place.stores, &large, "1").await, Ok(Put::Written));
         assert_eq!(attempt(&advanced, &place.stores, &"x".repeat(8_193), "1").await.unwrap_err().kind, FailureKind::TooLarge);
         assert_eq!(held(spec, &place.stores, Duration::from_secs(20)).await.unwrap().unwrap().expose(), large.as_bytes());
@@ -200,7 +200,8 @@ async fn whatever_answers_in_its_place_has_its_kind_and_leaves_no_word_in_the_me
     ];
     within(async {
         for (what, answer, kind) in table {
-            let spec = SinkSpec::AwsParameterStore(ParameterSpec { store: "aws".into(), name: "/ci".into(), ..ParameterSpec::default() });
+            let spec =
+                SinkSpec::AwsParameterStore(ParameterSpec { store: "aws".into(), name: "/ci".into(), ..ParameterSpec::default() }.into());
             let stores = stores("aws", store(&wire::canned(answer).await));
             let patience = (kind == FailureKind::Throttled).then_some(7);
             wire::judged(what, attempt(&spec, &stores, "ey.canary", "1").await, kind, patience);
@@ -229,7 +230,8 @@ async fn what_was_acknowledged_and_is_not_read_back_was_not_written() {
                 wire::http("200 OK", json, &answer)
             })
             .await;
-            let spec = SinkSpec::AwsParameterStore(ParameterSpec { store: "aws".into(), name: "/ci".into(), ..ParameterSpec::default() });
+            let spec =
+                SinkSpec::AwsParameterStore(ParameterSpec { store: "aws".into(), name: "/ci".into(), ..ParameterSpec::default() }.into());
             let failure = attempt(&spec, &stores("aws", store(&address)), "payload", "1").await.unwrap_err();
             assert!(failure.kind == kind && failure.message.contains(words), "{failure}");
         }
@@ -319,7 +321,8 @@ async fn every_request_has_the_signature_that_aws_describes() {
             wire::http("400 Bad Request", "content-type: application/x-amz-json-1.1\r\n", r#"{"__type":"ParameterNotFound"}"#)
         })
         .await;
-        let spec = SinkSpec::AwsParameterStore(ParameterSpec { store: "aws".into(), name: "/ci".into(), ..ParameterSpec::default() });
+        let spec =
+            SinkSpec::AwsParameterStore(ParameterSpec { store: "aws".into(), name: "/ci".into(), ..ParameterSpec::default() }.into());
         assert!(attempt(&spec, &stores("aws", store(&address)), "ey.one", "1").await.is_err());
         let seen = seen.lock().unwrap();
         assert_eq!(seen.len(), 2, "one reads, one writes: {seen:?}");

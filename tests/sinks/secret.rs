@@ -44,7 +44,7 @@ pub async fn place() -> Place {
         cluster().kube().admin_kubeconfig.clone()
     });
     let stores = reached_by(&kubeconfig.await.unwrap());
-    Place { spec: SinkSpec::KubernetesSecret(spec(&fresh("conform"))), stores, limit: Some(1 << 20), outside: Outside::Kube }
+    Place { spec: SinkSpec::KubernetesSecret(spec(&fresh("conform")).into()), stores, limit: Some(1 << 20), outside: Outside::Kube }
 }
 
 /// The Secret as the administrator sees it; null where there is none.
@@ -82,7 +82,7 @@ impl Here {
     }
 
     async fn put(&self, text: &str) -> Result<Put, Failure> {
-        attempt(&SinkSpec::KubernetesSecret(spec(&self.name)), &self.stores, text, text).await
+        attempt(&SinkSpec::KubernetesSecret(spec(&self.name).into()), &self.stores, text, text).await
     }
 }
 
@@ -135,7 +135,7 @@ async fn beside_something_encrypted_a_secret_says_its_times_and_not_whose_it_is(
                 manners,
             };
             let payload = tokenferry::token::Payload::new(text.as_bytes().to_vec());
-            tokenferry::sink::put(&SinkSpec::KubernetesSecret(spec(&here.name)), &payload, context, &here.stores).await
+            tokenferry::sink::put(&SinkSpec::KubernetesSecret(spec(&here.name).into()), &payload, context, &here.stores).await
         };
         let said = || {
             let annotations = look(&here.name)["metadata"]["annotations"].clone();
@@ -368,7 +368,7 @@ async fn a_missing_namespace_and_a_dead_api_server_are_told_apart() {
     within(async {
         let here = Here::new("away").await;
         let missing = SecretSpec { namespace: "nowhere".into(), ..spec(&here.name) };
-        let failure = attempt(&SinkSpec::KubernetesSecret(missing), &here.stores, "ey.x", "x").await.unwrap_err();
+        let failure = attempt(&SinkSpec::KubernetesSecret(missing.into()), &here.stores, "ey.x", "x").await.unwrap_err();
         assert!(failure.kind == FailureKind::Refused && failure.message.contains("there is no namespace nowhere"), "{failure}");
         let folder = tempfile::tempdir().unwrap();
         let text = std::fs::read_to_string(&cluster().kube().admin_kubeconfig).unwrap();
@@ -399,8 +399,13 @@ async fn a_payload_of_several_parts_makes_the_type_the_keys_and_the_labels() {
                 timeout: Duration::from_secs(20),
                 manners: tokenferry::sink::Manners::default(),
             };
-            tokenferry::sink::put(&SinkSpec::KubernetesSecret(spec(&here.name)), &Payload::of(parts(token), dress), context, &here.stores)
-                .await
+            tokenferry::sink::put(
+                &SinkSpec::KubernetesSecret(spec(&here.name).into()),
+                &Payload::of(parts(token), dress),
+                context,
+                &here.stores,
+            )
+            .await
         };
         assert_eq!(put("ey.first").await, Ok(Put::Written));
         assert_eq!(put("ey.second").await, Ok(Put::Written));

@@ -84,7 +84,7 @@ async fn vault(answer: Vec<u8>, login: bool) -> Vault {
     let vault = VaultStoreSpec { address: canned(answer).await, namespace: None, ca_file: None, auth };
     let store = StoreSpec { vault: Some(vault), ..StoreSpec::default() };
     let spec = VaultSpec { store: "vault".into(), mount: "secret".into(), path: "ci".into(), key: "token".into(), ..VaultSpec::default() };
-    Vault { spec: SinkSpec::Vault(spec), stores: stores("vault", store), _folder: folder }
+    Vault { spec: SinkSpec::Vault(spec.into()), stores: stores("vault", store), _folder: folder }
 }
 
 fn nonsense() -> Vec<(&'static str, Vec<u8>, FailureKind)> {
@@ -174,8 +174,9 @@ async fn whatever_answers_in_awss_place_has_its_kind_and_leaves_no_word_in_the_m
     ];
     within(async {
         for (what, answer, kind) in table {
-            let spec =
-                SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None, ..AwsSpec::default() });
+            let spec = SinkSpec::AwsSecretsManager(
+                AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None, ..AwsSpec::default() }.into(),
+            );
             let stores = stores("aws", aws::store(&canned(answer).await));
             let patience = (kind == FailureKind::Throttled).then_some(7);
             judged(what, attempt(&spec, &stores, "ey.canary", "1").await, kind, patience);
@@ -189,7 +190,7 @@ async fn a_quota_of_aws_that_is_used_up_is_asked_again_slowly() {
     within(async {
         let json = "content-type: application/x-amz-json-1.1\r\n";
         let answer = http("400 Bad Request", json, r#"{"__type":"LimitExceededException","Message":"canary"}"#);
-        let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), ..AwsSpec::default() });
+        let spec = SinkSpec::AwsSecretsManager(AwsSpec { store: "aws".into(), secret_id: "ci".into(), ..AwsSpec::default() }.into());
         let stores = stores("aws", aws::store(&canned(answer).await));
         let failure = attempt(&spec, &stores, "ey.canary", "1").await.unwrap_err();
         assert_eq!((failure.kind, failure.retry_after), (FailureKind::Refused, Some(Duration::from_secs(600))), "{failure}");
@@ -303,14 +304,8 @@ async fn an_aws_whose_current_stage_does_not_have_what_it_acknowledged_has_not_w
         })
         .await;
         let stores = stores("aws", aws::store(&address));
-        let spec = SinkSpec::AwsSecretsManager(AwsSpec {
-            store: "aws".into(),
-            secret_id: "ci".into(),
-            key: None,
-            adopt: true,
-            ..AwsSpec::default()
-        });
-        let failure = attempt(&spec, &stores, "payload", "1").await.unwrap_err();
+        let spec = AwsSpec { store: "aws".into(), secret_id: "ci".into(), key: None, adopt: true, ..AwsSpec::default() };
+        let failure = attempt(&SinkSpec::AwsSecretsManager(spec.into()), &stores, "payload", "1").await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Conflict, "{failure}");
         assert!(failure.message.contains("version old has the stage AWSCURRENT"), "{failure}");
     })

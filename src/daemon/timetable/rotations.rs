@@ -9,7 +9,7 @@ use crate::daemon::rotation::{Fault, Finished, identify};
 use crate::daemon::start::Depth;
 use crate::daemon::step;
 use crate::record::{Actor, Kind, Line, Reason};
-use crate::schedule::{Target, own};
+use crate::schedule::{Target, Terms, own};
 
 impl Timetable {
     /// A person asks for rotations now; the answer names what was taken on, each outcome is told.
@@ -17,7 +17,7 @@ impl Timetable {
         let meant = |course: &Course| {
             let withdrawn = self.state.is_withdrawn(&course.target.name);
             // As with a suspended one, only who names it means it.
-            if withdrawn { meant(&Target { suspend: true, ..(*course.target).clone() }) } else { meant(&course.target) }
+            if withdrawn { meant(&suspended(&course.target)) } else { meant(&course.target) }
         };
         let mut names: Vec<Arc<str>> = self.courses.iter().filter(|(_, c)| meant(c)).map(|(n, _)| Arc::clone(n)).collect();
         names.sort_unstable();
@@ -181,4 +181,10 @@ impl Timetable {
             self.rotate(name, Reason::Manual, actor);
         }
     }
+}
+
+/// As if it were suspended.
+fn suspended(target: &Target) -> Target {
+    let terms = Terms { suspend: true, ..(*target.terms).clone() };
+    Target { terms: Arc::new(terms), ..target.clone() }
 }

@@ -142,7 +142,7 @@ impl Planner<'_> {
             ("command", self.command(owner, &joined(here, "command"), &command.spec), command.format.clone())
         } else if let Some(secret) = &file.kubernetes_secret {
             let spec = self.secret_place(&owner.spot, &joined(here, "kubernetesSecret"), &secret.spec, owner.cluster);
-            ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(spec)), secret.format.clone())
+            ("kubernetesSecret", Some(SinkSpec::KubernetesSecret(Box::new(spec))), secret.format.clone())
         } else {
             let (mut sink, format) = file.listed()?;
             let own = sink.kind_of().format();

@@ -91,7 +91,7 @@ impl Planner<'_> {
             self.report.error(&owner.spot, &joined(here, "files"), message);
         }
         let files_as = self.file(owner, here, &spec)?;
-        Some((SinkSpec::Directory(DirectorySpec { files_as, files: files.clone() }), Format::Files(files)))
+        Some((SinkSpec::Directory(Box::new(DirectorySpec { files_as, files: files.clone() })), Format::Files(files)))
     }
 
     pub(super) fn command(&mut self, owner: &Owner<'_>, here: &[Step<'_>], file: &CommandFile) -> Option<SinkSpec> {
@@ -117,6 +117,7 @@ impl Planner<'_> {
             let message = format!("{} is no time for a command: write 1s to {}", Seconds(timeout), Seconds(LONGEST_COMMAND));
             self.report.error(&owner.spot, &joined(here, "timeout"), &message);
         }
-        Some(SinkSpec::Command(CommandSpec { command: file.command.clone(), timeout: std::time::Duration::from_secs(timeout) }))
+        let command = CommandSpec { command: file.command.clone(), timeout: std::time::Duration::from_secs(timeout) };
+        Some(SinkSpec::Command(Box::new(command)))
     }
 }

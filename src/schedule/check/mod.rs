@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use crate::schedule::cron::CronTexts;
 use crate::schedule::file::{ScheduleFile, TargetFile, later};
-use crate::schedule::plan::{Plan, Rotate, Target};
+use crate::schedule::plan::{Plan, Target, Terms};
 use crate::schedule::problem::{Problem, Severity};
 use crate::schedule::yaml::{self, At, Marks, Node, START, Value};
 
@@ -208,8 +208,8 @@ struct Planner<'a> {
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
     /// The cluster of the target that was planned last: the next one mostly has the same.
     cluster: Option<Arc<str>>,
-    /// The same of its rotation.
-    rotation: Option<Arc<Rotate>>,
+    /// The same of its terms.
+    terms: Option<Arc<Terms>>,
 }
 
 impl<'a> Planner<'a> {
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
             crons: CronTexts::default(),
             zones: HashMap::new(),
             cluster: None,
-            rotation: None,
+            terms: None,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::cluster::{Ask, Binding};
 use crate::schedule::file::{TargetFile, later};
 use crate::schedule::foreign::instead;
 use crate::schedule::measure::{Seconds, shown};
-use crate::schedule::plan::Target;
+use crate::schedule::plan::{Target, Terms};
 use crate::schedule::problem::Severity;
 use crate::schedule::yaml::{self, Marks, Node, Step, Value, closest};
 
@@ -71,10 +71,10 @@ impl<'s> Subject<'s> {
 }
 
 /// What is equal to the last one is the last one: a hundred thousand targets mostly have the same.
-fn alike<T: PartialEq + ?Sized>(last: &mut Option<Arc<T>>, this: Arc<T>) -> Arc<T> {
+fn alike<T: PartialEq + ?Sized, O: Into<Arc<T>> + std::borrow::Borrow<T>>(last: &mut Option<Arc<T>>, this: O) -> Arc<T> {
     match last {
-        Some(last) if *last == this => Arc::clone(last),
-        _ => Arc::clone(last.insert(this)),
+        Some(last) if **last == *this.borrow() => Arc::clone(last),
+        _ => Arc::clone(last.insert(this.into())),
     }
 }
 
@@ -124,22 +124,25 @@ impl Planner<'_> {
             return None;
         }
         let (namespace, service_account) = account?;
-        let target = Target {
-            name: name?.into(),
+        let terms = Terms {
             labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
-            cluster: alike(&mut self.cluster, cluster?.into()),
-            ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned().map(Box::new) },
+            cluster: alike(&mut self.cluster, cluster?),
             revocable,
             overlap,
-            rotate: alike(&mut self.rotation, Arc::new(rotate)),
+            rotate,
             suspend: own.suspend.or(shared.suspend).unwrap_or(false),
             prove,
             prove_every,
             compliance,
             when_removed: own.when_removed.or(shared.when_removed).unwrap_or_default(),
-            deliver,
             after,
             hosts: own.hosts.or_else(|| shared.hosts.clone()).unwrap_or_default(),
+        };
+        let target = Target {
+            name: name?.into(),
+            terms: alike(&mut self.terms, terms),
+            ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned().map(Box::new) },
+            deliver,
             first: false,
             line: node.entries().first().map_or(node.at.line, |(key, _)| key.at.line),
         };
