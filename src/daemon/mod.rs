@@ -51,7 +51,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::record::Actor;
 use crate::record::append::{self, Health, OpenError, Writer};
-use crate::schedule::Problem;
+use crate::record::fold::State;
+use crate::schedule::{Problem, Sources};
 use ask::{Ask, Selector};
 use course::Told;
 use places::Places;
@@ -127,7 +128,7 @@ pub fn begin(schedule: PathBuf, places: Places) -> Result<Beginning, RunError> {
 pub async fn run(beginning: Beginning, examine: control::Examine) -> Result<(), RunError> {
     let Beginning { schedule, places, accepted, refused, walls } = beginning;
     let socket = places.by(&accepted.plan).socket;
-    let (records, scene, writer, state) = open(accepted, &places).await?;
+    let Opened { records, scene, writer, state, sources } = open(accepted, &places).await?;
     let listener = control::bind(&socket).map_err(RunError::Host)?;
     let metrics = match scene.plan.metrics {
         Some(address) => Some(listen::bind(address).await.map_err(RunError::Host)?),
@@ -137,6 +138,7 @@ pub async fn run(beginning: Beginning, examine: control::Examine) -> Result<(), 
     let reload_on_change = scene.plan.reload_on_change;
     let options = Options { schedule: schedule.clone(), records, walls, once: None };
     let mut wheel = Wheel::new(options, scene, writer.clone(), state, refused);
+    wheel.leave_beside(sources);
     let server = tokio::spawn(control::serve(listener, asks.clone(), examine));
     let metrics = metrics.map(|listener| tokio::spawn(listen::serve(listener, asks.clone())));
     let signals = tokio::spawn(heed(signals()?, asks.clone()));
@@ -179,11 +181,12 @@ async fn ended(writer: Writer) -> Health {
 /// [`RunError`].
 pub async fn once(schedule: PathBuf, places: Places, once: Once) -> Result<(Vec<Told>, Health), RunError> {
     let accepted = read::read(&schedule).map_err(RunError::Refused)?;
-    let (records, scene, writer, state) = open(accepted, &places).await?;
+    let Opened { records, scene, writer, state, sources } = open(accepted, &places).await?;
     let (asks, asked) = mpsc::channel(4);
     // It takes no reload, which is what walls are asked about.
     let options = Options { schedule, records, walls: Arc::new(Walls::Unasked), once: Some(once) };
     let mut wheel = Wheel::new(options, scene, writer.clone(), state, None);
+    wheel.leave_beside(sources);
     let signals = tokio::spawn(heed(signals()?, asks));
     wheel.run(asked, |_| ()).await;
     signals.abort();
@@ -208,7 +211,14 @@ fn accept(schedule: &std::path::Path, places: &Places) -> Result<(Accepted, Opti
     }
 }
 
-type Opened = (PathBuf, Arc<Scene>, Writer, crate::record::fold::State);
+/// An accepted schedule with its records, open.
+struct Opened {
+    records: PathBuf,
+    scene: Arc<Scene>,
+    writer: Writer,
+    state: State,
+    sources: Sources,
+}
 
 async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     let Accepted { plan, sources } = accepted;
@@ -224,16 +234,12 @@ async fn open(accepted: Accepted, places: &Places) -> Result<Opened, RunError> {
     for note in &opened.notes {
         tracing::warn!("records: {note}");
     }
-    if let Err(error) = read::keep(&records, &sources) {
-        tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
-    }
     own::prepare(&plan, &records);
-    files::keep(&records, &plan);
     let scene = Arc::new(Scene::new(Arc::new(plan), &records, None));
     for cluster in scene.clusters.iter().filter(|c| c.is_embedded()) {
         tracing::warn!(cluster = cluster.name(), "an embedded cluster signs with a key on this host: for trials, never for production");
     }
-    Ok((records, scene, opened.writer, opened.state))
+    Ok(Opened { records, scene, writer: opened.writer, state: opened.state, sources })
 }
 
 fn signals() -> Result<[Signal; 3], RunError> {

@@ -1,6 +1,7 @@
 //! Opens what planning needs: the schedule file, its includes, and the text that was last accepted. Planning
 //! itself opens nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -116,10 +117,10 @@ fn expand(schedule: &Path, wanted: &str) -> Result<Vec<PathBuf>, String> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
-    path: PathBuf,
-    text: String,
-    includes: Vec<(PathBuf, String)>,
+struct Kept<'a> {
+    path: Cow<'a, Path>,
+    text: Cow<'a, str>,
+    includes: Cow<'a, [(PathBuf, String)]>,
 }
 
 /// Keeps the accepted text beside the records, so that a refused file does not stop the next start.
@@ -129,7 +130,8 @@ struct Kept {
 pub fn keep(records: &Path, sources: &Sources) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let kept = Kept { path: sources.path.clone(), text: sources.text.clone(), includes: sources.includes.clone() };
+    let Sources { path, text, includes } = sources;
+    let kept = Kept { path: path.into(), text: text.into(), includes: includes.into() };
     let text = serde_json::to_vec(&kept)?;
     let place = records.join("accepted.json");
     if std::fs::read(&place).is_ok_and(|old| old == text) {
@@ -150,11 +152,11 @@ pub fn keep(records: &Path, sources: &Sources) -> std::io::Result<()> {
 /// The text that was last accepted for that schedule file, planned anew.
 pub fn kept(records: &Path, schedule: &Path) -> Option<Accepted> {
     let schedule = std::path::absolute(schedule).unwrap_or_else(|_| schedule.to_owned());
-    let kept: Kept = serde_json::from_slice(&std::fs::read(records.join("accepted.json")).ok()?).ok()?;
+    let kept: Kept<'_> = serde_json::from_slice(&std::fs::read(records.join("accepted.json")).ok()?).ok()?;
     if kept.path != schedule {
         return None;
     }
-    let sources = Sources { path: kept.path, text: kept.text, includes: kept.includes };
+    let sources = Sources { path: kept.path.into_owned(), text: kept.text.into_owned(), includes: kept.includes.into_owned() };
     let plan = check::plan(&sources, &variables()).ok()?;
     Some(Accepted { plan, sources })
 }

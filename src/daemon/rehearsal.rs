@@ -108,7 +108,7 @@ async fn try_out(place: &Place, load: &Load<'_>, scene: &Scene) -> SinkLine {
 /// [`RunError`].
 pub async fn alone(schedule: PathBuf, places: Places, meant: Selector, actor: Actor) -> Result<(Vec<Line>, Health), RunError> {
     let accepted = read::read(&schedule).map_err(RunError::Refused)?;
-    let (_, scene, writer, _) = super::open(accepted, &places).await?;
+    let super::Opened { scene, writer, .. } = super::open(accepted, &places).await?;
     let targets: Vec<Arc<Target>> = scene.plan.targets.iter().filter(|target| meant(target)).cloned().collect();
     let mut all: Vec<BoxFuture<'_, Line>> = Vec::with_capacity(targets.len());
     for target in &targets {

@@ -64,6 +64,7 @@ enum Done {
     Rehearsed,
     Told(Box<hooks::Told>),
     Outward(Box<outward::News>),
+    Kept,
     Planned(Box<Result<Prepared, Vec<Problem>>>, Option<Explicit>, Option<oneshot::Sender<Verdict>>),
 }
 
@@ -91,7 +92,7 @@ pub struct Wheel {
     refused: Option<Refused>,
     counters: Counters,
     since: Timestamp,
-    /// Parts of the look at the start that are still under way.
+    /// Parts of the start that are still under way: looks, and what is left beside the records.
     unsettled: usize,
     /// The clocks at the last look.
     clocks: Clocks,
@@ -161,10 +162,6 @@ impl Wheel {
         match self.options.once.as_ref().and_then(|once| once.withdraw.clone()) {
             Some(actor) => self.withdraw(&all, &actor).await,
             None => self.event(|table, _| table.begin(all)).await,
-        }
-        if self.unsettled == 0 {
-            // A plan without targets has been looked at, too.
-            notify(&self.summary());
         }
         self.watch_places();
         self.remember();
@@ -255,18 +252,27 @@ impl Wheel {
                 })
                 .await;
                 if why == Looking::Start {
-                    self.unsettled -= 1;
-                    if self.unsettled == 0 {
-                        notify(&self.summary());
-                        drop(tokio::task::spawn_blocking(wipe::give_back));
-                    }
+                    self.settled(notify);
                 }
             }
             Done::ToldTime(cluster) => self.event(|table, moment| table.told_time(&cluster, moment)).await,
             Done::Rehearsed => {}
             Done::Told(told) => self.told(*told).await,
             Done::Outward(news) => self.heard(*news).await,
+            Done::Kept => {
+                self.kept();
+                self.settled(notify);
+            }
             Done::Planned(result, actor, reply) => self.planned(*result, actor, reply).await,
+        }
+    }
+
+    /// One more part of the start is over.
+    fn settled(&mut self, notify: &impl Fn(&str)) {
+        self.unsettled -= 1;
+        if self.unsettled == 0 {
+            notify(&self.summary());
+            drop(tokio::task::spawn_blocking(wipe::give_back));
         }
     }
 

@@ -14,9 +14,9 @@ enum Kept<const N: usize> {
     Text(Box<str>),
 }
 
-/// Bytes of a UUID, and where the dashes stand in its text.
+/// Bytes of a UUID, and where the groups of its digits stand in its text, a dash before each but the first.
 const UUID: usize = 16;
-const DASHES: [usize; 4] = [8, 13, 18, 23];
+const GROUPS: [std::ops::Range<usize>; 5] = [0..8, 9..13, 14..18, 19..23, 24..36];
 
 impl<const N: usize> From<&str> for Hex<N> {
     fn from(text: &str) -> Self {
@@ -26,23 +26,37 @@ impl<const N: usize> From<&str> for Hex<N> {
 
 /// The bytes, where each text of them is this one.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let dashes = if N == UUID { &DASHES[..] } else { &[] };
-    if text.len() != 2 * N + dashes.len() {
+    let (text, mut bytes) = (text.as_bytes(), [0; N]);
+    if N != UUID {
+        fill(&mut bytes, (text.len() == 2 * N).then_some(text)?)?;
+        return Some(bytes);
+    }
+    if text.len() != GROUPS[4].end || GROUPS[1..].iter().any(|group| text[group.start - 1] != b'-') {
         return None;
     }
-    let (mut bytes, mut digits) = ([0; N], 0);
-    for (at, sign) in text.bytes().enumerate() {
-        let digit = match sign {
-            b'-' if dashes.contains(&at) => continue,
-            _ if dashes.contains(&at) => return None,
-            b'0'..=b'9' => sign - b'0',
-            b'a'..=b'f' => sign - b'a' + 10,
-            _ => return None,
-        };
-        bytes[digits / 2] = bytes[digits / 2] << 4 | digit;
-        digits += 1;
+    let mut rest = &mut bytes[..];
+    for group in GROUPS {
+        let (some, more) = rest.split_at_mut(group.len() / 2);
+        fill(some, &text[group])?;
+        rest = more;
     }
     Some(bytes)
+}
+
+/// Fills in so many bytes, two digits for each.
+fn fill(bytes: &mut [u8], digits: &[u8]) -> Option<()> {
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(())
+}
+
+fn digit(sign: u8) -> Option<u8> {
+    match sign {
+        b'0'..=b'9' => Some(sign - b'0'),
+        b'a'..=b'f' => Some(sign - b'a' + 10),
+        _ => None,
+    }
 }
 
 impl<const N: usize> fmt::Display for Hex<N> {
@@ -50,11 +64,22 @@ impl<const N: usize> fmt::Display for Hex<N> {
         match &self.0 {
             Kept::Text(text) => f.write_str(text),
             Kept::Bytes(bytes) if N == UUID => {
-                let parts = [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]];
-                f.write_str(&parts.map(hex).join("-"))
+                let digits = hex(bytes);
+                let mut from = 0;
+                let groups = GROUPS.map(|group| {
+                    from += group.len();
+                    &digits[from - group.len()..from]
+                });
+                f.write_str(&groups.join("-"))
             }
             Kept::Bytes(bytes) => f.write_str(&hex(bytes)),
         }
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Hex<N> {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        matches!(&self.0, Kept::Bytes(known) if known == other)
     }
 }
 

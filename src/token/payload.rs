@@ -1,5 +1,6 @@
 //! What is delivered: one or more named parts, and what a place that has types and labels shall say of them.
 
+use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use zeroize::Zeroizing;
 
 use super::kubeconfig::{Entries, Unmergeable};
@@ -93,14 +94,21 @@ impl Payload {
     /// SHA-256, in hex: names the payload in records without showing it. Of one part the bytes alone; of named ones
     /// each name and length too, so that no two payloads share it.
     pub fn sha256(&self) -> String {
-        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        hex(&self.digest())
+    }
+
+    /// The bytes of that hash.
+    pub fn digest(&self) -> [u8; SHA256_OUTPUT_LEN] {
+        let mut digest = Context::new(&SHA256);
         for part in &self.parts {
             if !part.name.is_empty() {
                 digest.update(format!("{}\0{}\0", part.name, part.bytes.len()).as_bytes());
             }
             digest.update(&part.bytes);
         }
-        hex(digest.finish().as_ref())
+        let mut bytes = [0; SHA256_OUTPUT_LEN];
+        bytes.copy_from_slice(digest.finish().as_ref());
+        bytes
     }
 }
 

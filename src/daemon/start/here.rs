@@ -59,9 +59,9 @@ pub(super) fn delivered(target: &Target, files: &mut Files) -> Vec<Option<Found>
 /// recorded as its newest token.
 pub(super) fn is_as_recorded(target: &Target, state: &TargetState, files: &Files) -> bool {
     let holds = |place: &Place, seen: Option<&Surveyed>| {
-        let Some(Ok(Some(held))) = seen.map(|seen| &seen.held) else { return false };
+        let Some(Surveyed { held: Ok(Some(held)), digest: Some(digest), .. }) = seen else { return false };
         let recorded = recorded_at(state, place).filter(|p| !p.owed() && p.jti == state.jti && !place.format.merges());
-        held.right && recorded.is_some_and(|p| p.sha256.as_ref().is_some_and(|sha256| *sha256 == *held.payload.sha256()))
+        held.right && recorded.is_some_and(|p| p.sha256.as_ref().is_some_and(|sha256| *sha256 == *digest))
     };
     let mut at = 0;
     let mut is_there = |place: &Place| {

@@ -11,7 +11,7 @@ use crate::daemon::walls::Walls;
 use crate::daemon::{cron, files, own};
 use crate::schedule::change::{self, Change};
 use crate::schedule::cron::CronRule;
-use crate::schedule::{Plan, Problem, Severity};
+use crate::schedule::{Plan, Problem, Severity, Sources};
 
 /// A plan that nothing speaks against, with all that can be made of it beforehand.
 pub(super) struct Prepared {
@@ -57,13 +57,18 @@ pub(super) fn prepare(
         }
     }
     own::prepare(&plan, records);
-    if let Err(error) = read::keep(records, &sources) {
-        tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
-    }
-    files::keep(records, &plan);
+    keep(records, &sources, &plan);
     let watched = Touched::watch(&plan);
     let rules = cron::rules(&plan);
     Ok(Prepared { plan, change, watched, rules })
+}
+
+/// Leaves the accepted text, and where the tokens of its plan stand, beside the records.
+pub(super) fn keep(records: &Path, sources: &Sources, plan: &Plan) {
+    if let Err(error) = read::keep(records, sources) {
+        tracing::warn!(%error, "the accepted schedule cannot be kept beside the records");
+    }
+    files::keep(records, plan);
 }
 
 fn too_much(plan: &Plan, message: String) -> Problem {

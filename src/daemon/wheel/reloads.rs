@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, keep, prepare};
 use super::{Done, Wheel};
 use crate::daemon::aside::aside;
 use crate::daemon::ask::{Ask, Explicit, Verdict};
@@ -14,8 +14,8 @@ use crate::daemon::scene::Scene;
 use crate::daemon::status::{Refused, View};
 use crate::daemon::systemd;
 use crate::record::{Actor, Kind, Line};
-use crate::schedule::Problem;
 use crate::schedule::change::{self, Change};
+use crate::schedule::{Problem, Sources};
 use crate::token::wipe;
 
 impl Wheel {
@@ -64,6 +64,25 @@ impl Wheel {
             since: Some(self.since),
             refused: self.refused.as_ref(),
         }
+    }
+
+    /// Leaves beside the records what others read while this plan is in force, as a reload does; nobody is told that all is
+    /// ready before. No reload begins meanwhile: what it leaves there has to come after this.
+    pub fn leave_beside(&mut self, sources: Sources) {
+        let (plan, records) = (Arc::clone(&self.scene.plan), self.options.records.clone());
+        self.reloading = true;
+        self.unsettled += 1;
+        self.tasks.spawn(async move {
+            // The runtime is shutting down where it does not end.
+            let _ = tokio::task::spawn_blocking(move || keep(&records, &sources, &plan)).await;
+            Done::Kept
+        });
+    }
+
+    /// That is done.
+    pub(super) fn kept(&mut self) {
+        self.reloading = false;
+        self.next_reload();
     }
 
     /// One after the other: each is held against the plan that the one before it left in force.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use ring::digest::SHA256_OUTPUT_LEN;
 use rustix::fs::{Access, AtFlags, accessat};
 
 use super::account::{self, Wish};
@@ -22,13 +23,15 @@ pub struct Surveyed {
     /// What is published; `None` where nothing is. `Unavailable` where the file system does not answer in time, `Local`
     /// where something else than a file of ours stands at the path, or the folder is not safe.
     pub held: Result<Option<Held>, Failure>,
+    /// SHA-256 of what is published: made where the file is read, beside whoever asked.
+    pub digest: Option<[u8; SHA256_OUTPUT_LEN]>,
     /// Everything about the host that would make a put fail, each with its way out.
     pub problems: Vec<String>,
 }
 
 impl Surveyed {
     fn failed(failure: Failure) -> Self {
-        Self { problems: vec![failure.message.clone()], held: Err(failure) }
+        Self { problems: vec![failure.message.clone()], held: Err(failure), digest: None }
     }
 }
 
@@ -87,7 +90,8 @@ fn in_folder(parent: &Path, wanted: Vec<Wanted>) -> Vec<Surveyed> {
         let wish = wish.unwrap_or(Wish { mode, uid: None, gid: None, acl: Acl::default() });
         let here = || folder.as_ref().ok().and_then(Option::as_ref).and_then(|folder| in_the_way(folder, &name, &wish).err());
         let met = whole.clone().or_else(here).map(|failure| failure.message);
-        Surveyed { held, problems: unknown.into_iter().chain(met).collect() }
+        let digest = held.as_ref().ok().and_then(Option::as_ref).map(|held| held.payload.digest());
+        Surveyed { held, digest, problems: unknown.into_iter().chain(met).collect() }
     };
     wanted.into_iter().map(one).collect()
 }
