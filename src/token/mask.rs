@@ -23,8 +23,13 @@ const NAMES: [&str; 9] = [
     "aws_secret_access_key",
     "aws_session_token",
 ];
+/// Bytes that those begin with, and `bearer`.
+const NAMED: [u8; 5] = *b"abcsx";
 /// Schemes of an `Authorization` header, whose credential follows after a space.
 const SCHEMES: [&str; 5] = ["bearer", "basic", "negotiate", "token", "aws4-hmac-sha256"];
+
+/// Bytes that anything secret begins with, lower-case letters for both.
+const BEGINNINGS: [u8; 11] = *b"abcehkrsxz1";
 
 /// `text` with everything that looks like a JWT (also in base64, or as a printed list of bytes), a Vault
 /// token, or the value of a header or field that carries credentials, replaced.
@@ -32,6 +37,11 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     let mut masked = String::new();
     let (mut kept, mut at) = (0, 0);
     while at < text.len() {
+        // Most bytes of a log line begin nothing.
+        if !BEGINNINGS.contains(&text.as_bytes()[at].to_ascii_lowercase()) {
+            at += 1;
+            continue;
+        }
         match secret(text, at) {
             Some(range) => {
                 masked.push_str(&text[kept..range.start]);
@@ -78,7 +88,7 @@ fn secret(text: &str, at: usize) -> Option<Range<usize>> {
     if let Some(length) = length {
         return Some(at..at + length);
     }
-    apart.then(|| named(rest)).flatten().map(|range| at + range.start..at + range.end)
+    (apart && NAMED.contains(&rest[0].to_ascii_lowercase())).then(|| named(rest)).flatten().map(|range| at + range.start..at + range.end)
 }
 
 /// `eyJ` begins every JSON object in base64: a JWT, or what is left of one.

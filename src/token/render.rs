@@ -4,9 +4,9 @@ mod cluster;
 
 use std::collections::BTreeMap;
 
+use crate::token::wipe::Zeroizing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::token::{Claims, Payload, Token, template};
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use zeroize::Zeroizing;
+use crate::token::wipe::Zeroizing;
 
 use super::tree::{Node, Value, parse};
 use super::{Entry, Unmergeable, flow, is_blank, quoted};
