@@ -41,7 +41,7 @@ pub use memo::Memo;
 use abreast::Parsed;
 use clusters::ClusterFacts;
 use memo::Digest;
-use report::{Report, Spot};
+use report::{Prefix, Report, Spot};
 use stores::StoreFacts;
 use texts::{Part, Texts};
 
@@ -132,7 +132,7 @@ fn attempt(
     }
     let mut found = Vec::new();
     let (file, marks) = yaml::read::<ScheduleFile>(&root, later, &mut found);
-    let spot = Spot { file: 0, node: &root, marks: &marks, prefix: "", target: None };
+    let spot = Spot { file: 0, node: &root, marks: &marks, prefix: Prefix::Root, target: None };
     planner.report.findings(&spot, found);
     let mut file = file.unwrap_or_default();
     let defaults = root.get("defaults").map(|node| Defaults::new(node, std::mem::take(&mut file.defaults)));
@@ -233,7 +233,7 @@ impl<'a> Planner<'a> {
     /// Whether to go on: a newer file means other things by the same words.
     fn version(&mut self, root: &Node) -> bool {
         let marks = Marks::default();
-        let spot = Spot { file: 0, node: root, marks: &marks, prefix: "", target: None };
+        let spot = Spot { file: 0, node: root, marks: &marks, prefix: Prefix::Root, target: None };
         let Some(node) = root.get("version") else {
             self.report.error(&spot, &["version".into()], "the version is missing: begin the file with `version: 1`");
             return true;
@@ -292,8 +292,8 @@ impl<'a> Planner<'a> {
             }
             Parsed::Begin => from = (planned.len(), self.report.said()),
             Parsed::Target(node) => {
-                let prefix = if part.text.2 { format!("[{index}]") } else { format!("targets[{index}]") };
-                planned.extend(self.target(part.text.0, &node, &prefix, defaults.as_ref()).map(Arc::new));
+                let prefix = if part.text.2 { Prefix::Element(index) } else { Prefix::Target(index) };
+                planned.extend(self.target(part.text.0, &node, prefix, defaults.as_ref()).map(Arc::new));
                 (index, count) = (index + 1, count + 1);
             }
             Parsed::Empty => {

@@ -1,6 +1,7 @@
 //! The problems found so far.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::Path;
 
 use crate::schedule::problem::{Problem, Severity};
@@ -15,9 +16,33 @@ pub struct Spot<'a> {
     /// What was left out of it.
     pub marks: &'a Marks,
     /// The tree's own path in its file.
-    pub prefix: &'a str,
+    pub prefix: Prefix,
     /// The target that it is.
     pub target: Option<&'a str>,
+}
+
+/// A tree's own path in its file, written out only where something is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefix {
+    /// The file's root.
+    Root,
+    /// `defaults`.
+    Defaults,
+    /// That target of the schedule, from 0.
+    Target(usize),
+    /// That target of an included file, from 0.
+    Element(usize),
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Defaults => f.write_str("defaults"),
+            Self::Target(index) => write!(f, "targets[{index}]"),
+            Self::Element(index) => write!(f, "[{index}]"),
+        }
+    }
 }
 
 /// Collects problems; each is kept once.
@@ -77,7 +102,7 @@ impl<'a> Report<'a> {
     }
 
     fn add(&mut self, spot: &Spot<'_>, at: At, severity: Severity, path: &str, message: &str) {
-        let dot = if spot.prefix.is_empty() || path.is_empty() || path.starts_with('[') { "" } else { "." };
+        let dot = if spot.prefix == Prefix::Root || path.is_empty() || path.starts_with('[') { "" } else { "." };
         self.push(spot.file, at, severity, spot.target, format!("{}{dot}{path}", spot.prefix), message);
     }
 

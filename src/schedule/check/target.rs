@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::report::Spot;
+use super::report::{Prefix, Spot};
 use super::{Defaults, Planner, rules};
 use crate::cluster::{Ask, Binding};
 use crate::schedule::file::{TargetFile, later};
@@ -31,7 +31,7 @@ pub(super) struct Subject<'s> {
     pub file: usize,
     pub node: &'s Node,
     pub marks: &'s Marks,
-    pub prefix: &'s str,
+    pub prefix: Prefix,
     pub name: Option<&'s str>,
     pub defaults: Option<&'s Defaults<'s>>,
 }
@@ -45,7 +45,7 @@ impl<'s> Subject<'s> {
             _ => true,
         };
         match self.defaults.filter(|defaults| !has(self.node) && has(defaults.node)) {
-            Some(defaults) => (Spot { file: 0, node: defaults.node, marks: &defaults.marks, prefix: "defaults", target: None }, true),
+            Some(defaults) => (Spot { file: 0, node: defaults.node, marks: &defaults.marks, prefix: Prefix::Defaults, target: None }, true),
             None => (Spot { file: self.file, node: self.node, marks: self.marks, prefix: self.prefix, target: self.name }, false),
         }
     }
@@ -89,7 +89,7 @@ impl Planner<'_> {
     }
 
     /// Checks one target. `None` where anything is wrong with it.
-    pub(super) fn target(&mut self, file: usize, node: &Node, prefix: &str, defaults: Option<&Defaults<'_>>) -> Option<Target> {
+    pub(super) fn target(&mut self, file: usize, node: &Node, prefix: Prefix, defaults: Option<&Defaults<'_>>) -> Option<Target> {
         let before = self.report.errors();
         let mut found = Vec::new();
         let (own, marks) = yaml::read::<TargetFile>(node, later, &mut found);

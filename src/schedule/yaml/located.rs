@@ -58,6 +58,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Asked<T> {
 }
 
 /// The next key, which has to be this one.
+#[inline(always)] // six are asked for each key and value of a schedule
 fn key<'de, A: MapAccess<'de>>(map: &mut A, wanted: &'static str) -> Result<(), A::Error> {
     if map.next_key_seed(Named(wanted))? == Some(true) {
         return Ok(());

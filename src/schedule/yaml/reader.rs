@@ -16,6 +16,9 @@ pub const SPLIT: &str = "a sink's settings";
 /// What any sink has among its settings.
 pub(super) const BESIDE: &[&str] = &["format", "encryptTo"];
 
+/// Keys that are held against each other one by one.
+const FEW: usize = 16;
+
 pub(super) struct Reader<'a> {
     pub node: &'a Node,
     pub path: Path<'a>,
@@ -130,13 +133,22 @@ impl<'a> Reader<'a> {
 
 /// The first key of each text; nothing where no key stands twice, as nearly always.
 fn first_of_each(entries: &[(Key, Node)]) -> HashMap<&str, &Key> {
-    let mut texts: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
-    texts.sort_unstable();
-    if texts.windows(2).all(|pair| pair[0] != pair[1]) {
+    if !is_any_twice(entries) {
         return HashMap::new();
     }
     // Of two with one text the one that comes last here stays.
     entries.iter().rev().map(|(key, _)| (&*key.text, key)).collect()
+}
+
+/// Whether a key stands twice.
+fn is_any_twice(entries: &[(Key, Node)]) -> bool {
+    // Each with each, where no list has to be made for it: nearly all groups of settings are as small.
+    if entries.len() <= FEW {
+        return entries.iter().enumerate().any(|(at, (key, _))| entries[..at].iter().any(|(before, _)| before.text == key.text));
+    }
+    let mut texts: Vec<&str> = entries.iter().map(|(key, _)| &*key.text).collect();
+    texts.sort_unstable();
+    texts.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 fn unknown(later: Later, structure: &str, key: &str, known: &[&str]) -> String {
