@@ -58,9 +58,9 @@ fn hex_of(body: &[u8]) -> [u8; HEX] {
     context.update(body);
     context.update(b"}");
     let mut hex = [0; HEX];
-    for (pair, byte) in hex.chunks_exact_mut(2).zip(context.finish().as_ref()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    for (at, byte) in context.finish().as_ref().iter().enumerate() {
+        hex[2 * at] = DIGITS[usize::from(byte >> 4)];
+        hex[2 * at + 1] = DIGITS[usize::from(byte & 15)];
     }
     hex
 }

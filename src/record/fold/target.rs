@@ -78,7 +78,7 @@ impl TargetState {
         self.describe(line);
         self.take_token(line);
         self.places.retain(|place| line.sinks.iter().any(|sink| place.is_at(sink.sink.as_ref(), sink.place.as_ref())));
-        self.take_places(line);
+        self.take_places(line, self.jti.clone());
         self.hooks_due(line, true);
         self.reason = line.reason.or(self.reason);
         if matches!(line.reason, Some(Reason::Repair | Reason::Rejected)) {
@@ -96,7 +96,7 @@ impl TargetState {
         if line.sinks.iter().any(|sink| arrived(sink.outcome) || sink.outcome == Outcome::FellBack) {
             self.take_token(line);
         }
-        self.take_places(line);
+        self.take_places(line, text(line.jti.as_ref()).map(Hex::from));
         self.hooks_due(line, false);
         self.failures += 1;
         self.trouble(line);
@@ -107,7 +107,7 @@ impl TargetState {
         if !self.is_of(line) && line.expires_at.is_some() {
             self.take_token(line);
         }
-        self.take_places(line);
+        self.take_places(line, text(line.jti.as_ref()).map(Hex::from));
         self.hooks_due(line, false);
         if self.places.iter().all(|place| arrived(place.outcome)) {
             self.failures = 0;
@@ -128,7 +128,7 @@ impl TargetState {
     pub(super) fn adopted<S: AsRef<str>>(&mut self, line: &Line<S>) {
         self.describe(line);
         self.take_token(line);
-        self.take_places(line);
+        self.take_places(line, self.jti.clone());
         self.hooks_due(line, false);
         self.reason = line.reason.or(self.reason);
         self.succeeded(line.time);
@@ -173,8 +173,8 @@ impl TargetState {
         self.rejected_at = None;
     }
 
-    fn take_places<S: AsRef<str>>(&mut self, line: &Line<S>) {
-        let jti = text(line.jti.as_ref()).map(Hex::from);
+    /// Takes what became of places; the line is about the token of that `jti`.
+    fn take_places<S: AsRef<str>>(&mut self, line: &Line<S>, jti: Option<Hex<16>>) {
         for sink in &line.sinks {
             let index = self.places.iter().position(|place| place.is_at(sink.sink.as_ref(), sink.place.as_ref())).unwrap_or_else(|| {
                 // Room for one more, not for the three that a list grows by: most targets have one place.
