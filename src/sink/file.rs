@@ -1,6 +1,6 @@
 //! `file`: a file on this host, published whole or not at all.
 //!
-//! The sequence: the folder is opened from `/` down without following links (`folder`; once for many, `walked`), the token is written
+//! The sequence: the folder is opened from `/` down without following links (`folder`), the token is written
 //! to a temporary file beside the published one, given its owner and mode, synced, checked and renamed over
 //! it (`publish`); many syncs at once are one (`commit`). The work runs on blocking threads that one hung file system cannot use up (`lane`), and an
 //! attempt that was given up never publishes afterwards (`turn`).
@@ -21,7 +21,6 @@ mod publish;
 mod remove;
 mod survey;
 mod turn;
-mod walked;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -99,7 +98,7 @@ pub(super) async fn put(spec: &FileSpec, payload: &Payload, context: Context<'_>
     let wish = account::wish(spec).await?;
     let at = parent.clone();
     let work = move || {
-        let folder = walked::make(&parent)?;
+        let folder = folder::make(&parent)?;
         publish::publish(&folder, &name, &wish, &payload, &ticket)
     };
     lane::run(context.timeout, &at, work).await

@@ -40,7 +40,7 @@ pub(super) struct Wish {
 impl Wish {
     /// Whether a file in `folder` with these ids is as wished.
     pub(super) fn owners_match(&self, folder: &Folder, uid: u32, gid: u32) -> bool {
-        let group = self.gid.or(folder.mark.gives_group()).unwrap_or_else(our_group);
+        let group = self.gid.or(folder.gives_group).unwrap_or_else(our_group);
         uid == self.uid.unwrap_or_else(ours) && gid == group
     }
 }

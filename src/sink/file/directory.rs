@@ -22,7 +22,7 @@ use super::blame::{blame, local};
 use super::folder::{self, Folder};
 use super::publish::{durable, is_unsure, published_name, random, temporary_name};
 use super::turn::{Ticket, Turn};
-use super::{FileSpec, Held, commit, lane, walked};
+use super::{FileSpec, Held, commit, lane};
 use crate::sink::kinds::{Sink, calls};
 use crate::sink::{Context, Failure, Put};
 use crate::token::Payload;
@@ -75,11 +75,7 @@ pub(in crate::sink) async fn put(spec: &DirectorySpec, payload: &Payload, contex
     let ticket = turn.ticket();
     let (payload, at) = (payload.clone(), path.clone());
     let wish = account::wish(&spec.files_as).await?;
-    let work = move || {
-        let folder = walked::make(&at)?;
-        publish(&folder, &wish, &payload, &ticket)
-    };
-    lane::run(context.timeout, path, work).await
+    lane::run(context.timeout, path, move || publish(&folder::make(&at)?, &wish, &payload, &ticket)).await
 }
 
 /// Looks at what is published; `None` where nothing is.

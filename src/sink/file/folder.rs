@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, mkdirat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 use super::blame::{blame, local, ours};
@@ -32,30 +32,8 @@ pub(super) struct Folder {
     pub(super) fd: OwnedFd,
     /// As the walk reached it, for messages.
     pub(super) path: PathBuf,
-    /// Which folder it is, and whose.
-    pub(super) mark: Mark,
-}
-
-/// Which folder it is, and who may do what there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
-    device: u64,
-    number: u64,
-    uid: u32,
-    gid: u32,
-    mode: u32,
-}
-
-impl Mark {
-    #[allow(clippy::useless_conversion)] // as wide as the platform likes
-    pub(super) fn of(stat: &Stat) -> Self {
-        Self { device: stat.st_dev.into(), number: stat.st_ino.into(), uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode }
-    }
-
-    /// The group that new files take there, where it says so (setgid).
-    pub(super) fn gives_group(self) -> Option<u32> {
-        (self.mode & 0o2000 != 0).then_some(self.gid)
-    }
+    /// The group that new files take, where the folder says so (setgid).
+    pub(super) gives_group: Option<u32>,
 }
 
 /// The folder, or `None` where it is missing.
@@ -94,7 +72,9 @@ struct Walk {
 struct Step {
     fd: OwnedFd,
     path: PathBuf,
-    mark: Mark,
+    uid: u32,
+    gid: u32,
+    mode: u32,
 }
 
 fn walk(path: &Path) -> Result<Walk, Failure> {
@@ -143,7 +123,7 @@ impl Walk {
     fn end(&self) -> Result<Folder, Failure> {
         let last = self.last();
         let fd = last.readable()?;
-        Ok(Folder { fd, path: last.path.clone(), mark: last.mark })
+        Ok(Folder { fd, path: last.path.clone(), gives_group: (last.mode & 0o2000 != 0).then_some(last.gid) })
     }
 
     /// The failure where something is missing that we may not make.
@@ -161,7 +141,7 @@ impl Step {
     fn open(opened: Result<OwnedFd, Errno>, path: PathBuf) -> Result<Self, Failure> {
         let fd = opened.map_err(|errno| blame("pass through", &path, errno))?;
         let stat = fstat(&fd).map_err(|errno| blame("look at", &path, errno))?;
-        let step = Self { fd, path, mark: Mark::of(&stat) };
+        let step = Self { fd, path, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode };
         match step.objection() {
             Some(message) => Err(local(message)),
             None => Ok(step),
@@ -170,16 +150,16 @@ impl Step {
 
     /// Why others could swap what lies in this folder, with the command that ends it.
     fn objection(&self) -> Option<String> {
-        let (path, bits) = (self.path.display(), self.mark.mode & 0o7777);
-        if self.mark.uid != 0 && self.mark.uid != ours() {
+        let (path, bits) = (self.path.display(), self.mode & 0o7777);
+        if self.uid != 0 && self.uid != ours() {
             let who = if ours() == 0 { "root".into() } else { format!("root or user id {}", ours()) };
             return Some(format!(
                 "folder {path} belongs to user id {}, who could swap what is in it: it has to belong to {who} (chown)",
-                self.mark.uid
+                self.uid
             ));
         }
-        let shared = self.mark.mode & 0o022 != 0;
-        let (sticky, setgid) = (self.mark.mode & 0o1000 != 0, self.mark.mode & 0o2000 != 0);
+        let shared = self.mode & 0o022 != 0;
+        let (sticky, setgid) = (self.mode & 0o1000 != 0, self.mode & 0o2000 != 0);
         if shared && setgid {
             return Some(format!("folder {path} has mode {bits:04o}: its group needs to read, not to write (chmod 2750 {path})"));
         }
@@ -193,7 +173,7 @@ impl Step {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             return Err(local(format!("{} is no folder", path.display())));
         }
-        let trusted = stat.st_uid == 0 && self.mark.uid == 0 && self.mark.mode & 0o022 == 0;
+        let trusted = stat.st_uid == 0 && self.uid == 0 && self.mode & 0o022 == 0;
         if !trusted {
             return Err(local(format!(
                 "{} is a symbolic link, and links are not followed: write the path that it leads to",
@@ -205,7 +185,7 @@ impl Step {
     }
 
     fn may_grow(&self, whole: &Path) -> bool {
-        let private = self.mark.uid == ours() && self.mark.mode & 0o022 == 0;
+        let private = self.uid == ours() && self.mode & 0o022 == 0;
         let ours_by_name = ["/run/tokenferry", "/var/lib/tokenferry"].iter().any(|place| {
             let rest = whole.as_os_str().as_bytes().strip_prefix(place.as_bytes());
             rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/' | b'-')))

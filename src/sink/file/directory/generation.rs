@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::super::account::Wish;
 use super::super::blame::{blame, local, ours};
 use super::super::commit;
-use super::super::folder::{Folder, Mark};
+use super::super::folder::Folder;
 use super::super::fresh::Fresh;
 use super::super::publish::random;
 use crate::sink::Failure;
@@ -92,7 +92,8 @@ pub(super) fn open(parent: &Folder, name: &OsStr) -> Result<Option<Folder>, Fail
     if stat.st_uid != ours() && stat.st_uid != 0 {
         return Err(local(format!("folder {} belongs to user id {}, so it is not ours: remove it", path.display(), stat.st_uid)));
     }
-    Ok(Some(Folder { fd, path, mark: Mark::of(&stat) }))
+    let gives_group = (stat.st_mode & 0o2000 != 0).then_some(stat.st_gid);
+    Ok(Some(Folder { fd, path, gives_group }))
 }
 
 /// Has the generation in use, and what stands in it, on the disk.
