@@ -13,10 +13,14 @@ use crate::record::text::Text;
 /// Bytes that are read at once: with the lines that they become, they fit in the memory next to a core.
 const BLOCK: usize = 128 << 10;
 
+/// Few lines have fewer bytes.
+const SHORT: usize = 400;
+
 /// What a line is, by itself.
+#[allow(clippy::large_enum_variant)] // nearly all are lines, and a box for each of a million leaves holes in the memory between
 pub(super) enum Parsed<'a> {
     /// A line, and whether its hash is its own.
-    Line(Box<Line<Text<'a>>>, bool),
+    Line(Line<Text<'a>>, bool),
     /// One whose kind only a newer program knows: it still has its place in the chain.
     Link(Link, bool),
     /// A newer program wrote it, with that version.
@@ -41,7 +45,7 @@ fn parsed(text: &[u8]) -> Parsed<'_> {
         && !line.hash.as_ref().is_empty()
         && !line.previous.as_ref().is_empty()
     {
-        return if line.version > VERSION { Parsed::Newer(line.version) } else { Parsed::Line(Box::new(line), fits()) };
+        return if line.version > VERSION { Parsed::Newer(line.version) } else { Parsed::Line(line, fits()) };
     }
     // The links are read by themselves: a kind that only a newer program knows still has its place in the chain.
     let link = chain::link(text);
@@ -93,7 +97,7 @@ impl Blocks {
 
 /// The lines of one block with the bytes that each takes in the file.
 fn lines(block: &[u8]) -> Vec<(Parsed<'_>, u64)> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity(block.len() / SHORT);
     let mut rest = block;
     while !rest.is_empty() {
         let from = rest;
