@@ -17,7 +17,7 @@ const BLOCK: usize = 128 << 10;
 const SHORT: usize = 400;
 
 /// What a line is, by itself.
-#[allow(clippy::large_enum_variant)] // nearly all are lines, and a box for each of a million leaves holes in the memory between
+#[allow(clippy::large_enum_variant)] // nearly all are lines: a million boxes would be made and wiped
 pub(super) enum Parsed<'a> {
     /// A line, and whether its hash is its own.
     Line(Line<Text<'a>>, bool),
