@@ -3,10 +3,10 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::token::wipe::Zeroizing;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::token::{Form, hand_out};
 use super::{Context, Exit, find, print};

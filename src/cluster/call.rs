@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use http::{HeaderMap, Method, StatusCode};
 use kube::client::Body;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::client::{ApiServer, Clients};
 use super::mint::send;

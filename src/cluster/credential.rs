@@ -15,7 +15,7 @@ pub(super) type Stamp = Option<(SystemTime, u64, u64)>;
 
 /// The token in that file, while it lives by this host's clock.
 pub(super) fn alive(file: &Path) -> Option<Token> {
-    let text = crate::token::wipe::Zeroizing::new(std::fs::read_to_string(file).ok()?);
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(file).ok()?);
     let token = Token::new(text.trim().to_owned());
     let ends = token.claims().ok()?.exp?;
     (ends > jiff::Timestamp::now().as_second()).then_some(token)
@@ -71,7 +71,7 @@ pub(super) fn adopt_files(
     {
         let file = path.parent().unwrap_or(Path::new("/")).join(file);
         let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: its tokenFile {}: {e}", path.display(), file.display()))?;
-        let text = crate::token::wipe::Zeroizing::new(text);
+        let text = zeroize::Zeroizing::new(text);
         if text.trim().is_empty() {
             return Err(format!("{}: its tokenFile {} is empty", path.display(), file.display()));
         }

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::object::Object;
 use super::pages::Listing;

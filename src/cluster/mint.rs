@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use serde::Deserialize;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::client::{Clients, Endpoint, chain};
 use super::refusal::{refusal, retry_after, text};

@@ -51,7 +51,7 @@ impl Cluster {
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": {"token": token.expose(), "audiences": audiences},
         });
-        let body = crate::token::wipe::Zeroizing::new(body.to_string().into_bytes());
+        let body = zeroize::Zeroizing::new(body.to_string().into_bytes());
         let path = "/apis/authentication.k8s.io/v1/tokenreviews";
         let call = Call { method: &http::Method::POST, body: &body, ..Call::get(path, CALL_WITHIN) };
         let answer = self.put_question(call).await?;
@@ -65,7 +65,7 @@ impl Cluster {
         Ok(Reviewed::Accepted { user: status["user"]["username"].as_str().unwrap_or_default().to_owned(), audiences: listed.collect() })
     }
 
-    async fn put_question(&self, call: Call<'_>) -> Result<crate::token::wipe::Zeroizing<Vec<u8>>, String> {
+    async fn put_question(&self, call: Call<'_>) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
         let permit = self.turn(Urgency { deadline: i64::MAX, retry: false }).await;
         let answer = self.call(call).await;
         permit.end(answer.as_ref().map_or_else(Refusal::verdict, |_| Verdict::Healthy));

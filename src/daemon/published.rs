@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::token::wipe::Zeroizing;
 use jiff::Timestamp;
 use rustix::fs::{Mode, OFlags};
+use zeroize::Zeroizing;
 
 use crate::token::age::{Identity, NotOpened};
 use crate::token::{Claims, Token, extract, sealed};

@@ -20,6 +20,7 @@ use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
 use super::line::Line;
+use crate::token::render::digits;
 
 pub(super) use signed::{BESIDE, sign};
 pub use signed::{BadKey, PublicKey, Signed, sign_bytes, verify_signatures};
@@ -31,7 +32,6 @@ pub const GENESIS: &str = "00000000000000000000000000000000000000000000000000000
 const KEY: &[u8] = br#","hash":""#;
 const CLOSE: &[u8] = br#""}"#;
 const HEX: usize = 64;
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Gives a line its place in the chain and writes it, newline included, to the end of `out`.
 pub(super) fn seal(line: &mut Line, seq: u64, previous: &str, out: &mut Vec<u8>) {
@@ -59,8 +59,7 @@ fn hex_of(body: &[u8]) -> [u8; HEX] {
     context.update(b"}");
     let mut hex = [0; HEX];
     for (at, byte) in context.finish().as_ref().iter().enumerate() {
-        hex[2 * at] = DIGITS[usize::from(byte >> 4)];
-        hex[2 * at + 1] = DIGITS[usize::from(byte & 15)];
+        hex[2 * at..][..2].copy_from_slice(&digits(*byte));
     }
     hex
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::token::render::hex;
+use crate::token::render::{digits, hex};
 
 /// Such a text, kept as these bytes. Sixteen of them are those of a UUID, with its dashes. Any other text is kept as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ const fn values() -> [u8; 256] {
     let mut values = [u8::MAX; 256];
     let mut value = 0;
     while value < 16 {
-        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[digits(value)[1] as usize] = value;
         value += 1;
     }
     values
@@ -72,13 +72,8 @@ impl<const N: usize> fmt::Display for Hex<N> {
         match &self.0 {
             Kept::Text(text) => f.write_str(text),
             Kept::Bytes(bytes) if N == UUID => {
-                let digits = hex(bytes);
-                let mut from = 0;
-                let groups = GROUPS.map(|group| {
-                    from += group.len();
-                    &digits[from - group.len()..from]
-                });
-                f.write_str(&groups.join("-"))
+                let parts = [&bytes[..4], &bytes[4..6], &bytes[6..8], &bytes[8..10], &bytes[10..]];
+                f.write_str(&parts.map(hex).join("-"))
             }
             Kept::Bytes(bytes) => f.write_str(&hex(bytes)),
         }

@@ -4,8 +4,8 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use reqwest::header::{CONTENT_TYPE, DATE, RETRY_AFTER};
+use zeroize::Zeroizing;
 
 use super::store::causes;
 use crate::cluster::patience;

@@ -9,10 +9,10 @@ mod bech32;
 mod header;
 mod stream;
 
-use crate::token::wipe::Zeroizing;
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{aead, hkdf, hmac};
+use zeroize::Zeroizing;
 
 use header::{Header, Stanza};
 

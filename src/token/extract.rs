@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::token::{Claims, Token, kubeconfig, mask};
 

@@ -3,8 +3,8 @@
 mod edit;
 mod tree;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
+use zeroize::Zeroizing;
 
 use tree::{Node, Value};
 

@@ -23,13 +23,27 @@ const NAMES: [&str; 9] = [
     "aws_secret_access_key",
     "aws_session_token",
 ];
-/// Bytes that those begin with, and `bearer`.
-const NAMED: [u8; 5] = *b"abcsx";
 /// Schemes of an `Authorization` header, whose credential follows after a space.
 const SCHEMES: [&str; 5] = ["bearer", "basic", "negotiate", "token", "aws4-hmac-sha256"];
 
-/// Bytes that anything secret begins with, lower-case letters for both.
-const BEGINNINGS: [u8; 11] = *b"abcehkrsxz1";
+/// Which bytes something secret may begin with: one of the shapes that [`secret`] knows, `bearer`, or a name.
+static BEGINS: [bool; 256] = begins();
+
+const fn begins() -> [bool; 256] {
+    let (shapes, mut begins, mut at) = (b"eZ1khsbrB", [false; 256], 0);
+    while at < shapes.len() {
+        begins[shapes[at] as usize] = true;
+        at += 1;
+    }
+    at = 0;
+    while at < NAMES.len() {
+        let first = NAMES[at].as_bytes()[0];
+        begins[first as usize] = true;
+        begins[first.to_ascii_uppercase() as usize] = true;
+        at += 1;
+    }
+    begins
+}
 
 /// `text` with everything that looks like a JWT (also in base64, or as a printed list of bytes), a Vault
 /// token, or the value of a header or field that carries credentials, replaced.
@@ -38,7 +52,7 @@ pub fn mask(text: &str) -> Cow<'_, str> {
     let (mut kept, mut at) = (0, 0);
     while at < text.len() {
         // Most bytes of a log line begin nothing.
-        if !BEGINNINGS.contains(&text.as_bytes()[at].to_ascii_lowercase()) {
+        if !BEGINS[usize::from(text.as_bytes()[at])] {
             at += 1;
             continue;
         }
@@ -88,7 +102,7 @@ fn secret(text: &str, at: usize) -> Option<Range<usize>> {
     if let Some(length) = length {
         return Some(at..at + length);
     }
-    (apart && NAMED.contains(&rest[0].to_ascii_lowercase())).then(|| named(rest)).flatten().map(|range| at + range.start..at + range.end)
+    apart.then(|| named(rest)).flatten().map(|range| at + range.start..at + range.end)
 }
 
 /// `eyJ` begins every JSON object in base64: a JWT, or what is left of one.

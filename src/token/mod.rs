@@ -14,7 +14,7 @@ pub mod signature;
 pub mod template;
 pub mod wipe;
 
-use crate::token::wipe::Zeroizing;
+use zeroize::Zeroizing;
 
 pub use claims::{Claims, NotAToken};
 pub use extract::{candidates, extract};

@@ -1,7 +1,7 @@
 //! What is delivered: one or more named parts, and what a place that has types and labels shall say of them.
 
-use crate::token::wipe::Zeroizing;
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use zeroize::Zeroizing;
 
 use super::kubeconfig::{Entries, Unmergeable};
 use super::render::hex;

@@ -4,9 +4,9 @@ mod cluster;
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::token::{Claims, Payload, Token, template};
 
@@ -126,13 +126,17 @@ pub struct Unrenderable(pub String);
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     // Each rotation, record and look at a place makes a few.
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        text.extend(digits(*byte).map(char::from));
     }
     text
+}
+
+/// The two lower-case hex digits of a byte.
+pub const fn digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
 }
 
 /// Seconds before the token's end at which a client of an ExecCredential asks for the next one.

@@ -2,9 +2,9 @@
 //! long it is, when the token was issued and when it ends, and nothing of whose it is, not by trying names either: a mark
 //! is made with the public halves of those to whom it is sealed, which stand in the schedule, and in no sealed payload.
 
-use crate::token::wipe::Zeroizing;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::age::{self, Identity, NoRandom, NotOpened, Recipient};
 use super::payload::{Part, Payload};

@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context};
+use zeroize::Zeroizing;
 
 /// What a template may name.
 pub const NAMES: [&str; 10] =

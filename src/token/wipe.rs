@@ -2,8 +2,6 @@
 //! its way outlives its use; and a process that nobody can dump.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -46,84 +44,6 @@ unsafe fn wipe(block: *mut u8, size: usize) {
     unsafe {
         block.write_bytes(0, size);
         std::arch::asm!("/* {0} */", in(reg) block, options(nostack, preserves_flags));
-    }
-}
-
-/// A value that is wiped when it is dropped, all of its room, whichever allocator frees it. As `zeroize::Zeroizing`, which
-/// writes one byte after the other: each rotation wipes ten thousand.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Zeroizing<T: Wipe>(T);
-
-/// What can be wiped where it stands.
-pub trait Wipe {
-    /// Makes it zeros, or empty with zeros in its room.
-    fn wipe(&mut self);
-}
-
-impl Wipe for Vec<u8> {
-    fn wipe(&mut self) {
-        self.clear();
-        // SAFETY: the room of a list is its own, used or not.
-        #[allow(unsafe_code)]
-        unsafe {
-            wipe(self.as_mut_ptr(), self.capacity());
-        }
-    }
-}
-
-impl Wipe for String {
-    fn wipe(&mut self) {
-        std::mem::take(self).into_bytes().wipe();
-    }
-}
-
-impl<const N: usize> Wipe for [u8; N] {
-    fn wipe(&mut self) {
-        // SAFETY: an array is as long as it says.
-        #[allow(unsafe_code)]
-        unsafe {
-            wipe(self.as_mut_ptr(), N);
-        }
-    }
-}
-
-impl<T: Wipe> Zeroizing<T> {
-    /// Takes the value over.
-    pub fn new(value: T) -> Self {
-        Self(value)
-    }
-}
-
-impl<T: Wipe> Drop for Zeroizing<T> {
-    fn drop(&mut self) {
-        self.0.wipe();
-    }
-}
-
-impl<T: Wipe> Deref for Zeroizing<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T: Wipe> DerefMut for Zeroizing<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0
-    }
-}
-
-/// Says nothing of it.
-impl<T: Wipe> fmt::Debug for Zeroizing<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
-impl AsRef<[u8]> for Zeroizing<Vec<u8>> {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
     }
 }
 
@@ -173,22 +93,6 @@ mod tests {
         // SAFETY: six of eleven bytes.
         unsafe { wipe(block.as_mut_ptr(), 6) };
         assert_eq!(&block, b"\0\0\0\0\0\0|rest");
-    }
-
-    #[test]
-    #[allow(unsafe_code)]
-    fn a_list_is_wiped_with_all_of_its_room() {
-        let mut list = Zeroizing::new(b"secret|rest".to_vec());
-        list.truncate(3);
-        let (begin, room) = (list.as_ptr(), list.capacity());
-        list.wipe();
-        // SAFETY: the list still has its room, all of which was written to.
-        assert!(room >= 11 && unsafe { std::slice::from_raw_parts(begin, room) }.iter().all(|byte| *byte == 0));
-        let mut text = Zeroizing::new(String::from("secret"));
-        text.wipe();
-        let mut key = Zeroizing::new([7; 32]);
-        key.wipe();
-        assert_eq!((text.as_str(), *key), ("", [0; 32]));
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl Workload {
 }
 
 /// One request in its turn; a restart can wait for what is more urgent.
-async fn ask(cluster: &Cluster, call: Call<'_>) -> Result<crate::token::wipe::Zeroizing<Vec<u8>>, Refusal> {
+async fn ask(cluster: &Cluster, call: Call<'_>) -> Result<zeroize::Zeroizing<Vec<u8>>, Refusal> {
     let permit = cluster.turn(Urgency { deadline: i64::MAX, retry: false }).await;
     let answer = cluster.call(call).await;
     permit.end(answer.as_ref().map_or_else(Refusal::verdict, |_| Verdict::Healthy));

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::Stop;
 use crate::sink::file::{system_group, system_user};

@@ -6,9 +6,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::token::wipe::Zeroizing;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::cluster::legacy::Held;
 use crate::token::age::{self, Identity, NotOpened, Recipient};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::tokens::{Told, tokens};
 use super::{Bound, Find, Kind, Name};

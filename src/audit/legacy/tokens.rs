@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::token::claims::LegacyClaims;
 use crate::token::{Claims, candidates, kubeconfig, mask};

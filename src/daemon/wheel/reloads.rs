@@ -79,7 +79,7 @@ impl Wheel {
         });
     }
 
-    /// That is done.
+    /// What is left beside the records stands there: the next reload may begin.
     pub(super) fn kept(&mut self) {
         self.reloading = false;
         self.next_reload();
@@ -123,8 +123,7 @@ impl Wheel {
             // A caller that went away cancels nothing.
             let _ = reply.send(verdict);
         }
-        self.reloading = false;
-        self.next_reload();
+        self.kept();
     }
 
     pub(super) async fn refuse(&mut self, problems: Vec<Problem>, actor: Option<Actor>) -> Verdict {

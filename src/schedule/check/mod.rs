@@ -206,9 +206,7 @@ struct Planner<'a> {
     places: HashMap<Digest, deliver::Writer>,
     crons: CronTexts,
     zones: HashMap<String, Option<jiff::tz::TimeZone>>,
-    /// The cluster of the target that was planned last: the next one mostly has the same.
-    cluster: Option<Arc<str>>,
-    /// The same of its terms.
+    /// The terms of the target that was planned last: the next one mostly has the same.
     terms: Option<Arc<Terms>>,
 }
 
@@ -225,7 +223,6 @@ impl<'a> Planner<'a> {
             places: HashMap::new(),
             crons: CronTexts::default(),
             zones: HashMap::new(),
-            cluster: None,
             terms: None,
         }
     }

@@ -70,14 +70,6 @@ impl<'s> Subject<'s> {
     }
 }
 
-/// What is equal to the last one is the last one: a hundred thousand targets mostly have the same.
-fn alike<T: PartialEq + ?Sized, O: Into<Arc<T>> + std::borrow::Borrow<T>>(last: &mut Option<Arc<T>>, this: O) -> Arc<T> {
-    match last {
-        Some(last) if **last == *this.borrow() => Arc::clone(last),
-        _ => Arc::clone(last.insert(this.into())),
-    }
-}
-
 impl Planner<'_> {
     pub(super) fn say(&mut self, subject: &Subject<'_>, steps: &[Step<'_>], severity: Severity, message: &str) {
         let (spot, _) = subject.origin(steps);
@@ -126,7 +118,7 @@ impl Planner<'_> {
         let (namespace, service_account) = account?;
         let terms = Terms {
             labels: own.labels.or_else(|| shared.labels.clone()).unwrap_or_default(),
-            cluster: alike(&mut self.cluster, cluster?),
+            cluster: self.shared_name(cluster?),
             revocable,
             overlap,
             rotate,
@@ -140,7 +132,7 @@ impl Planner<'_> {
         };
         let target = Target {
             name: name?.into(),
-            terms: alike(&mut self.terms, terms),
+            terms: self.shared(terms),
             ask: Ask { namespace, service_account, duration: duration?, audiences, bound_to: binding.cloned().map(Box::new) },
             deliver,
             first: false,
@@ -148,6 +140,22 @@ impl Planner<'_> {
         };
         self.store_pace(&subject, &target);
         Some(target)
+    }
+
+    /// These terms, or those of the target before where they are the same: a hundred thousand targets mostly have the same.
+    fn shared(&mut self, terms: Terms) -> Arc<Terms> {
+        match &self.terms {
+            Some(last) if **last == terms => Arc::clone(last),
+            _ => Arc::clone(self.terms.insert(Arc::new(terms))),
+        }
+    }
+
+    /// The same of the cluster in them.
+    fn shared_name(&self, cluster: String) -> Arc<str> {
+        match &self.terms {
+            Some(last) if *last.cluster == *cluster => Arc::clone(&last.cluster),
+            _ => cluster.into(),
+        }
     }
 
     fn name(&mut self, subject: &Subject<'_>, name: Option<&str>) -> Option<String> {

@@ -25,6 +25,12 @@ pub(super) fn located<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D, b
     from.deserialize_newtype_struct(ASKED, Asked { bytes, value: PhantomData })
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        located(from, true)
+    }
+}
+
 struct Asked<T> {
     bytes: bool,
     value: PhantomData<T>,
@@ -126,26 +132,26 @@ fields!(Place -> At, |map| {
 /// The same: its span.
 struct Bytes;
 
-fields!(Bytes -> (usize, usize), |map| {
-    for known in ["line", "column"] {
-        key(&mut map, known)?;
-        map.next_value::<IgnoredAny>()?;
-    }
-    key(&mut map, "span")?;
-    map.next_value_seed(Span)
-});
+fields!(Bytes -> (usize, usize), |map| { third(&mut map, ["line", "column", "span"], Span) });
 
 /// `{offset, len, byte_info: (offset, len)}`: the bytes; zeros where the reader does not know them.
 struct Span;
 
-fields!(Span -> (usize, usize), |map| {
-    for known in ["offset", "len"] {
-        key(&mut map, known)?;
+fields!(Span -> (usize, usize), |map| { third(&mut map, ["offset", "len", "byte_info"], Pair) });
+
+/// The value of the third of these keys; those of the first two are passed over.
+fn third<'de, A: MapAccess<'de>, S: DeserializeSeed<'de>>(
+    map: &mut A,
+    [first, second, wanted]: [&'static str; 3],
+    seed: S,
+) -> Result<S::Value, A::Error> {
+    for passed in [first, second] {
+        key(map, passed)?;
         map.next_value::<IgnoredAny>()?;
     }
-    key(&mut map, "byte_info")?;
-    map.next_value_seed(Pair)
-});
+    key(map, wanted)?;
+    map.next_value_seed(seed)
+}
 
 struct Pair;
 

@@ -176,7 +176,7 @@ impl Node {
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let Located { value, at, span } = located(from, true)?;
+        let Located { value, at, span } = Located::deserialize(from)?;
         Ok(Self { at, value, span })
     }
 }

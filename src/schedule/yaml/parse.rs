@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::options::{DuplicateKeyPolicy, Options};
 
-use super::located::{Located, located};
+use super::located::Located;
 use super::node::Tree;
 use super::pieces::Piece;
 use super::text::{Broken, MAX_BYTES, broken, looks_like_text};
@@ -166,7 +166,7 @@ impl<'de> Visitor<'de> for Head {
         let (mut entries, mut targets) = (Vec::new(), false);
         while let Some(key) = map.next_key::<Key>()? {
             let node = if &*key.text == "targets" && !targets {
-                let list = map.next_value_seed(Whole)?;
+                let list = map.next_value::<Located<ListOr>>()?;
                 targets = matches!(list.value, ListOr::List);
                 let value = if let ListOr::Other(value) = list.value { value } else { Value::Null };
                 Node { at: list.at, value, span: (0, 0) }
@@ -176,17 +176,6 @@ impl<'de> Visitor<'de> for Head {
             entries.push((key, node));
         }
         Ok((entries, targets))
-    }
-}
-
-/// A list with its place, or anything else.
-struct Whole;
-
-impl<'de> DeserializeSeed<'de> for Whole {
-    type Value = Located<ListOr>;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        located(from, false)
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn remove(client: &Client, store: &AwsStore, spec: &AwsSpec, ou
     if fields.is_empty() {
         return delete(client, spec).await;
     }
-    let rest = crate::token::wipe::Zeroizing::new(Value::Object(fields).to_string());
+    let rest = zeroize::Zeroizing::new(Value::Object(fields).to_string());
     let token = secret::request_token(&spec.secret_id, "gone", &rest, &version);
     secret::write(client, store, spec, &rest, &token, None).await?;
     if let Some(found) = tags::describe(client, spec).await? {

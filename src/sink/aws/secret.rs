@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::token::wipe::Zeroizing;
 use aws_sdk_secretsmanager::config::http::HttpResponse;
 use aws_sdk_secretsmanager::error::SdkError;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::sink::aws::client::Client;
 use crate::sink::aws::refusal::{self, Verdict};

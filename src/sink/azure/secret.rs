@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::token::wipe::Zeroizing;
 use azure_core::http::RequestContent;
 use azure_core::time::OffsetDateTime;
 use azure_security_keyvault_secrets::ResourceExt;
@@ -12,6 +11,7 @@ use azure_security_keyvault_secrets::models::{
     UpdateSecretPropertiesParameters,
 };
 use futures_util::TryStreamExt;
+use zeroize::Zeroizing;
 
 use super::AzureSpec;
 use super::client::Wire;

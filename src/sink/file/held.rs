@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use super::account::{self, Wish};
 use super::blame::{blame, local, ours};

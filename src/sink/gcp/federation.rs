@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::token::wipe::Zeroizing;
 use google_cloud_auth::credentials::{CacheableResource, CredentialsProvider, EntityTag};
 use google_cloud_gax::error::CredentialsError;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -13,6 +12,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::WorkloadIdentity;
 use super::client::SCOPE;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use google_cloud_secretmanager_v1::client::SecretManagerService;
 use google_cloud_secretmanager_v1::model::replication::UserManaged;
 use google_cloud_secretmanager_v1::model::replication::user_managed::Replica;
 use google_cloud_secretmanager_v1::model::{Replication, Secret, SecretPayload};
 use google_cloud_wkt::FieldMask;
+use zeroize::Zeroizing;
 
 use super::refusal::{self, Verdict};
 use super::{GcpSpec, GcpStoreSpec, versions};

@@ -1,7 +1,6 @@
 //! The way to Secret Manager: Google's client, messages and credentials over our own HTTP. Google's own transport follows
 //! redirects, has no switch against that, and carries a payload on to wherever a 307 leads; ours follows none.
 
-use crate::token::wipe::Zeroizing;
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
 use google_cloud_gax::Result;
 use google_cloud_gax::error::Error;
@@ -18,6 +17,7 @@ use http::Extensions;
 use reqwest::{Method, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::sink::wire;
 

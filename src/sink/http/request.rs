@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use reqwest::RequestBuilder;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{HttpSpec, Verb};
 use crate::sink::vault::own;

@@ -195,7 +195,7 @@ async fn read(cluster: &Cluster, spec: &SecretSpec, timeout: Duration) -> Result
     understood(spec, cluster.call(Call::get(&spec.path(), timeout)).await)
 }
 
-type Answer = Result<crate::token::wipe::Zeroizing<Vec<u8>>, crate::cluster::Refusal>;
+type Answer = Result<zeroize::Zeroizing<Vec<u8>>, crate::cluster::Refusal>;
 
 fn understood(spec: &SecretSpec, answer: Answer) -> Result<Option<Found>, Failure> {
     match answer {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::SecretSpec;
 use crate::cluster::object::MARK;

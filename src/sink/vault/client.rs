@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Url};
 use vaultrs::client::{VaultClient, VaultClientSettingsBuilder};
+use zeroize::Zeroizing;
 
 use crate::cluster::patience;
 use crate::sink::vault::own::{self, Stamp};

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use reqwest::Method;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use super::client::{Answer, Request};
 use super::kv::{not_vault, parsed};

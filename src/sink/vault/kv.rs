@@ -1,9 +1,9 @@
 //! The KV secrets engine, versions 2 and 1: one field of a secret is set or read, the others are left alone.
 
-use crate::token::wipe::Zeroizing;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::sink::vault::client::{Answer, Request};
 use crate::sink::vault::custom::{self, Custom};

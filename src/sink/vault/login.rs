@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use tokio::time::Instant;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use vaultrs::api::AuthInfo;
 use vaultrs::error::ClientError;
+use zeroize::Zeroizing;
 
 use crate::cluster::awaited::Patience;
 use crate::sink::vault::client::{Answer, Request, Wire};

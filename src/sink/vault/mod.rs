@@ -15,10 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use crate::cluster::Upstream;
 use crate::sink::{Context, Failure, FailureKind, Ours, Put, Removal, Stores};

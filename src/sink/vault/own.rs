@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::token::wipe::Zeroizing;
+use zeroize::Zeroizing;
 
 pub(in crate::sink) use crate::cluster::awaited::{Stamp, stamp};
 use crate::sink::{Failure, FailureKind};

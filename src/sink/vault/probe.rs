@@ -1,8 +1,8 @@
 //! Whether a token could be written here: mount, login, owner and rights are asked, nothing is written.
 
-use crate::token::wipe::Zeroizing;
 use reqwest::Method;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::client::Request;
 use super::kv::{self, Engine};

@@ -131,8 +131,8 @@ fn tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 
 #[cfg(test)]
 mod tests {
-    use crate::token::wipe::Zeroizing;
     use proptest::prelude::*;
+    use zeroize::Zeroizing;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! Bytes as text (C2SP, age.md, "ASCII armor"): PEM with lines of 64 columns, one spelling only.
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 use super::NotOpened;
 

@@ -1,6 +1,6 @@
 //! Keys as text: Bech32 (BIP 173) of 32 bytes.
 
-use crate::token::wipe::Zeroizing;
+use zeroize::Zeroizing;
 
 const ALPHABET: &[u8; 32] = b"qpzry9x8gf2tvdw0s3jn54khce6mua7l";
 const CHECKSUM: usize = 6;

@@ -1,8 +1,8 @@
 //! The payload: chunks of 64 KiB, each sealed under a counter that says too whether it is the last one (STREAM).
 
-use crate::token::wipe::Zeroizing;
 use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use ring::error::Unspecified;
+use zeroize::Zeroizing;
 
 use super::NotOpened;
 

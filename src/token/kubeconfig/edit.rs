@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
+use zeroize::Zeroizing;
 
 use super::tree::{Node, Value, parse};
 use super::{Entry, Unmergeable, flow, is_blank, quoted};

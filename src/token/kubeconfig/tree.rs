@@ -3,9 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::token::wipe::Zeroizing;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Spanned;
+use zeroize::Zeroizing;
 
 use super::Unmergeable;
 

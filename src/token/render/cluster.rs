@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::{ArgoCdFormat, DockerFormat, FilePart, KubeconfigFormat, Surroundings, Unrenderable, render, time};
 use crate::token::kubeconfig::Entries;

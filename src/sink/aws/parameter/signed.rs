@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use crate::token::wipe::Zeroizing;
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::words;
 use crate::cluster::aws;

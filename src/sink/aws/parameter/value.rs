@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::token::wipe::Zeroizing;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::ParameterSpec;
 use super::signed::{Refused, Wire, not_aws};
